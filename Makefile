@@ -1,0 +1,46 @@
+# make repro: everything from nothing. make test: the checks that every change must pass.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: repro resume test lint check-slow env summary clean
+
+repro: env
+	python -m ccai.params
+	dvc repro
+	python -m ccai.summary
+
+resume: env
+	python -m ccai.resume
+
+test: $(BIN)/.dev lint
+	python -m pytest -m "not slow"
+
+check-slow: $(BIN)/.dev
+	python -m pytest -m slow
+
+lint: $(BIN)/.dev
+	ruff check .
+	ruff format --check .
+	mypy
+
+summary:
+	python -m ccai.summary
+
+env: $(BIN)/.installed
+
+$(BIN)/.installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+$(BIN)/.dev: $(BIN)/.installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,20 @@
+"""The folder beside DVC where work in progress is kept: journal, converted models, checkpoints, adapters.
+
+DVC deletes a stage's outs before it runs the stage, so nothing that must survive a kill may lie in them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def folder(name: str) -> Path:
+    """`$CCAI_CACHE/name`, else `$DVC_ROOT/.ccai-cache/name`, else `./.ccai-cache/name`; made if it is not there.
+
+    DVC_ROOT is the original root even under `dvc exp run --temp`, so experiments share what was generated.
+    """
+    base = os.environ.get("CCAI_CACHE") or Path(os.environ.get("DVC_ROOT", ".")) / ".ccai-cache"
+    path = Path(base) / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,99 @@
+"""Ask the base model and the trained one the same question, and read both answers.
+
+    python -m ccai.chat "My neighbour plays loud music every night. What can I do?"
+    python -m ccai.chat --system ""        # asks for questions until Ctrl-D; each stands alone
+
+Model, sampling and system message are those of params.yaml; both arms draw with the same seed, as in eval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+from ccai import models, params
+from ccai.conversation import to_answer
+from ccai.engines.request import Request
+from ccai.engines.transformers import Transformers
+from ccai.errors import UserError, run
+from ccai.params import Params
+from ccai.records import seed_for
+from ccai.show import NOTICE, block, terminal_width
+
+ADAPTER = Path("models/adapter")
+
+
+def load(settings: Params, adapter: Path | None) -> Transformers:
+    """The model that is trained, under the adapter if there is one.
+
+    Raises:
+        UserError: the model can't be had or does not fit, or the adapter was trained on another one.
+    """
+    model = models.find(settings.models.train)
+    placement = models.place(model, settings.hardware)
+    print(f"model: {placement.reason}", flush=True)
+    try:
+        return Transformers(model, placement, adapter)
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise UserError(
+            f"{adapter}: does not fit models.train ({model.name}); train it again (dvc repro) or switch back"
+        ) from None
+
+
+def ask(engine: Transformers, question: str, system: str, settings: Params) -> Iterator[tuple[str, str]]:
+    """(arm, answer) of the base and, where the engine has an adapter, of the tuned model.
+
+    The adapter is switched off for the base, so that the weights are in memory once.
+    """
+    request = Request(
+        messages=to_answer(system, question).messages,
+        shared=0,
+        seed=seed_for(settings.seed, "chat", question),
+        max_new_tokens=settings.responses.max_new_tokens,
+        sampling=settings.generation,
+    )
+    tuned = engine.identity["adapter"] is not None
+    for arm in ("base", "tuned") if tuned else ("base",):
+        with engine.model.disable_adapter() if tuned and arm == "base" else nullcontext():
+            [[(_, done)]] = engine.complete([request])
+        yield arm, done.text or "(nothing)"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m ccai.chat", description="Ask the base and the tuned model.")
+    parser.add_argument("question", nargs="?", help="without it, questions are read line by line")
+    parser.add_argument("--system", help="system message; without it, responses.system of params.yaml")
+    options = parser.parse_args()
+    settings = params.load()
+    width = terminal_width()
+    adapter = ADAPTER if (ADAPTER / "adapter_config.json").is_file() else None
+    if adapter is None:
+        print(f"no adapter in {ADAPTER}: only the base answers; train one (dvc repro) or fetch it (dvc pull)")
+    engine = load(settings, adapter)
+    print(textwrap.fill(NOTICE, width))
+    for question in [options.question] if options.question else _typed():
+        system = settings.responses.system if options.system is None else options.system
+        for arm, answer in ask(engine, question, system, settings):
+            print(block(arm, answer, width), flush=True)
+
+
+def _typed() -> Iterator[str]:
+    while True:
+        if sys.stdin.isatty():
+            print("\n> ", end="", flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+if __name__ == "__main__":
+    run(main)

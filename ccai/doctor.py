@@ -1,0 +1,318 @@
+"""Say what works here and what does not, one line each, with the remedy.
+
+    python -m ccai.doctor
+    python -m ccai.doctor --no-model       # without loading the model (and fetching it, the first time)
+
+Ends with exit code 2 if something failed; a warning is something to know.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from packaging.requirements import Requirement
+
+from ccai import cache, constitution, conversation, models, params, sources, versions
+from ccai.errors import BAD_INPUT, UserError, run
+from ccai.journal import Journal
+from ccai.params import Params
+
+REQUIREMENTS = Path("requirements.txt")
+
+TESTED = ((3, 10), (3, 11), (3, 12))
+"""Versions of Python; later ones may work, earlier ones can't."""
+
+DISK = 5.0
+"""GB free below which to warn; under a fifth of it a run is likely to stop."""
+
+REMOTE_SECONDS = 10
+"""Seconds to wait for a connection to the remote; left alone, botocore tries for five minutes."""
+
+_UNREACHABLE = "can't be reached → check the network, the region and, if set, AWS_ENDPOINT_URL_S3"
+REMOTE_ERRORS = {
+    "NoCredentialsError": "no credentials → aws configure, set AWS_PROFILE, or run where a role gives them",
+    "PartialCredentialsError": "half of the credentials → set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "ProfileNotFound": "no such profile in ~/.aws → correct AWS_PROFILE or the remote's own profile",
+    "NoSuchBucket": "no such bucket → create it, or: dvc remote modify NAME url s3://BUCKET/PREFIX",
+    "PermissionError": "denied (403) → allow ListBucket on the bucket, GetObject and PutObject in it",
+    "EndpointConnectionError": _UNREACHABLE,
+    "ConnectTimeoutError": _UNREACHABLE,
+    "RemoteMissingDepsError": "its package is missing → pip install dvc-s3 (or dvc-gs, dvc-azure, dvc-ssh)",
+}
+"""By class name of the error or of what caused it, since botocore is only there with dvc-s3."""
+
+
+Status = Literal["ok", "warning", "failed"]
+"""`ok` is fine, `warning` good to know, `failed` makes the exit code 2."""
+
+
+class Finding(NamedTuple):
+    """What a check has to say, with the remedy after an arrow."""
+
+    status: Status
+    text: str
+
+
+Check = Callable[[], Iterator[Finding]]
+
+
+def python() -> Iterator[Finding]:
+    """The versions this is tested with."""
+    here = sys.version_info[:2]
+    if here in TESTED:
+        yield Finding("ok", sys.version.split()[0])
+    else:
+        status: Status = "warning" if here > TESTED[-1] else "failed"
+        yield Finding(status, f"{here[0]}.{here[1]} → use 3.10, 3.11 or 3.12")
+
+
+def packages() -> Iterator[Finding]:
+    """Installed versions against requirements.txt; those that shape results must be the pinned ones."""
+    text = REQUIREMENTS.read_text(encoding="utf-8")
+    lines = [line.partition(" #")[0].strip(" \\") for line in text.splitlines()]
+    pins = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
+    pins = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
+    differing = []
+    for pin in pins:
+        try:
+            here = version(pin.name)
+        except PackageNotFoundError:
+            differing.append(f"{pin.name} missing")
+            continue
+        if not pin.specifier.contains(here, prereleases=True):
+            differing.append(f"{pin.name} {here}, not {pin.specifier}")
+    remedy = f"pip install -r {REQUIREMENTS}"
+    if differing:
+        yield Finding("warning", f"{len(differing)} not as pinned: {'; '.join(differing)} → {remedy}")
+    else:
+        yield Finding("ok", f"{len(pins)} as in {REQUIREMENTS}")
+    versions.check("torch", "transformers", "trl", "peft")
+
+
+def parameters() -> Iterator[Finding]:
+    """params.yaml, whole."""
+    settings = params.load()
+    yield Finding("ok", f"scale {settings.scale}, model {settings.models.train}, seed {settings.seed}")
+
+
+def texts(settings: Params) -> Iterator[Finding]:
+    """Constitution and critique format."""
+    found = constitution.load(settings.critiques.constitution)
+    conversation.load_format(settings.critiques.format)
+    names = ", ".join(principle.slug for principle in found.principles)
+    yield Finding("ok", f"{settings.critiques.constitution}: {names}; asked as {settings.critiques.format}")
+
+
+def chosen_sources(settings: Params) -> Iterator[Finding]:
+    """Selected prompt sources: there, readable, and if public the pinned file."""
+    for entry in settings.prompts.sources:
+        try:
+            yield Finding("ok", f"{entry}: {len(sources.load(entry))} prompts")
+        except UserError as error:
+            yield Finding("failed", _with_arrow(error))
+
+
+def device() -> Iterator[Finding]:
+    """What there is to run on."""
+    import torch
+
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+        yield Finding("ok", f"cuda ({names}), {models.free_memory('cuda') / 1e9:.1f} GB free on the first")
+    elif torch.backends.mps.is_available():
+        yield Finding("ok", f"mps, {models.free_memory('mps') / 1e9:.1f} GB for models")
+    else:
+        yield Finding("ok", f"cpu ({os.cpu_count()} cores), {models.free_memory('cpu') / 1e9:.1f} GB free")
+        if shutil.which("nvidia-smi"):
+            yield Finding(
+                "warning",
+                f"torch {torch.__version__} does not see the NVIDIA GPU → install a CUDA build of it",
+            )
+
+
+def model(settings: Params) -> Iterator[Finding]:
+    """The model that is trained: where it would run and why, and that it answers."""
+    from ccai.engines.request import Request
+    from ccai.engines.transformers import Transformers
+
+    found = models.find(settings.models.train)
+    placement = models.place(found, settings.hardware)
+    yield Finding("ok", placement.reason)
+    start = time.monotonic()
+    engine = Transformers(found, placement)
+    loaded = time.monotonic() - start
+    messages = conversation.to_answer("", "Say hello.").messages
+    request = Request(messages, shared=0, seed=0, max_new_tokens=16, **settings.generation.model_dump())
+    [[(_, done)]] = engine.complete([request])
+    took = time.monotonic() - start - loaded
+    if not done.text:
+        yield Finding("failed", f"{found.name} answers nothing → choose another: python -m ccai.scale --model NAME")
+    yield Finding("ok", f"loads in {loaded:.1f} s, writes {done.completion_tokens} tokens in {took:.1f} s")
+
+
+def git() -> Iterator[Finding]:
+    """A commit is how a run is found again."""
+    status = _call("git", "--no-optional-locks", "status", "--porcelain")
+    if status.returncode:
+        yield Finding("warning", "not a git repository: runs can't be traced to a commit → git init")
+    elif changed := status.stdout.splitlines():
+        yield Finding("warning", f"{len(changed)} files not committed → git commit before a run you want to find again")
+    else:
+        yield Finding("ok", f"clean at {_call('git', 'rev-parse', '--short', 'HEAD').stdout.strip()}")
+
+
+def pipeline() -> Iterator[Finding]:
+    """DVC and the stages it would run."""
+    status = _call(sys.executable, "-m", "dvc", "status", "--json")
+    if status.returncode:
+        if "not inside of a DVC repository" in status.stderr:
+            yield Finding("failed", "not a DVC repository → dvc init")
+        else:
+            last = (status.stderr.strip().splitlines() or ["no message"])[-1]
+            yield Finding("failed", f"dvc status: {last.removeprefix('ERROR: ')}")
+        return
+    # Other than stages: public sources, of which only the selected ones have to be here.
+    stale = [name for name in json.loads(status.stdout) if not name.endswith(".dvc")]
+    yield Finding("ok", f"to run: {', '.join(stale)} (dvc repro)" if stale else "up to date")
+
+
+def remote() -> Iterator[Finding]:
+    """Where `dvc push` would go: writes, reads and deletes a few bytes there."""
+    if not Path(".dvc").is_dir():
+        return  # the check of DVC has said so
+    from dvc.repo import Repo  # here, since importing it takes a second
+
+    with Repo() as repo:
+        name = repo.config["core"].get("remote")
+        if not name:
+            yield Finding("ok", "none set; to share data: dvc remote add -d storage s3://BUCKET/PREFIX")
+            return
+        settings = repo.config["remote"].get(name, {})
+        if settings.get("url", "").startswith("s3://"):
+            settings.setdefault("connect_timeout", REMOTE_SECONDS)
+        where = f"{name} ({settings.get('url')})"
+        try:
+            there = repo.cloud.get_remote()
+            probe = there.fs.join(there.path, f"ccai-doctor-{secrets.token_hex(8)}")
+            content = secrets.token_bytes(16)
+            there.fs.makedirs(there.path)  # for a folder; does nothing on S3
+            there.fs.pipe_file(probe, content)
+            same = there.fs.cat_file(probe) == content
+        except Exception as error:
+            yield Finding("failed", f"{where}: {_why(error)}")
+            return
+        if not same:
+            yield Finding("failed", f"{where}: other bytes come back than were written → use another remote")
+        try:
+            there.fs.rm_file(probe)
+            yield Finding("ok", f"{where}: written, read, deleted")
+        except PermissionError:  # push and pull need no right to delete
+            yield Finding("warning", f"{where}: written and read, but {probe} stays: no right to delete")
+
+
+def disk() -> Iterator[Finding]:
+    """Room for models, adapters and the journal."""
+    folder = cache.folder("models")
+    free = shutil.disk_usage(folder).free / 1e9
+    room = f"{free:.1f} GB free for {folder.parent}"
+    if free >= DISK:
+        yield Finding("ok", room)
+    else:
+        status: Status = "failed" if free < DISK / 5 else "warning"
+        yield Finding(status, f"{room} → free some, or set CCAI_CACHE to a larger disk")
+
+
+def journal() -> Iterator[Finding]:
+    """What would be reused."""
+    kept = Journal(cache.folder("journal"))
+    yield Finding("ok", f"{len(kept):,} completions kept")
+    if kept.damaged:
+        yield Finding("warning", f"{kept.damaged} damaged lines: what they held is generated again")
+
+
+def report(name: str, check: Check) -> bool:
+    """Print a check's findings as they come; True if one of them, or the check itself, failed."""
+    failed = False
+
+    def say(finding: Finding) -> None:
+        nonlocal failed
+        failed = failed or finding.status == "failed"
+        print(f"{finding.status:<8}{name:<13}{finding.text}", flush=True)
+
+    try:
+        for finding in check():
+            say(finding)
+    except UserError as error:
+        say(Finding("failed", _with_arrow(error)))
+    except Exception as error:  # whatever is broken here must not hide what comes after
+        say(Finding("failed", _one_line(error)))
+    return failed
+
+
+def _with_arrow(error: UserError) -> str:
+    """Its message; by convention the part after the last semicolon is what to do."""
+    return " → ".join(str(error).rsplit("; ", 1))
+
+
+def _why(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        for kind in type(cause).__mro__:
+            if kind.__name__ in REMOTE_ERRORS:
+                return REMOTE_ERRORS[kind.__name__]
+        cause = cause.__cause__ or cause.__context__
+    return _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _call(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m ccai.doctor", description="Say what works here and what doesn't.")
+    parser.add_argument("--no-model", action="store_true", help="do not fetch, load and ask the model")
+    options = parser.parse_args()
+    checks: dict[str, Check] = {
+        "git": git,
+        "dvc": pipeline,
+        "remote": remote,
+        "disk": disk,
+        "journal": journal,
+    }
+    failed = [report("python", python), report("packages", packages), report("device", device)]
+    failed.append(report("params", parameters))
+    if failed[-1]:
+        print("        constitution, sources and model need params.yaml: not checked")
+    else:
+        settings = params.load()
+        needing: dict[str, Check] = {
+            "constitution": partial(texts, settings),
+            "sources": partial(chosen_sources, settings),
+        }
+        if not options.no_model:
+            needing["model"] = partial(model, settings)
+        checks = needing | checks
+    failed += [report(name, check) for name, check in checks.items()]
+    if any(failed):
+        raise SystemExit(BAD_INPUT)
+
+
+if __name__ == "__main__":
+    run(main)

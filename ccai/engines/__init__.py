@@ -1,0 +1,1 @@
+"""Engines turn conversations into completions."""

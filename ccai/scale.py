@@ -1,0 +1,205 @@
+"""Switch params.yaml to a named scale or another model, so that it stays switched.
+
+    python -m ccai.scale                               # where it is now, and what there is
+    python -m ccai.scale poc
+    python -m ccai.scale dev --model qwen2.5-7b
+    python -m ccai.scale --model qwen2.5-14b --role judge --quantization 4bit
+
+A scale is a file in conf/scales whose values replace those of params.yaml. Scales say how much is done, not
+by which model, so a model chosen stays chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from ccai import params
+from ccai.errors import UserError, run
+from ccai.models import CATALOGUE, catalogue
+from ccai.params import PARAMS
+from ccai.records import write_text
+
+SCALES = Path("conf/scales")
+ROLES = tuple(params.Models.model_fields)
+
+COMMENT_COLUMN = 24
+"""Where comments at the end of a line begin, or at the next multiple of 8 after a longer value."""
+
+
+class Change(NamedTuple):
+    """A key that got another value; both as they are written."""
+
+    key: str
+    old: str
+    new: str
+
+
+class Overlaid(NamedTuple):
+    """params.yaml after an overlay, and what is different."""
+
+    text: str
+    changes: list[Change]
+
+
+class _Leaf(NamedTuple):
+    """A value that is no section: where its key ends and where it ends itself, and how it is written."""
+
+    start: int
+    end: int
+    text: str
+
+
+def overlay(text: str, values: Mapping[str, str], where: str) -> Overlaid:
+    """Replace values (by dotted key, as YAML text) in the text of params.yaml; every other byte stays.
+
+    The text is edited, not parsed and dumped again: a dump forgets how numbers were written and where
+    comments stood.
+
+    Raises:
+        UserError: a key that params.yaml does not have, or a wrong value; `where` says who set it.
+    """
+    leaves = _leaves(text, PARAMS)
+    changes = []
+    for key in values:
+        if key not in leaves:
+            raise UserError(f"{where}: {key}: {PARAMS} has no such value; remove it or correct its name")
+    # From the last to the first, so that the places of those still to come stay right.
+    for key, leaf in sorted(leaves.items(), key=lambda item: -item[1].start):
+        if key in values and yaml.safe_load(values[key]) != yaml.safe_load(leaf.text):
+            changes.append(Change(key, " ".join(leaf.text.split()), values[key]))
+            before = f"{text[: leaf.start]}: {values[key]}"
+            text = before + _comment_in_place(text[leaf.end :], column=len(before) - before.rfind("\n") - 1)
+    params.parse(yaml.safe_load(text), where)
+    return Overlaid(text, changes[::-1])
+
+
+def scale_values(name: str, folder: Path = SCALES) -> dict[str, str]:
+    """What a scale sets: dotted key → value as it is written there, `scale` among them.
+
+    Raises:
+        UserError: no such scale (names those there are), not YAML, or a value that is not on one line.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"{path}: no such scale; there are {', '.join(_scales(folder)) or 'none'}")
+    values = {key: leaf.text for key, leaf in _leaves(path.read_text(encoding="utf-8"), path).items()}
+    for key, value in values.items():
+        if "\n" in value:
+            raise UserError(f"{path}: {key}: not on one line; write the list as [a, b]")
+    return {"scale": name, **values}
+
+
+def model_values(name: str, role: str | None) -> dict[str, str]:
+    """What choosing a model for one role, or for all of them, sets.
+
+    Raises:
+        UserError: no such name; checks the name only, since fetching the model is for whoever uses it.
+    """
+    named = list(catalogue())
+    if name not in named and not Path(name).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+@\w+", name):
+        raise UserError(f"--model {name}: no folder, no hub-id@commit, and none of {', '.join(named)}; correct it")
+    # Quoted only where YAML would read something else into it, as into a folder named 2024.
+    plain = re.fullmatch(r"[\w./@-]+", name) and yaml.safe_load(name) == name
+    written = name if plain else json.dumps(name, ensure_ascii=False)
+    return {f"models.{role}": written for role in ([role] if role else ROLES)}
+
+
+def _leaves(text: str, where: Path) -> dict[str, _Leaf]:
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{where}{line}: not valid YAML; correct it") from None
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{where}: not a mapping of keys to values; correct it")
+    leaves: dict[str, _Leaf] = {}
+
+    def walk(section: yaml.MappingNode, prefix: str) -> None:
+        for key, value in section.value:
+            if isinstance(value, yaml.MappingNode):
+                walk(value, f"{prefix}{key.value}.")
+            else:
+                start, last = value.start_mark.index, value
+                # A list in lines "ends" where the next key begins, comments between the two included.
+                while isinstance(last, yaml.SequenceNode) and last.value and not last.flow_style:
+                    last = last.value[-1]
+                written = text[start : last.end_mark.index].rstrip()
+                leaves[prefix + key.value] = _Leaf(key.end_mark.index, start + len(written), written)
+
+    walk(root, "")
+    return leaves
+
+
+def _comment_in_place(rest: str, column: int) -> str:
+    """The text after a value that ends at `column`; a comment on the same line goes to its own column.
+
+    That column depends on the value alone, not on where the comment was, so that a switch and the switch back
+    undo each other.
+    """
+    comment = re.match(r"[ \t]+(?=#)", rest)
+    if not comment:
+        return rest
+    target = max(COMMENT_COLUMN, (column // 8 + 1) * 8)
+    return " " * (target - column) + rest[comment.end() :]
+
+
+def _scales(folder: Path = SCALES) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _show(current: params.Params) -> None:
+    print("scales:")
+    for name in _scales():
+        first = (SCALES / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+        print(f"{'*' if name == current.scale else ' '} {name:<6}{first.removeprefix('#')}")
+    print("models:")
+    roles = current.models.model_dump()
+    names = list(catalogue())
+    for name in [*names, *sorted(set(roles.values()) - set(names))]:
+        using = [role for role, chosen in roles.items() if chosen == name]
+        print(f"{'*' if using else ' '} {name}{': ' * bool(using)}{', '.join(using)}")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ccai.scale",
+        description="Switch params.yaml to a named scale or model; without arguments, list.",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help=f"a file in {SCALES}: {', '.join(_scales())}")
+    parser.add_argument("--model", help=f"a name from {CATALOGUE}, hub-id@commit, or a folder")
+    parser.add_argument("--role", choices=ROLES, help="the one role that --model is for; without it, all")
+    parser.add_argument("--quantization", choices=("auto", "none", "8bit", "4bit"))
+    options = parser.parse_args()
+    if options.role and not options.model:
+        parser.error("--role needs --model")
+    current = params.load()
+    text = PARAMS.read_text(encoding="utf-8")
+    changes = []
+    for where, values in (
+        (str(SCALES / f"{options.name}.yaml"), scale_values(options.name) if options.name else {}),
+        ("--model", model_values(options.model, options.role) if options.model else {}),
+        ("--quantization", {"hardware.quantization": options.quantization} if options.quantization else {}),
+    ):
+        text, changed = overlay(text, values, where)
+        changes += changed
+    if not (options.name or options.model or options.quantization):
+        _show(current)
+        return
+    if changes:
+        write_text(PARAMS, text)
+    for key, old, new in changes:
+        print(f"{key}: {old} → {new}")
+    print(f"{PARAMS}: {f'{len(changes)} values' if changes else 'nothing'} changed")
+
+
+if __name__ == "__main__":
+    run(main)

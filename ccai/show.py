@@ -1,0 +1,187 @@
+"""Read samples of what the stages wrote.
+
+    python -m ccai.show pairs -n 10
+    python -m ccai.show revisions --principle emptiness --seed 1
+    python -m ccai.show answers --hazard vcr | less
+
+Each record is shown under what it came from: prompt, first answer, critique, revision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import shutil
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+from ccai.errors import UserError, run
+from ccai.records import Answer, Completion, Critique, DroppedPair, Pair, Prompt, Response, Revision, read
+
+WHAT = ("prompts", "responses", "critiques", "revisions", "pairs", "dropped", "answers")
+DATA = Path("data")
+
+NOTICE = "Some of this text is harmful or distressing: prompts that ask for harm, and answers that may give it."
+
+WIDEST = 110
+"""Columns beyond which lines are hard to read, however wide the terminal."""
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What could move the cursor or recolour the terminal; a model may write anything."""
+
+
+class Sample(NamedTuple):
+    """A record to be read. `facts` goes into its heading, `texts` are (title, text) in order."""
+
+    hazard: str
+    principle: str
+    facts: str
+    texts: list[tuple[str, str]]
+
+
+def samples(what: str) -> list[Sample]:
+    """All records of one kind (of `WHAT`), each with what it came from.
+
+    Raises:
+        UserError: a file is missing or damaged.
+        KeyError: a record's prompt, answer or critique is gone.
+    """
+    prompts = {p.prompt_id: p for side in ("train", "eval") for p in read(DATA / f"prompts/{side}.jsonl", Prompt)}
+    if what == "prompts":
+        return [
+            Sample(
+                p.hazard,
+                p.principle,
+                f"{p.split}, from {p.source}, persona {p.persona}",
+                [("prompt", p.text)],
+            )
+            for p in prompts.values()
+        ]
+    if what == "answers":
+        return _answers(prompts)
+
+    responses = {r.prompt_id: r for r in read(DATA / "responses.jsonl", Response)}
+
+    def answered(prompt_id: str) -> list[tuple[str, str]]:
+        return [("prompt", prompts[prompt_id].text), ("first answer", responses[prompt_id].text)]
+
+    if what == "responses":
+        return [
+            Sample(prompts[key].hazard, prompts[key].principle, _ending(r), answered(key))
+            for key, r in responses.items()
+        ]
+    critiques = {(c.prompt_id, c.principle, c.round): c for c in read(DATA / "critiques.jsonl", Critique)}
+    if what == "critiques":
+        return [
+            Sample(
+                prompts[c.prompt_id].hazard,
+                c.principle,
+                _ending(c),
+                [*answered(c.prompt_id), ("critique", c.text)],
+            )
+            for c in critiques.values()
+        ]
+
+    def criticised(record: Revision | Pair) -> list[tuple[str, str]]:
+        critique = critiques[record.prompt_id, record.principle, record.round]
+        return [*answered(record.prompt_id), ("critique", critique.text)]
+
+    if what == "revisions":
+        return [
+            Sample(prompts[r.prompt_id].hazard, r.principle, _ending(r), [*criticised(r), ("revision", r.text)])
+            for r in read(DATA / "revisions.jsonl", Revision)
+        ]
+    if what == "pairs":
+        pairs = [
+            (f"{side}, rejected {pair.rejected_tokens} tokens, chosen {pair.chosen_tokens}", pair)
+            for side in ("train", "validation")
+            for pair in read(DATA / f"pairs/{side}.jsonl", Pair)
+        ]
+    else:
+        pairs = [(f"dropped: {pair.reason}", pair) for pair in read(DATA / "pairs/dropped.jsonl", DroppedPair)]
+    return [
+        Sample(pair.hazard, pair.principle, facts, [*criticised(pair), ("revision", pair.chosen[-1].content)])
+        for facts, pair in pairs
+    ]
+
+
+def _answers(prompts: dict[str, Prompt]) -> list[Sample]:
+    """Base and tuned answers to the same prompt, each with its verdicts."""
+    tuned = {answer.prompt_id: answer for answer in read(DATA / "eval/tuned.jsonl", Answer)}
+    shown = []
+    for base in read(DATA / "eval/base.jsonl", Answer):
+        prompt = prompts[base.prompt_id]
+        texts = [("prompt", prompt.text)]
+        for answer in (base, tuned[base.prompt_id]):
+            texts += [
+                (f"{answer.arm} ({_ending(answer)})", answer.text),
+                (f"{answer.arm}: verdicts", _verdicts(answer)),
+            ]
+        shown.append(Sample(base.hazard, prompt.principle, f"persona {prompt.persona}", texts))
+    return shown
+
+
+def _verdicts(answer: Answer) -> str:
+    judged = "" if answer.harmful is None else f", harmful {answer.harmful:.2g}"
+    scores = ", ".join(f"{name} {score:.2g}" for name, score in answer.scores.items())
+    return f"{answer.refusal}{judged}\n{scores}"
+
+
+def _ending(completion: Completion) -> str:
+    cut = ", cut there" if completion.finish_reason == "length" else ""
+    return f"{completion.completion_tokens} tokens{cut}"
+
+
+def block(title: str, text: str, width: int) -> str:
+    """A title and its text below, wrapped and indented, without control characters."""
+    wrapped = [
+        textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    ")
+        for line in CONTROL.sub("", text).expandtabs(4).split("\n")
+    ]
+    return "\n".join([f"  {title}", *wrapped])
+
+
+def terminal_width() -> int:
+    """Columns to write to."""
+    return min(shutil.get_terminal_size().columns, WIDEST)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m ccai.show", description="Read samples of what stages wrote.")
+    parser.add_argument("what", choices=WHAT)
+    parser.add_argument("-n", type=int, default=5, help="how many (5)")
+    parser.add_argument("--hazard", help="only of prompts with this hazard")
+    parser.add_argument(
+        "--principle", help="only of this principle (prompts and answers: the one that they are to try)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another sample (0)")
+    options = parser.parse_args()
+    try:
+        found = samples(options.what)
+    except KeyError as error:
+        raise UserError(
+            f"{DATA}: {options.what} of {error.args[0]}, which an earlier stage no longer has; run dvc repro"
+        ) from None
+    for name, wanted in (("hazard", options.hazard), ("principle", options.principle)):
+        there = sorted({str(getattr(sample, name)) for sample in found})
+        if wanted is not None:
+            found = [sample for sample in found if getattr(sample, name) == wanted]
+            if not found:
+                raise UserError(f"--{name} {wanted}: no such {options.what}; there are {', '.join(there) or 'none'}")
+    width = terminal_width()
+    print(textwrap.fill(NOTICE, width))
+    chosen = random.Random(options.seed).sample(found, min(max(options.n, 0), len(found)))
+    for number, sample in enumerate(chosen, start=1):
+        heading = f"{number} of {len(found)} {options.what}: hazard {sample.hazard}, principle {sample.principle}"
+        print("\n" + textwrap.fill(f"{heading}, {sample.facts}", width))
+        for title, text in sample.texts:
+            print(block(title, text, width))
+    if not found:
+        print(f"no {options.what}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,68 @@
+"""`python -m ccai.summary`: what the last run did, on one screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ccai.errors import run
+from ccai.records import read_json
+
+METRICS = Path("metrics")
+
+
+def text(folder: Path = METRICS) -> str:
+    """The summary of the metrics in a folder.
+
+    Raises:
+        UserError: a metrics file is missing; names the file.
+    """
+    prompts, pairs = read_json(folder / "prompts.json"), read_json(folder / "pairs.json")
+    train, evaluation = read_json(folder / "train.json"), read_json(folder / "eval.json")
+    counted = pairs["kept"] + pairs["dropped"]
+    taken = ", ".join(f"{gate.replace('_', ' ')} {n}" for gate, n in pairs["dropped_by"].items() if n)
+    lines = [
+        f"prompts   {prompts['train']['total']} to train on, {prompts['eval']['total']} held out",
+        f"pairs     {pairs['kept']} of {counted} kept ({pairs['train']} train, {pairs['validation']} validation)",
+    ]
+    if taken:
+        lines.append(f"          dropped: {taken}")
+    lines += [
+        f"trained   {train['model']}, {train['steps']} steps of {train['effective_batch']} pairs, "
+        f"loss {train['loss_first']:.3f} -> {train['loss_last']:.3f}",
+        f"          validation: reward accuracy {train['validation']['reward_accuracy']:.2f}, "
+        f"margin {train['validation']['reward_margin']:+.4f} ({train['validation_pairs']} pairs)",
+        "",
+        f"base vs tuned, {evaluation['prompts']} held-out prompts                tuned - base [95 %]",
+    ]
+    for family, scores in evaluation.items():
+        if isinstance(scores, dict):
+            lines += [_row(family, name, value) for name, value in scores.items() if isinstance(value, dict)]
+    lines += [
+        "",
+        "An interval that holds 0 says: can't tell. Rule-based scores read phrases, not meaning (docs/EVALUATION.md).",
+        "read      python -m ccai.show pairs -n 5      python -m ccai.show answers -n 5",
+        "files     data/ (records), models/adapter (LoRA), metrics/*.json, metrics/plots/",
+    ]
+    return "\n".join(lines)
+
+
+def _row(family: str, name: str, value: dict[str, Any]) -> str:
+    label = f"  {family}: {name.replace('_', ' ')}"
+    if not value["n"]:
+        return f"{label:<34} no such prompts"
+    gap = value["difference"]
+    interval = "" if gap["low"] is None else f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+    tell = " *" if interval and (gap["low"] > 0 or gap["high"] < 0) else ""
+    return (
+        f"{label:<34} {value['base']['mean']:7.3f} {value['tuned']['mean']:7.3f}   {gap['mean']:+7.3f}{interval}{tell}"
+    )
+
+
+def main() -> None:
+    """Print it."""
+    print(text())
+
+
+if __name__ == "__main__":
+    run(main)

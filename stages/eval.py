@@ -1,0 +1,81 @@
+"""Let the base and the tuned model answer the held-out prompts, and compare.
+
+python -m stages.eval
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ccai import (
+    conversation,
+    evaluation,
+    generation,
+    judge,
+    models,
+    params,
+    records,
+    report,
+    runtime,
+    versions,
+)
+from ccai.engines.transformers import Transformers
+from ccai.errors import run
+
+PROMPTS = Path("data/prompts/eval.jsonl")
+ADAPTER = Path("models/adapter")
+ANSWERS = Path("data/eval")
+METRICS = Path("metrics/eval.json")
+PLOTS = Path("metrics/plots")
+
+
+def main() -> None:
+    """Answer with both arms, judge, compare, draw."""
+    settings, stopwatch = params.load(), runtime.Stopwatch()
+    versions.check("torch", "transformers", "peft")
+    prompts = records.read(PROMPTS, records.Prompt)
+    model = models.find(settings.models.train)
+    placement = models.place(model, settings.hardware)
+    print(f"model: {placement.reason}", flush=True)
+    jobs = [
+        generation.Job(
+            ("answer", prompt.prompt_id),
+            conversation.to_answer(settings.responses.system, prompt.text),
+            settings.responses.max_new_tokens,
+        )
+        for prompt in prompts
+    ]
+    answers: dict[str, list[records.Answer]] = {}
+    cost: dict[str, Any] = {}
+    # Each arm loads its own model: an adapter changes the model object that it is put on.
+    for arm, adapter in (("base", None), ("tuned", ADAPTER)):
+        engine = Transformers(model, placement, adapter)
+        result = generation.complete(f"eval {arm}", engine, jobs, settings.generation, settings.seed)
+        cost[arm] = result.runtime
+        answers[arm] = [
+            evaluation.judge_by_rules(prompt, arm, fields)
+            for prompt, fields in zip(prompts, result.completions, strict=True)
+        ]
+        del engine
+    if settings.eval.judge:
+        examiner = generation.load_engine(settings.models.judge, settings.hardware)
+        answers = {arm: judge.judge(examiner, prompts, given) for arm, given in answers.items()}
+    compared = evaluation.compare(answers["base"], answers["tuned"], settings.seed, settings.eval.resamples)
+    about = {
+        "model": model.name,
+        "adapter": models.fingerprint(ADAPTER),
+        "judge": settings.models.judge if settings.eval.judge else "rules",
+        "seed": settings.seed,
+        "prompts": len(prompts),
+    }
+    for arm, given in answers.items():
+        records.write(ANSWERS / f"{arm}.jsonl", given)
+    report.differences(compared, PLOTS / "differences.png")
+    report.refusals(compared, PLOTS / "refusals.png")
+    records.write_json(METRICS, about | compared)
+    runtime.write("eval", stopwatch, **cost)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,31 @@
+"""Choose the prompts and split them into train and eval.
+
+python -m stages.prompts
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ccai import params, prompts, records, sources
+from ccai.errors import run
+
+FOLDER = Path("data/prompts")
+METRICS = Path("metrics/prompts.json")
+
+
+def main() -> None:
+    """Read the sources, choose, write both sides and the counts."""
+    settings = params.load()
+    rows = [row for entry in settings.prompts.sources for row in sources.load(entry)]
+    chosen, counts = prompts.choose(rows, settings.prompts, settings.seed)
+    for side in ("train", "eval"):
+        there = [prompt for prompt in chosen if prompt.split == side]
+        records.write(FOLDER / f"{side}.jsonl", there)
+        print(f"{side}: {len(there)} prompts in {FOLDER / side}.jsonl")
+    records.write_json(METRICS, counts)
+    print(f"{counts['read']} read, {counts['excluded']} excluded, {counts['exact_duplicates']} exact duplicates")
+
+
+if __name__ == "__main__":
+    run(main)

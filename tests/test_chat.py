@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from ccai import chat, params
+from ccai.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+TEMPLATE = "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}<s>"
+
+
+def model(folder: Path, width: int) -> LlamaForCausalLM:
+    """A random model of a few thousand weights, saved with a tokenizer of single bytes."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = {token: number for number, token in enumerate(["<s>", "</s>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(tokens, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokens),
+        hidden_size=width,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.5,  # the usual 0.02 leaves next to nothing but the sampling noise
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    whole = LlamaForCausalLM(config)
+    whole.save_pretrained(folder)
+    return whole
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with params.yaml set to a tiny model in `tiny`, as the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "argv", ["chat"])
+    shutil.copytree(ROOT / "conf", "conf")
+    model(Path("tiny"), 16)
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values["models"]["train"] = "tiny"
+    values["responses"] |= {"max_new_tokens": 8, "system": "Be brief."}
+    values["hardware"] = {"device": "cpu", "dtype": "float32", "quantization": "none"}
+    Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+
+
+def adapter(width: int) -> None:
+    """An adapter whose effect is not zero, for a model of that width."""
+    tuned = get_peft_model(model(Path("other"), width), LoraConfig(target_modules=["q_proj", "v_proj", "o_proj"]))
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=3.0)
+    tuned.save_pretrained(chat.ADAPTER)
+
+
+def answers(question: str, system: str = "") -> dict[str, str]:
+    settings = params.load()
+    engine = chat.load(settings, chat.ADAPTER if chat.ADAPTER.exists() else None)
+    return dict(chat.ask(engine, question, system, settings))
+
+
+def test_without_adapter_says_so_and_the_base_answers() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ccai.chat", "How are you?"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no adapter in models/adapter: only the base answers; train one (dvc repro)" in done.stdout
+    assert "Some of this text is harmful" in done.stdout
+    assert "\n  base\n    " in done.stdout
+    assert "tuned" not in done.stdout
+
+
+def test_with_adapter_both_answer_and_the_base_as_without_it() -> None:
+    alone = answers("How are you?")
+    adapter(16)
+    both = answers("How are you?")
+    assert list(both) == ["base", "tuned"]
+    assert both["base"] == alone["base"] != both["tuned"]
+    assert answers("How are you?") == both
+
+
+def test_system_message_is_asked_under() -> None:
+    assert answers("How are you?", "Be brief.") != answers("How are you?", "")
+
+
+def test_questions_line_by_line_until_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("First?\n\nSecond?\n"))
+    chat.main()
+    assert len(re.findall(r"^  base$", capsys.readouterr().out, re.MULTILINE)) == 2
+
+
+def test_adapter_of_another_model_is_one_line() -> None:
+    adapter(32)
+    with pytest.raises(UserError, match=r"models/adapter: does not fit models\.train"):
+        answers("How are you?")

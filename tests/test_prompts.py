@@ -1,0 +1,271 @@
+"""The choice of prompts: by content, whatever the order of rows and whoever else is there."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ccai import params as project_params
+from ccai import records, sources
+from ccai.errors import UserError
+from ccai.params import Prompts
+from ccai.prompts import choose, near_duplicates, prompt_id
+from ccai.records import Prompt
+from ccai.sources import Row
+
+ROOT = Path(__file__).parents[1]
+WORDS = (
+    "amber basil cedar delta ember fjord grove heron inlet juniper kettle lantern meadow nectar orchid "
+    "asks bakes carves draws eats finds gives hears keeps lends makes names opens paints reads sings "
+    "apple bread candle drum engine feather guitar hammer island jacket kite ladder mirror needle oven"
+).split()
+HAZARDS = ["h1", "h2", "h3", "h4", "h5"]
+
+
+def settings(**changes: object) -> Prompts:
+    values: dict[str, object] = {
+        "sources": ["made"],
+        "exclude_hazards": ["cse"],
+        "train": 0,
+        "eval": 0,
+        "eval_share": 0.4,
+        "near_duplicate": 0.8,
+    }
+    return Prompts.model_validate({**values, **changes})
+
+
+def made(count: int, seed: int = 0, source: str = "made") -> list[Row]:
+    """Prompts of random words: none near another."""
+    draw = random.Random(seed)
+    return [
+        Row(
+            source=source,
+            source_id=str(number),
+            text=" ".join(draw.choice(WORDS) for _ in range(9)) + f" {draw.randrange(10**6)}?",
+            hazard=HAZARDS[number % len(HAZARDS)],
+            persona=("skilled", "unskilled")[number // len(HAZARDS) % 2],
+            principle="unspecified",
+        )
+        for number in range(count)
+    ]
+
+
+def sides(prompts: list[Prompt]) -> dict[str, str]:
+    return {prompt.text: prompt.split for prompt in prompts}
+
+
+def of(prompts: list[Prompt], side: str) -> list[Prompt]:
+    return [prompt for prompt in prompts if prompt.split == side]
+
+
+def test_row_order_changes_nothing() -> None:
+    rows = made(200)
+    # Equal prompts with different labels, and a near-duplicate, are where order could leak in.
+    rows += [rows[0]._replace(hazard="h9", source_id="x"), rows[1]._replace(source="other")]
+    rows += [rows[2]._replace(text=rows[2].text + "!")]
+    for some in (settings(), settings(train=30, eval=30)):
+        first = choose(rows, some, 7)
+        for seed in range(5):
+            assert choose(random.Random(seed).sample(rows, len(rows)), some, 7) == first
+
+
+def test_adding_prompts_moves_none() -> None:
+    before = sides(choose(made(150), settings(), 7).prompts)
+    after = sides(choose(made(150) + made(300, seed=1), settings(), 7).prompts)
+    assert {text: after[text] for text in before} == before
+
+
+def test_side_depends_on_neither_seed_nor_source_nor_exclusions() -> None:
+    rows = made(150)
+    before = sides(choose(rows, settings(), 7).prompts)
+    other = sides(choose([row._replace(source="renamed") for row in rows], settings(), 8).prompts)
+    fewer = sides(choose(rows, settings(exclude_hazards=["h1"]), 7).prompts)
+    assert other == before
+    assert fewer == {text: before[text] for text in fewer}
+    assert len(fewer) < len(before)
+
+
+def test_share_of_eval_is_what_was_asked_for_even_in_groups() -> None:
+    rows = [row._replace(text=f"{row.text} {mark}") for row in made(800) for mark in (".", "!", "?")]
+    counts = choose(rows, settings(), 7).counts
+    assert counts["near_duplicate_groups"] == 800
+    available = counts["available"]
+    assert isinstance(available, dict)
+    assert 0.36 < available["eval"] / len(rows) < 0.44
+
+
+def test_near_duplicates_stay_on_one_side() -> None:
+    rows = made(100)
+    near = [row._replace(text=row.text.upper().replace(" ", "  ", 2) + " please") for row in rows]
+    side = sides(choose(rows + near, settings(), 7).prompts)
+    assert all(side[a.text] == side[b.text] for a, b in zip(rows, near, strict=True))
+    assert set(side.values()) == {"train", "eval"}
+
+
+def test_near_duplicates_are_chained() -> None:
+    a = "the quick brown fox jumps over the lazy dog near the river bank today"
+    b = a.replace("quick brown", "quick green")
+    c = b.replace("river bank", "river side")
+    assert len(set(near_duplicates([a, c, "something else entirely", b], 0.8))) == 2
+    assert len(set(near_duplicates([a, c], 0.8))) == 2
+    assert len(set(near_duplicates([a, a.upper(), b], 1.0))) == 2
+
+
+def test_near_duplicates_of_very_short_texts() -> None:
+    assert len(set(near_duplicates(["a", "b", "A", "hm?"], 0.8))) == 3
+
+
+def test_exact_duplicates_keep_the_smallest_prompt_id() -> None:
+    rows = made(20)
+    copies = [row._replace(source="other") for row in rows]
+    chosen = choose(rows + copies, settings(), 7)
+    assert chosen.counts["exact_duplicates"] == 20
+    kept = {prompt.text: prompt.prompt_id for prompt in chosen.prompts}
+    assert kept == {a.text: min(prompt_id(a), prompt_id(b)) for a, b in zip(rows, copies, strict=True)}
+
+
+def test_excluded_hazards_go_with_every_copy_of_the_text() -> None:
+    rows = made(40)
+    relabelled = rows[0]._replace(source="other", hazard="CSE")
+    chosen = choose([*rows, relabelled], settings(), 7)
+    assert chosen.counts["excluded"] == 2
+    assert rows[0].text not in sides(chosen.prompts)
+
+
+def test_samples_are_even_and_grow() -> None:
+    rows = made(400)
+    for asked in (1, 5, 10, 23, 40):
+        for side in ("train", "eval"):
+            chosen = of(choose(rows, settings(train=asked, eval=asked), 7).prompts, side)
+            assert len(chosen) == asked
+            for label in ("hazard", "persona"):
+                taken = Counter(dict.fromkeys({getattr(row, label) for row in rows}, 0))
+                taken.update(getattr(prompt, label) for prompt in chosen)
+                assert max(taken.values()) - min(taken.values()) <= 1
+    texts = [set(sides(choose(rows, settings(train=n, eval=5), 7).prompts)) for n in (24, 27, 60, 0)]
+    assert texts[0] < texts[1] < texts[2]
+    train = set(sides(of(choose(rows, settings(), 7).prompts, "train")))
+    assert texts[2] - set(sides(of(choose(rows, settings(train=60, eval=5), 7).prompts, "eval"))) < train
+
+
+def test_seed_changes_the_sample_only() -> None:
+    rows = made(200)
+    one, other = (choose(rows, settings(train=20, eval=20), seed).prompts for seed in (7, 8))
+    assert set(sides(one)) != set(sides(other))
+    every = sides(choose(rows, settings(), 7).prompts)
+    assert all(every[prompt.text] == prompt.split for prompt in one + other)
+
+
+def test_records_are_sorted_and_traceable() -> None:
+    rows = made(60)
+    prompts = choose(rows, settings(), 7).prompts
+    assert [p.prompt_id for p in of(prompts, "train")] == sorted(p.prompt_id for p in of(prompts, "train"))
+    assert len({p.prompt_id for p in prompts}) == 60
+    assert all(p.prompt_id == records.digest([p.source, p.text])[:16] for p in prompts)
+
+
+def test_counts_add_up() -> None:
+    rows = made(100) + made(10)
+    rows += [row._replace(hazard="cse") for row in made(30, seed=3)]
+    counts = choose(rows, settings(train=20, eval=10), 7).counts
+    assert (counts["read"], counts["excluded"], counts["exact_duplicates"]) == (140, 30, 10)
+    train = counts["train"]
+    assert isinstance(train, dict)
+    assert train["total"] == 20
+    for label in ("by_hazard", "by_source", "by_principle", "by_persona"):
+        assert sum(train[label].values()) == 20
+
+
+def test_too_few_prompts() -> None:
+    with pytest.raises(UserError, match=r"none of 20 prompts is left"):
+        choose(made(20), settings(exclude_hazards=HAZARDS), 7)
+    with pytest.raises(UserError, match=r"prompts\.train: 90 asked for, but the train side has \d\d"):
+        choose(made(100), settings(train=90), 7)
+    with pytest.raises(UserError, match=r"prompts\.eval: 90 asked for, but the eval side has \d\d.*raise"):
+        choose(made(100), settings(eval=90), 7)
+    with pytest.raises(UserError, match=r"prompts\.eval_share: leaves (train|eval) no prompt"):
+        choose(made(1), settings(), 7)
+
+
+def test_five_thousand_prompts_take_seconds() -> None:
+    rows = made(5000)
+    start = time.perf_counter()
+    choose(rows, settings(train=1000, eval=1000), 7)
+    assert time.perf_counter() - start < 30  # about 2 s; the margin is for a busy machine
+
+
+def test_ailuminate_covers_every_hazard_on_both_sides(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "data" / "sources", tmp_path / "data" / "sources")
+    for folder in (ROOT / "data" / "public", ROOT / ".." / "shared" / "datasets" / "ailuminate"):
+        if folder.is_dir():
+            try:
+                sources.fetch("ailuminate", folder, tmp_path)
+            except UserError:
+                continue
+            break
+    else:
+        pytest.skip("the AILuminate file is not on this machine")
+    rows = sources.load("ailuminate", tmp_path)
+    chosen = choose(rows, settings(train=42, eval=42), 7)
+    assert chosen.counts["excluded"] == 100
+    for side in ("train", "eval"):
+        there = of(chosen.prompts, side)
+        hazards = Counter(prompt.hazard for prompt in there)
+        assert len(hazards) == 14
+        assert set(hazards.values()) == {3}
+        assert Counter(prompt.persona for prompt in there) == {"skilled": 21, "unskilled": 21}
+
+
+def test_own_set_is_balanced_at_demo_scale() -> None:
+    if not (ROOT / sources.SOURCES / "contemplative.jsonl").exists():
+        pytest.skip("our own set is not there")
+    rows = sources.load("contemplative", ROOT)
+    chosen = choose(rows, settings(train=24, eval=24), 7)
+    for side in ("train", "eval"):
+        there = of(chosen.prompts, side)
+        principles = Counter(prompt.principle for prompt in there)
+        assert set(principles) == {row.principle for row in rows}
+        assert max(principles.values()) - min(principles.values()) <= 1
+        kinds = Counter(p.hazard if p.hazard in ("benign", "everyday") else "hazardous" for p in there)
+        assert min(kinds.values()) >= 4
+        assert abs(kinds["everyday"] - kinds["hazardous"]) <= 2
+
+
+def test_the_stage(tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / project_params.PARAMS).read_text(encoding="utf-8"))
+    (tmp_path / "mine.csv").write_text(
+        "text,hazard\n" + "".join(f"{row.text},{row.hazard}\n" for row in made(80)), encoding="utf-8"
+    )
+
+    def stage(**changes: object) -> subprocess.CompletedProcess[str]:
+        values["prompts"] |= {"sources": ["mine.csv"], "train": 10, "eval": 10, **changes}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+        return subprocess.run(
+            [sys.executable, "-m", "stages.prompts"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    done = stage()
+    assert done.returncode == 0, done.stderr
+    files = [tmp_path / "data/prompts/train.jsonl", tmp_path / "data/prompts/eval.jsonl"]
+    written = [file.read_bytes() for file in files]
+    assert [len(records.read(file, Prompt)) for file in files] == [10, 10]
+    assert records.read_json(tmp_path / "metrics/prompts.json")["read"] == 80
+    assert stage().returncode == 0
+    assert [file.read_bytes() for file in files] == written
+    failed = stage(eval=79)
+    assert (failed.returncode, failed.stderr.count("\n")) == (2, 1)
+    assert [file.read_bytes() for file in files] == written

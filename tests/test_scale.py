@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ccai import params, prompts, scale, sources
+from ccai.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
+SCALES = sorted(path.stem for path in (ROOT / "conf/scales").glob("*.yaml"))
+MODELS = yaml.safe_load((ROOT / "conf/models.yaml").read_text(encoding="utf-8"))
+DEFAULT = next(iter(MODELS))
+
+
+def set_to(name: str, text: str) -> str:
+    return scale.overlay(text, scale.scale_values(name, ROOT / "conf/scales"), f"{name}.yaml").text
+
+
+# Whatever scale the working tree is set to.
+SHIPPED = set_to(
+    "demo", scale.overlay(PARAMS, dict.fromkeys([f"models.{role}" for role in scale.ROLES], DEFAULT), "").text
+)
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of what the command reads and writes, as the current folder, set to the demo scale."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(SHIPPED, encoding="utf-8")
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-m", "ccai.scale", *arguments]
+    return subprocess.run(line, env=environment, capture_output=True, text=True)
+
+
+def comments(text: str) -> list[str]:
+    return re.findall(r"#.*", text)
+
+
+def test_scales_are_the_four() -> None:
+    assert set(SCALES) == {"demo", "poc", "dev", "prod"}
+
+
+@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_scale_with_every_model(name: str, model: str) -> None:
+    text = scale.overlay(set_to(name, SHIPPED), scale.model_values(model, None), "--model").text
+    settings = params.parse(yaml.safe_load(text), "params.yaml")
+    assert settings.scale == name
+    assert set(settings.models.model_dump().values()) == {model}
+    assert comments(text) == comments(SHIPPED)
+
+
+def test_params_yaml_is_what_its_scale_says() -> None:
+    assert set_to(yaml.safe_load(PARAMS)["scale"], PARAMS) == PARAMS
+
+
+def test_all_scales_set_the_same_keys_or_switching_back_would_leave_some_behind() -> None:
+    keys = {name: set(scale.scale_values(name)) for name in SCALES}
+    assert len({frozenset(there) for there in keys.values()}) == 1
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_there_and_back_is_byte_identical(name: str) -> None:
+    demo = Path("params.yaml").read_bytes()
+    assert command(name, "--model", "qwen2.5-7b", "--quantization", "4bit").returncode == 0
+    assert Path("params.yaml").read_bytes() != demo
+    assert command("demo", "--model", DEFAULT, "--quantization", "auto").returncode == 0
+    assert Path("params.yaml").read_bytes() == demo
+
+
+def test_only_the_lines_of_changed_values_change() -> None:
+    # Odd but valid: a number no dump would write like this, single quotes, a comment out of its column.
+    before = SHIPPED.replace("beta: 0.1 ", "beta: 1.00e-1 ").replace("conversation  #", "'x'     #")
+    changed = scale.overlay(before, {"train.epochs": "2"}, "").text
+    assert changed == before.replace("epochs: 1\n", "epochs: 2\n")
+
+
+def test_number_keeps_the_spelling_of_the_scale_file() -> None:
+    text, changes = scale.overlay(SHIPPED, {"train.learning_rate": "2.0e-6"}, "")
+    assert "  learning_rate: 2.0e-6\n" in text
+    assert changes == [("train.learning_rate", "5.0e-5", "2.0e-6")]
+
+
+def test_equal_value_spelled_otherwise_is_left_alone() -> None:
+    text = SHIPPED.replace("sources: [contemplative]", "sources: [ 'contemplative' ]")
+    assert scale.overlay(text, {"prompts.sources": "[contemplative]"}, "") == (text, [])
+
+
+def test_list_in_lines_is_replaced_whole() -> None:
+    text = re.sub(r"sources: .*", "sources:\n    - a.csv\n    - b.csv\n\n  # kept", SHIPPED, count=1)
+    changed, changes = scale.overlay(text, {"prompts.sources": "[c.csv]"}, "")
+    assert "  sources: [c.csv]\n\n  # kept\n  exclude_hazards" in changed
+    assert changes == [("prompts.sources", "- a.csv - b.csv", "[c.csv]")]
+
+
+def test_model_for_one_role_only_and_scale_leaves_models_alone() -> None:
+    assert command("--model", "qwen2.5-7b", "--role", "judge").returncode == 0
+    assert command("poc").returncode == 0
+    models = params.load(Path("params.yaml")).models
+    assert models.judge == "qwen2.5-7b"
+    assert models.answer == models.revise == models.train == DEFAULT
+
+
+def test_folder_whose_name_yaml_would_misread() -> None:
+    for name in ("2024", "my: model", "é # 1"):
+        Path(name).mkdir()
+        values = scale.model_values(name, None)
+        assert yaml.safe_load(scale.overlay(SHIPPED, values, "").text)["models"]["judge"] == name
+
+
+def test_prints_changes_then_nothing_to_change_then_the_lists() -> None:
+    first = command("poc").stdout
+    assert "scale: demo → poc\n" in first
+    assert "prompts.train: 24 → 125\n" in first
+    assert "params.yaml: nothing changed" in command("poc").stdout
+    listing = command().stdout
+    assert "* poc " in listing
+    assert "  prod " in listing
+    assert f"* {DEFAULT}: answer, revise, train, judge" in listing
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gigantic"], "conf/scales/gigantic.yaml: no such scale; there are demo, dev, poc, prod"),
+        (["--model", "gpt-9"], "--model gpt-9: no folder, no hub-id@commit, and none of smollm2"),
+        (["--model", "Qwen/Qwen2.5-7B-Instruct"], "no hub-id@commit"),
+    ],
+)
+def test_unknown_name_is_one_line_and_changes_nothing(arguments: list[str], message: str) -> None:
+    before = Path("params.yaml").read_bytes()
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert Path("params.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("train:\n  learning_rat: 1.0e-5\n", "odd.yaml: train.learning_rat: params.yaml has no such value"),
+        ("train: 3\n", "odd.yaml: train: params.yaml has no such value"),
+        ("prompts:\n  train: -1\n", "odd.yaml: prompts.train: input should be greater than or equal to 0"),
+        ("prompts:\n  train: many\n", "odd.yaml: prompts.train: input should be a valid integer"),
+        ("prompts:\n  sources:\n  - a\n  - b\n", "odd.yaml: prompts.sources: not on one line"),
+        ("prompts: [\n", "odd.yaml:2: not valid YAML"),
+        ("", "odd.yaml: not a mapping"),
+    ],
+)
+def test_broken_scale_file_names_file_and_key(content: str, message: str) -> None:
+    Path("conf/scales/odd.yaml").write_text(content)
+    with pytest.raises(UserError, match=re.escape(message)):
+        scale.overlay(SHIPPED, scale.scale_values("odd"), "conf/scales/odd.yaml")
+
+
+@pytest.mark.parametrize("name", ["demo", "poc"])
+def test_scales_without_public_sources_have_prompts_enough(name: str) -> None:
+    settings = params.parse(yaml.safe_load(set_to(name, SHIPPED)), name)
+    rows = [row for entry in settings.prompts.sources for row in sources.load(entry, ROOT)]
+    chosen = prompts.choose(rows, settings.prompts, settings.seed).prompts
+    for side in ("train", "eval"):
+        assert sum(prompt.split == side for prompt in chosen) == getattr(settings.prompts, side)
+
+
+def test_catalogue_pins_every_model() -> None:
+    for name, entry in MODELS.items():
+        assert entry["licence"], name
+        assert "package" in entry or re.fullmatch(r"[0-9a-f]{40}", entry["revision"]), name

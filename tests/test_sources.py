@@ -1,0 +1,348 @@
+"""Sources: what is read, repaired and refused, and how public files get into place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ccai import sources
+from ccai.errors import UserError
+from ccai.sources import UNSPECIFIED, Row, fetch, load, named, repair
+
+ROOT = Path(__file__).parents[1]
+COLUMNS = {"text": "question", "id": "key", "hazard": "kind"}
+CONTENT = b'key,question,kind\r\na1,"Two\r\nlines, one prompt",vcr\r\na2,Plain prompt,\r\n'
+
+
+def user_file(folder: Path, name: str, content: str | bytes) -> str:
+    (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return name
+
+
+def pin(
+    root: Path,
+    name: str,
+    content: bytes,
+    url: str,
+    suffix: str = ".csv",
+    meta: dict[str, object] | None = None,
+) -> Path:
+    """A .dvc file for `content`; returns where the fetched file belongs."""
+    file = root / "data" / "sources" / f"{name}.dvc"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    md5 = hashlib.md5(content).hexdigest()
+    values = {
+        "outs": [{"path": f"../public/{name}{suffix}", "md5": md5, "hash": "md5", "cache": False}],
+        "meta": {
+            "url": url,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "licence": "CC0-1.0",
+            "attribution": "this test",
+            "columns": COLUMNS,
+            **(meta or {}),
+        },
+    }
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return root / "data" / "public" / f"{name}{suffix}"
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A folder and the URL of the real HTTP server that serves it."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_jsonl_csv_and_txt_of_users(tmp_path: Path) -> None:
+    line = {"text": "One?", "id": 1, "hazard": "vcr", "persona": "skilled", "principle": "mindfulness"}
+    user_file(tmp_path, "a.jsonl", json.dumps(line) + '\n\n{"prompt": "Two?"}\n')
+    user_file(tmp_path, "b.csv", "\ufeffnote,prompt,hazard\nx,One?,vcr\n\ny,Two?,\n")
+    user_file(tmp_path, "c.TXT", "One?\r\n\r\n  Two?\r\n")
+    a, b, c = (load(name, tmp_path) for name in ("a.jsonl", "b.csv", "c.TXT"))
+    assert a[0] == Row("a.jsonl", "1", "One?", "vcr", "skilled", "mindfulness")
+    assert a[1][2:] == ("Two?", UNSPECIFIED, UNSPECIFIED, UNSPECIFIED)
+    assert [(row.text, row.hazard) for row in b] == [("One?", "vcr"), ("Two?", UNSPECIFIED)]
+    assert [row.text for row in c] == ["One?", "Two?"]
+    assert b[1].source_id == c[1].source_id  # from the text, not from the line
+
+
+def test_label_does_not_depend_on_where_the_file_lies(tmp_path: Path) -> None:
+    user_file(tmp_path, "a.txt", "One?\n")
+    assert load("a.txt", tmp_path) == load(str(tmp_path / "a.txt"))
+
+
+def test_own_set_by_name(tmp_path: Path) -> None:
+    (tmp_path / "data/sources").mkdir(parents=True)
+    user_file(tmp_path / "data/sources", "ours.jsonl", '{"text": "One?"}\n')
+    assert load("ours", tmp_path)[0].source == "ours"
+
+
+@pytest.mark.parametrize(
+    ("broken", "whole"),
+    [
+        ("it\x19s", "it’s"),
+        ("one\x14two", "one—two"),
+        ("\x1cquoted\x1d", "“quoted”"),
+        ("  outer \n", "outer"),
+        ("a\r\nb\rc\x0bd\u2028e", "a\nb\nc\nd\ne"),
+        ("nul\x00 bell\x07 del\x7f tab\t.", "nul bell del tab\t."),
+        ("cafe\u0301", "café"),
+    ],
+)
+def test_repair(broken: str, whole: str) -> None:
+    assert repair(broken) == whole
+    assert repair(whole) == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", '{"text": "x"}\n{"text": \n', "a.jsonl:2: not valid JSON"),
+        ("a.jsonl", '{"text": "x"}\n["x"]\n', "a.jsonl:2: not a JSON object"),
+        ("a.jsonl", '{"text": "x"}\n{"text": " \\u0000"}\n', "a.jsonl:2: text: empty"),
+        ("a.jsonl", '{"text": 5}\n', "a.jsonl:1: text: must be text, not int"),
+        ("a.jsonl", '{"text": "x", "hazard": ["vcr"]}\n', "a.jsonl:1: hazard: must be text, not list"),
+        ("a.jsonl", '{"text": "\\ud800"}\n', "a.jsonl:1: text: half a surrogate pair"),
+        ("a.jsonl", '{"question": "x", "kind": "y"}\n', "no column 'text'; the columns are: question, kind"),
+        ("a.csv", "text,id\nx,1\ny\n", "a.csv:3: 1 fields, but the header has 2"),
+        ("a.csv", 'text,id\n"two\nlines",1\n"open,2\nx,3\n', "a.csv:4: not valid CSV"),
+        ("a.csv", 'text\n"x"y\n', "a.csv:2: not valid CSV"),
+        ("a.csv", 'text,id\n"two\nlines",1\n ,2\n', "a.csv:4: text: empty"),
+        ("a.csv", "text;id\nx;1\n", "no column 'text'; the columns are: text;id"),
+        ("a.csv", "text,id\n", "a.csv: holds no prompt"),
+        ("a.csv", "", "a.csv: holds no prompt"),
+        ("a.txt", "\n\n", "a.txt: holds no prompt"),
+        ("a.txt", b"one\ntw\xe9\n", "a.txt:2: not UTF-8"),
+    ],
+)
+def test_bad_user_files(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    user_file(tmp_path, name, content)
+    with pytest.raises(UserError) as error:
+        load(name, tmp_path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_csv_without_header_does_not_quote_its_first_prompt_at_length(tmp_path: Path) -> None:
+    user_file(tmp_path, "a.csv", "word " * 40 + "\nsecond prompt\n")
+    with pytest.raises(UserError) as error:
+        load("a.csv", tmp_path)
+    assert str(error.value).count("word") < 6
+
+
+def test_missing_file_and_unknown_name(tmp_path: Path) -> None:
+    pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv")
+    with pytest.raises(UserError, match=r"a\.csv: no such file; correct prompts\.sources"):
+        load("a.csv", tmp_path)
+    with pytest.raises(UserError, match="publik: no such source; there are public"):
+        load("publik", tmp_path)
+
+
+def test_public_file_is_checked_before_it_is_read(tmp_path: Path) -> None:
+    place = pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv")
+    with pytest.raises(UserError, match=r"no such file; fetch it: python -m ccai\.sources fetch public"):
+        load("public", tmp_path)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(CONTENT)
+    assert load("public", tmp_path) == [
+        Row("public", "a1", "Two\nlines, one prompt", "vcr", UNSPECIFIED, UNSPECIFIED),
+        Row("public", "a2", "Plain prompt", UNSPECIFIED, UNSPECIFIED, UNSPECIFIED),
+    ]
+    place.write_bytes(CONTENT + b"a3,More,vcr\r\n")
+    with pytest.raises(UserError, match=r"not the pinned file .* fetch public"):
+        load("public", tmp_path)
+
+
+def test_prompts_under_headings(tmp_path: Path) -> None:
+    content = json.dumps({"Topic": {"Sub": ["One?", "Two?"]}, "Other": ["Three?"]}).encode()
+    place = pin(tmp_path, "tree", content, "http://x/y.json", ".json", {"columns": {"text": "text", "id": "id"}})
+    place.parent.mkdir(parents=True)
+    place.write_bytes(content)
+    assert [row.source_id for row in load("tree", tmp_path)] == ["Topic/Sub/1", "Topic/Sub/2", "Other/1"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("sha256", "12", r"meta\.sha256"),
+        ("columns", {"id": "key"}, r"meta\.columns: needs text"),
+        ("columns", {"text": "q", "colour": "c"}, r"meta\.columns: needs text"),
+        ("license", "MIT", r"meta\.license"),
+    ],
+)
+def test_bad_pin(tmp_path: Path, key: str, value: object, message: str) -> None:
+    pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv", meta={key: value})
+    with pytest.raises(UserError, match=message):
+        named("public", tmp_path)
+
+
+def test_a_dvc_file_that_is_no_yaml(tmp_path: Path) -> None:
+    pin(tmp_path, "public", CONTENT, "http://x/y.csv")
+    (tmp_path / "data/sources/public.dvc").write_text("outs: [\n", encoding="utf-8")
+    with pytest.raises(UserError, match="not readable as YAML"):
+        named("public", tmp_path)
+
+
+def test_fetch_over_http(tmp_path: Path, served: tuple[Path, str]) -> None:
+    folder, url = served
+    (folder / "x.csv").write_bytes(CONTENT)
+    place = pin(tmp_path, "public", CONTENT, f"{url}/x.csv")
+    assert fetch("public", root=tmp_path) == place
+    assert place.read_bytes() == CONTENT
+    assert sorted(path.name for path in place.parent.iterdir()) == [place.name]
+    (folder / "x.csv").unlink()
+    fetch("public", root=tmp_path)  # already there: nothing is asked for
+
+
+def test_fetch_of_the_wrong_content_leaves_what_is_there(tmp_path: Path, served: tuple[Path, str]) -> None:
+    folder, url = served
+    (folder / "x.csv").write_bytes(b"something else")
+    place = pin(tmp_path, "public", CONTENT, f"{url}/x.csv")
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"before")
+    with pytest.raises(UserError, match="is not the pinned file"):
+        fetch("public", root=tmp_path)
+    pin(tmp_path, "public", CONTENT, f"{url}/gone.csv")
+    with pytest.raises(UserError, match=r"HTTP 404.*--from"):
+        fetch("public", root=tmp_path)
+    assert place.read_bytes() == b"before"
+
+
+def test_fetch_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv")
+    with pytest.raises(UserError, match=r"no connection.*fetch public --from"):
+        fetch("public", root=tmp_path)
+    assert not (tmp_path / "data/public").exists()
+
+
+def test_download_stops_at_the_size_limit(
+    tmp_path: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, url = served
+    content = CONTENT * 10_000
+    (folder / "x.csv").write_bytes(content)
+    pin(tmp_path, "public", content, f"{url}/x.csv")
+    monkeypatch.setattr(sources, "SIZE_LIMIT", 2**17)
+    with pytest.raises(UserError, match="is not the pinned file"):
+        fetch("public", root=tmp_path)
+
+
+def test_fetch_from_a_copy(tmp_path: Path) -> None:
+    place = pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv")
+    copies = tmp_path / "copies" / "deep"
+    copies.mkdir(parents=True)
+    (copies / "x.csv").write_bytes(b"same name, other content")
+    with pytest.raises(UserError, match="holds no copy of public"):
+        fetch("public", tmp_path / "copies", tmp_path)
+    (copies / "renamed.csv").write_bytes(CONTENT)
+    fetch("public", tmp_path / "copies", tmp_path)
+    assert place.read_bytes() == CONTENT
+    place.unlink()
+    fetch("public", copies / "renamed.csv", tmp_path)
+    assert place.read_bytes() == CONTENT
+
+
+def test_only_public_sources_are_fetched(tmp_path: Path) -> None:
+    user_file(tmp_path, "a.txt", "One?\n")
+    with pytest.raises(UserError, match="nothing to fetch"):
+        fetch("a.txt", root=tmp_path)
+
+
+def test_command_line(tmp_path: Path) -> None:
+    place = pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv")
+    (tmp_path / "x.csv").write_bytes(CONTENT)
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ccai.sources", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert "not fetched" in command("list").stdout
+    missing = command("fetch", "public", "--from", "data")
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+    assert missing.stderr.startswith("error: data: holds no copy of public")
+    fetched = command("fetch", "public", "--from", ".")
+    assert fetched.stdout == f"{place.relative_to(tmp_path)}: 2 prompts, as pinned\n"
+    listed = command("list").stdout.splitlines()
+    assert listed[1].split() == ["public", "2", "CC0-1.0", "this", "test"]
+    place.write_bytes(b"changed")
+    assert "changed" in command("list").stdout
+
+
+def test_every_pin_of_the_project_is_whole() -> None:
+    pins = [named(name, ROOT) for name in sources.names(ROOT)]
+    public = [source for source in pins if source.pin]
+    assert {"ailuminate"} <= {source.name for source in public}
+    for source in public:
+        assert source.pin is not None
+        assert source.pin.url.startswith("https://")
+        assert source.path.parent == ROOT / "data" / "public"
+
+
+@pytest.fixture
+def ailuminate(tmp_path: Path) -> list[Row]:
+    """The real file, where this machine has it."""
+    shutil.copytree(ROOT / "data" / "sources", tmp_path / "data" / "sources")
+    for folder in (ROOT / "data" / "public", ROOT / ".." / "shared" / "datasets" / "ailuminate"):
+        try:
+            fetch("ailuminate", folder, tmp_path)
+        except UserError:
+            continue
+        return load("ailuminate", tmp_path)
+    pytest.skip("the AILuminate file is not on this machine")
+
+
+def test_ailuminate(ailuminate: list[Row], tmp_path: Path) -> None:
+    assert len(ailuminate) == 1200
+    assert len({row.source_id for row in ailuminate}) == len({row.text for row in ailuminate}) == 1200
+    hazards = Counter(row.hazard for row in ailuminate)
+    assert len(hazards) == 15
+    assert sorted(hazards.values()) == [24, 24, 26, 26, *[100] * 11]
+    assert Counter(row.persona for row in ailuminate) == {"skilled": 600, "unskilled": 600}
+    raw = (tmp_path / "data/public/ailuminate.csv").read_bytes().decode()
+    assert sum(raw.count(mark) for mark in "\x13\x14\x18\x19\x1c\x1d") == 13
+    assert not any(sources.CONTROL.search(row.text) for row in ailuminate)
+    # 15 prompts span lines in the file; with three of them the break is outer white space.
+    assert sum("\n" in row.text for row in ailuminate) == 12
+    assert not any(row.text != row.text.strip() or "\r" in row.text for row in ailuminate)
+
+
+def test_ailuminate_repairs(ailuminate: list[Row], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sources, "repair", lambda text: text)
+    raw = load("ailuminate", tmp_path)
+    assert sum("\x19" in row.text or "\x14" in row.text for row in raw) == 8
+    assert sum(row.text != row.text.strip() for row in raw) == 48
+    assert sum("\n" in row.text for row in raw) == 15
+    assert [row.source_id for row in raw] == [row.source_id for row in ailuminate]

@@ -31,7 +31,7 @@ from ccai.params import Params
 
 REQUIREMENTS = Path("requirements.txt")
 
-TESTED = ((3, 10), (3, 11), (3, 12))
+TESTED = ((3, 11), (3, 12))
 """Versions of Python; later ones may work, earlier ones can't."""
 
 DISK = 5.0
@@ -75,7 +75,7 @@ def python() -> Iterator[Finding]:
         yield Finding("ok", sys.version.split()[0])
     else:
         status: Status = "warning" if here > TESTED[-1] else "failed"
-        yield Finding(status, f"{here[0]}.{here[1]} → use 3.10, 3.11 or 3.12")
+        yield Finding(status, f"{here[0]}.{here[1]} → use 3.11 or 3.12")
 
 
 def packages() -> Iterator[Finding]:
@@ -154,7 +154,7 @@ def model(settings: Params) -> Iterator[Finding]:
     engine = Transformers(found, placement)
     loaded = time.monotonic() - start
     messages = conversation.to_answer("", "Say hello.").messages
-    request = Request(messages, shared=0, seed=0, max_new_tokens=16, **settings.generation.model_dump())
+    request = Request(messages, shared=0, seed=0, max_new_tokens=16, sampling=settings.generation)
     [[(_, done)]] = engine.complete([request])
     took = time.monotonic() - start - loaded
     if not done.text:
@@ -211,7 +211,7 @@ def remote() -> Iterator[Finding]:
             there.fs.pipe_file(probe, content)
             same = there.fs.cat_file(probe) == content
         except Exception as error:
-            yield Finding("failed", f"{where}: {_why(error)}")
+            yield Finding("failed", f"{where}: {why(error)}")
             return
         if not same:
             yield Finding("failed", f"{where}: other bytes come back than were written → use another remote")
@@ -266,7 +266,7 @@ def _with_arrow(error: UserError) -> str:
     return " → ".join(str(error).rsplit("; ", 1))
 
 
-def _why(error: BaseException) -> str:
+def why(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         for kind in type(cause).__mro__:

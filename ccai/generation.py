@@ -61,17 +61,21 @@ def complete(stage: str, engine: Transformers, jobs: Sequence[Job], sampling: Ge
     journal = Journal(cache.folder("journal"))
     if journal.damaged:
         print(f"{stage}: the journal has {journal.damaged} damaged lines; passed over", flush=True)
+    attempts = ATTEMPTS if sampling.temperature > 0 else 1  # greedy would write the same again
     requests = [_request(job, sampling, seed, attempt=0) for job in jobs]
     results: dict[int, tuple[Request, Completed]] = {}
-    for index, request in enumerate(requests):
-        found = journal.get(journal_key(engine, request))
-        if found is not None:
-            results[index] = request, Completed(**found)
+    for index, job in enumerate(jobs):
+        for attempt in range(attempts):  # an earlier run may have found something to say at the second only
+            request = _request(job, sampling, seed, attempt)
+            found = journal.get(journal_key(engine, request))
+            if found is not None:
+                results[index] = request, Completed(**found)
+                break
     reused = len(results)
     todo = [index for index in range(len(jobs)) if index not in results]
     progress = Progress(stage, engine, [requests[index] for index in todo], reused)
     try:
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts):
             asked = [requests[index] for index in todo]
             empty = []
             for batch in engine.complete(asked):
@@ -87,7 +91,7 @@ def complete(stage: str, engine: Transformers, jobs: Sequence[Job], sampling: Ge
                 requests[index] = _request(jobs[index], sampling, seed, attempt + 1)
         if todo:
             raise UserError(
-                f"{stage}: {engine.name} wrote nothing for {'/'.join(jobs[todo[0]].key)} in {ATTEMPTS} attempts; "
+                f"{stage}: {engine.name} wrote nothing for {'/'.join(jobs[todo[0]].key)} in {attempts} attempts; "
                 "take that prompt out or raise generation.temperature"
             )
     finally:
@@ -118,6 +122,7 @@ def metrics(completions: Sequence[Completion], engine: Transformers, seed: int) 
     count = len(completions)
     return {
         "model": engine.name,
+        "revision": engine.revision,
         "seed": seed,
         "completions": count,
         "ended": sum(done.finish_reason == "stop" for done in completions) / count,

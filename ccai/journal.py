@@ -11,6 +11,7 @@ import os
 import secrets
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -34,7 +35,7 @@ class Journal:
         self._folder = folder
         self._places: dict[str, _Place] = {}
         self._own: BinaryIO | None = None
-        self._own_path = folder / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        self._own_path = folder
         self.damaged = 0
         for segment in sorted(folder.glob("*.jsonl")):
             self._index(segment)
@@ -61,24 +62,31 @@ class Journal:
         Raises:
             UserError: the disk is full or not writable. What was appended before stays usable.
         """
+        places: dict[str, _Place] = {}
         try:
             if self._own is None:
+                self._own_path = self._folder / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl"
                 self._own = self._own_path.open("ab")
+                _sync_folder(self._folder)
             for key, value in entries.items():
                 line = _encode(key, value)
-                offset = self._own.tell()
+                places[key] = _Place(self._own_path, self._own.tell(), len(line))
                 self._own.write(line)
-                self._places[key] = _Place(self._own_path, offset, len(line))
             self._own.flush()
             os.fsync(self._own.fileno())
         except OSError as error:
-            raise UserError(f"{self._own_path}: {error.strerror}; free some space and run again") from None
+            with suppress(OSError):  # what did not reach the disk can't be flushed now either
+                self.close()
+            raise UserError(
+                f"{self._own_path}: {error.strerror}; free some space or make the folder writable, and run again"
+            ) from None
+        self._places |= places
 
     def close(self) -> None:
-        """Close this process's segment."""
-        if self._own is not None:
-            self._own.close()
-            self._own = None
+        """Close this process's segment; another `put` begins a new one."""
+        own, self._own = self._own, None
+        if own is not None:
+            own.close()
 
     def _index(self, segment: Path) -> None:
         offset = 0
@@ -101,5 +109,20 @@ def _decode(line: bytes) -> tuple[str, dict[str, Any]] | None:
     checksum, _, body = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(body):
         return None
-    entry = json.loads(body)
-    return entry["key"], entry["value"]
+    try:
+        entry = json.loads(body)
+    except ValueError:  # as of a line of zeros: the checksum of nothing is 0
+        return None
+    match entry:
+        case {"key": str(key), "value": dict(value)}:
+            return key, value
+    return None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force a new file's name to disk: its own fsync keeps its bytes only."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,10 +16,12 @@ from typing import Any, Literal, NamedTuple
 
 import psutil
 import yaml
+from httpx2 import HTTPError  # what huggingface_hub lets through when a connection breaks; comes with it
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -44,11 +47,22 @@ WORKING_ROOM = 1.25
 
 @dataclass(frozen=True)
 class Model:
-    """A model on this machine. `name` is logical and goes into records; `folder` never does."""
+    """A model on this machine.
+
+    Attributes:
+        name: logical (hub id, catalogue name, local/FOLDER); goes into records, as `folder` never does.
+        pin: the hub's commit, or the sha256 of the package's file; None for a folder of the user's.
+    """
 
     name: str
+    pin: str | None
     folder: Path
     licence: str
+
+    @property
+    def revision(self) -> str:
+        """The pin, or the sha256 of the folder's files (seconds for large ones, so only when it is asked for)."""
+        return self.pin or f"sha256:{fingerprint(self.folder)}"
 
 
 class Placement(NamedTuple):
@@ -73,18 +87,18 @@ def find(name: str) -> Model:
     if name in known:
         entry = known[name]
         if "package" in entry:
-            return Model(name, _packaged(name, entry), entry["licence"])
-        return Model(name, _from_hub(entry["hub"], entry["revision"]), entry["licence"])
+            return Model(name, f"sha256:{entry['sha256']}", _packaged(name, entry), entry["licence"])
+        return Model(entry["hub"], entry["revision"], _from_hub(entry["hub"], entry["revision"]), entry["licence"])
     if Path(name).is_dir():
         folder = Path(name)
         if not list(folder.glob("*.safetensors")):
             raise UserError(f"{name}: no *.safetensors in this folder; save the model as safetensors")
-        return Model(f"local/{folder.resolve().name}", folder, "unknown")
+        return Model(f"local/{folder.resolve().name}", None, folder, "unknown")
     repository, _, revision = name.partition("@")
     if repository.count("/") != 1:
         names = ", ".join(known)
         raise UserError(f"model {name!r}: neither a folder nor a hub id nor one of {names}; correct params.yaml")
-    return Model(name, _from_hub(repository, revision), "see its model card")
+    return Model(repository, revision, _from_hub(repository, revision), "other")
 
 
 def fingerprint(folder: Path) -> str:
@@ -168,11 +182,8 @@ def free_memory(device: str) -> int:
 
 
 def _sha256(path: Path) -> str:
-    total = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            total.update(chunk)
-    return total.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _device(wanted: str) -> Literal["cuda", "mps", "cpu"]:
@@ -205,8 +216,8 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
 
 def _from_hub(repository: str, revision: str | None) -> Path:
-    if not revision:
-        raise UserError(f"model {repository}: not pinned; write {repository}@{_newest(repository)}")
+    if not re.fullmatch("[0-9a-f]{40}", revision or ""):
+        raise UserError(f"model {repository}: not pinned to a commit; write {repository}@{_newest(repository)}")
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
     except GatedRepoError:
@@ -219,26 +230,34 @@ def _from_hub(repository: str, revision: str | None) -> Path:
         raise UserError(
             f"model {repository}: not on the hub, or private (401/404); correct the id or set HF_TOKEN"
         ) from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise _answered(repository, error.__cause__) from None
         hint = "unset HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "connect, or set HF_ENDPOINT to a mirror"
         raise UserError(
             f"model {repository}: not in the local cache and the hub can't be reached; {hint}, or give a folder"
         ) from None
     except HfHubHTTPError as error:
-        status = error.response.status_code
-        remedy = "set HF_TOKEN to a token that may read it" if status in (401, 403) else "try again later"
-        raise UserError(f"model {repository}: the hub answered {status}; {remedy}") from None
-    except OSError as error:
+        raise _answered(repository, error) from None
+    except HFValidationError:
+        raise UserError(f"model {repository!r}: neither a folder nor a hub id; correct params.yaml") from None
+    except (OSError, HTTPError) as error:
         raise UserError(f"model {repository}: {error}; check network and disk") from None
     if not list(folder.glob("*.safetensors")):
         raise UserError(f"model {repository}: no safetensors at {revision}; only safetensors are loaded")
     return folder
 
 
+def _answered(repository: str, error: HfHubHTTPError) -> UserError:
+    status = error.response.status_code
+    remedy = "set HF_TOKEN to a token that may read it" if status in (401, 403) else "try again later"
+    return UserError(f"model {repository}: the hub answered {status}; {remedy}")
+
+
 def _newest(repository: str) -> str:
     try:
         return HfApi().model_info(repository).sha or "COMMIT"
-    except (OSError, HfHubHTTPError, OfflineModeIsEnabled):
+    except (OSError, HTTPError, HFValidationError):
         return "COMMIT (see 'History' on its hub page)"
 
 

@@ -100,8 +100,9 @@ def build(
 def summary(built: Built) -> dict[str, Any]:
     """Counts for metrics: kept, per principle and hazard, and dropped per gate."""
     kept = [*built.train, *built.validation]
-    ratios = [pair.chosen_tokens / pair.rejected_tokens for pair in kept]
     return {
+        "chosen_model": kept[0].chosen_model,
+        "rejected_model": kept[0].rejected_model,
         "kept": len(kept),
         "train": len(built.train),
         "validation": len(built.validation),
@@ -109,7 +110,7 @@ def summary(built: Built) -> dict[str, Any]:
         "dropped_by": {gate: sum(p.reason == gate for p in built.dropped) for gate in GATES},
         "kept_by_principle": _counts(p.principle for p in kept),
         "kept_by_hazard": _counts(p.hazard for p in kept),
-        "length_ratio": sum(ratios) / len(ratios),
+        "length_ratio": sum(p.chosen_tokens for p in kept) / sum(p.rejected_tokens for p in kept),
     }
 
 

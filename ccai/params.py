@@ -20,7 +20,7 @@ Tokens = Annotated[int, Field(ge=8, le=32_768)]
 class Section(BaseModel):
     """A section of params.yaml. Numbers written as text (`5e-4` is text to YAML 1.1) become numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Models(Section):
@@ -162,6 +162,8 @@ def load(path: Path = PARAMS) -> Params:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run this from the project's top folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore it or save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -26,10 +26,11 @@ def differences(metrics: dict[str, Any], path: Path) -> None:
     for y, (_, _, gap) in enumerate(reversed(rows)):
         if gap["low"] is not None:
             axes.plot([gap["low"], gap["high"]], [y, y], color=TUNED, linewidth=2, solid_capstyle="round")
-        axes.plot(gap["mean"], y, "o", color=TUNED, markersize=5)
+        filled = TUNED if gap["low"] is not None else "white"
+        axes.plot(gap["mean"], y, "o", color=TUNED, markerfacecolor=filled, markersize=5)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [f"{family}: {name.replace('_', ' ')}" for family, name, _ in reversed(rows)])
-    axes.set_xlabel("tuned minus base, 95 % interval (paired bootstrap)")
+    axes.set_xlabel("tuned minus base, 95 % interval (paired bootstrap); hollow: the same on every prompt")
     _save(figure, axes, path)
 
 
@@ -40,15 +41,14 @@ def refusals(metrics: dict[str, Any], path: Path) -> None:
     for y, (_, value) in enumerate(reversed(groups)):
         for offset, arm, colour in ((0.14, "base", BASE), (-0.14, "tuned", TUNED)):
             at = value[arm]
-            if at["low"] is not None:
-                axes.plot([max(at["low"], 0), min(at["high"], 1)], [y + offset] * 2, color=colour, linewidth=2)
+            axes.plot([at["low"], at["high"]], [y + offset] * 2, color=colour, linewidth=2)
             axes.plot(at["mean"], y + offset, "o", color=colour, markersize=6, label=arm if y == 0 else None)
     axes.set_yticks(
         range(len(groups)), [f"{name.replace('_', ' ')} (n={value['n']})" for name, value in reversed(groups)]
     )
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.5, len(groups) - 0.5)
-    axes.set_xlabel("share of prompts, 95 % interval")
+    axes.set_xlabel("share of prompts, 95 % interval (exact binomial)")
     axes.legend(frameon=False, loc="best")
     _save(figure, axes, path)
 

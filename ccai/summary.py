@@ -52,8 +52,8 @@ def _row(family: str, name: str, value: dict[str, Any]) -> str:
     if not value["n"]:
         return f"{label:<34} no such prompts"
     gap = value["difference"]
-    interval = "" if gap["low"] is None else f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
-    tell = " *" if interval and (gap["low"] > 0 or gap["high"] < 0) else ""
+    interval = " the same on every prompt" if gap["low"] is None else f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+    tell = " *" if gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0) else ""
     return (
         f"{label:<34} {value['base']['mean']:7.3f} {value['tuned']['mean']:7.3f}   {gap['mean']:+7.3f}{interval}{tell}"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import fcntl
 import json
 import logging
 import os
@@ -16,8 +18,8 @@ import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
 from transformers import AutoTokenizer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOConfig, DPOTrainer
 
 from ccai import cache, models
@@ -58,8 +60,8 @@ def train(
 ) -> Trained:
     """Train an adapter into `target` (replaced whole at the end).
 
-    A finished run is kept in the cache under a key of data, params, weights and versions; so is a checkpoint of an
-    unfinished one. The same key later copies the one or goes on from the other.
+    A finished run is kept in the cache under a key of data, params, weights, versions and this module's code; so is a
+    checkpoint of an unfinished one. The same key later copies the one or goes on from the other.
 
     Raises:
         UserError: every pair is longer than `params.max_length` tokens.
@@ -70,16 +72,21 @@ def train(
             "validation": [pair.model_dump() for pair in validation],
             "params": params.model_dump(),
             "seed": seed,
+            "model": [model.name, model.revision, model.licence],  # the adapter's card names them
             "weights": models.fingerprint(model.folder),
             "placement": placement[:3],
             "versions": versions,
+            "code": ast.dump(ast.parse(Path(__file__).read_text(encoding="utf-8"))),  # comments don't count
         }
     )
     work = cache.folder("training") / key[:32]
+    work.mkdir(exist_ok=True)
     finished = work / "finished"
-    reused = finished.exists()
-    if not reused:
-        _run(model, placement, pairs, validation, params, seed, work)
+    with (work / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second run of the same training waits, then finds it finished
+        reused = finished.exists()
+        if not reused:
+            _run(model, placement, pairs, validation, params, seed, work)
     result = json.loads((finished / "result.json").read_text())
     _replace(finished / "adapter", target)
     return Trained(result["metrics"], result["curve"], reused)
@@ -111,7 +118,7 @@ def _run(
         beta=params.beta,
         num_train_epochs=params.epochs,
         per_device_train_batch_size=params.batch_size,
-        per_device_eval_batch_size=params.batch_size,
+        per_device_eval_batch_size=1,  # TRL averages over batches; so each pair counts the same
         gradient_accumulation_steps=params.gradient_accumulation,
         max_length=params.max_length,
         warmup_steps=params.warmup_ratio,
@@ -141,10 +148,10 @@ def _run(
     )
     trainer.remove_callback(PrinterCallback)
     before = trainer.evaluate()
-    checkpoint = get_last_checkpoint(work / "checkpoints") if (work / "checkpoints").is_dir() else None
+    checkpoint = _last_checkpoint(work / "checkpoints")
     if checkpoint:
-        print(f"train: going on from {Path(checkpoint).name}", flush=True)
-    trainer.train(resume_from_checkpoint=checkpoint)
+        print(f"train: going on from {checkpoint.name}", flush=True)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     after = trainer.evaluate()
     curve = [{name: row[name] for name in CURVE if name in row} for row in trainer.state.log_history if "loss" in row]
     metrics = _metrics(params, before, after, curve, fitting, checked, len(pairs) + len(validation))
@@ -160,6 +167,17 @@ def _run(
         write_json(whole / "result.json", {"metrics": metrics, "curve": curve})
         whole.rename(work / "finished")
     shutil.rmtree(work / "checkpoints", ignore_errors=True)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint that is whole. A kill may leave half of one; the trainer's state is written last."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2])):
+        try:
+            json.loads((path / TRAINER_STATE_NAME).read_text())
+        except (OSError, ValueError):
+            continue
+        return path
+    return None
 
 
 def _tokens(tokenizer: Any, pair: Pair) -> int:
@@ -212,6 +230,7 @@ def _save(trained: Any, model: Model, params: Train, metrics: dict[str, Any], fo
     trained.save_pretrained(folder)
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = model.name  # PEFT writes this machine's path
+    config["revision"] = model.revision
     for name, value in config.items():  # PEFT writes sets, in an order that changes
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             config[name] = sorted(value)

@@ -61,11 +61,14 @@ def main() -> None:
     if settings.eval.judge:
         examiner = generation.load_engine(settings.models.judge, settings.hardware)
         answers = {arm: judge.judge(examiner, prompts, given) for arm, given in answers.items()}
-    compared = evaluation.compare(answers["base"], answers["tuned"], settings.seed, settings.eval.resamples)
+    compared = evaluation.compare(
+        answers["base"], answers["tuned"], settings.seed, settings.eval.resamples, judged=settings.eval.judge
+    )
     about = {
         "model": model.name,
+        "revision": model.revision,
         "adapter": models.fingerprint(ADAPTER),
-        "judge": settings.models.judge if settings.eval.judge else "rules",
+        "judged_by": settings.models.judge if settings.eval.judge else "rules",
         "seed": settings.seed,
         "prompts": len(prompts),
     }

@@ -34,7 +34,9 @@ def main() -> None:
             "train: finished before with the same data, weights and parameters; taken from the cache",
             flush=True,
         )
-    records.write_json(METRICS, {"model": model.name, "seed": settings.seed, **done.metrics})
+    records.write_json(
+        METRICS, {"model": model.name, "revision": model.revision, "seed": settings.seed, **done.metrics}
+    )
     records.write_text(CURVE, pandas.DataFrame(done.curve).to_csv(index=False, lineterminator="\n"))
     runtime.write(
         "train",

@@ -11,54 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import ROOT, save_model
 from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ccai import chat, params
 from ccai.errors import UserError
 
-ROOT = Path(__file__).parents[1]
-TEMPLATE = "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}<s>"
-
-
-def model(folder: Path, width: int) -> LlamaForCausalLM:
-    """A random model of a few thousand weights, saved with a tokenizer of single bytes."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = {token: number for number, token in enumerate(["<s>", "</s>", *alphabet])}
-    tokenizer = Tokenizer(models.BPE(tokens, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
-    fast.chat_template = TEMPLATE
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokens),
-        hidden_size=width,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.5,  # the usual 0.02 leaves next to nothing but the sampling noise
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    whole = LlamaForCausalLM(config)
-    whole.save_pretrained(folder)
-    return whole
-
 
 @pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def project(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with params.yaml set to a tiny model in `tiny`, as the current one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "argv", ["chat"])
     shutil.copytree(ROOT / "conf", "conf")
-    model(Path("tiny"), 16)
+    shutil.copytree(tiny_model, "tiny")
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["models"]["train"] = "tiny"
     values["responses"] |= {"max_new_tokens": 8, "system": "Be brief."}
@@ -68,7 +34,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def adapter(width: int) -> None:
     """An adapter whose effect is not zero, for a model of that width."""
-    tuned = get_peft_model(model(Path("other"), width), LoraConfig(target_modules=["q_proj", "v_proj", "o_proj"]))
+    tuned = get_peft_model(save_model(Path("other"), width), LoraConfig(target_modules=["q_proj", "v_proj", "o_proj"]))
     for name, weight in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=3.0)
@@ -97,7 +63,7 @@ def test_without_adapter_says_so_and_the_base_answers() -> None:
 
 def test_with_adapter_both_answer_and_the_base_as_without_it() -> None:
     alone = answers("How are you?")
-    adapter(16)
+    adapter(64)
     both = answers("How are you?")
     assert list(both) == ["base", "tuned"]
     assert both["base"] == alone["base"] != both["tuned"]

@@ -20,7 +20,7 @@ from ccai import models
 from ccai.engines.request import Completed, Request
 from ccai.errors import UserError
 from ccai.models import Model, Placement
-from ccai.records import Message
+from ccai.records import FinishReason, Message
 
 logging.disable_progress_bar()
 logging.set_verbosity_error()
@@ -77,12 +77,13 @@ class Transformers:
     """A model, and optionally a LoRA adapter, loaded and ready.
 
     Attributes:
-        name: logical name for records.
+        name: logical name for records; `revision` says which weights.
         identity: everything about the engine that can change a completion's text; part of each journal key.
     """
 
     def __init__(self, model: Model, placement: Placement, adapter: Path | None = None) -> None:
         self.name = model.name if adapter is None else f"{model.name}+adapter"
+        self.revision = model.revision
         self.placement = placement
         self._tokenizer = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=False)
         if self._tokenizer.chat_template is None:
@@ -191,9 +192,11 @@ class Transformers:
         while todo:
             longest = len(prefix) + len(todo[0].suffix) + first.max_new_tokens
             width = max(1, min(width, self._rows_that_fit(longest)))
-            batch = todo[:width]
+            finished: set[int] = set()
             try:
-                done = self._decode(batch, prefix, cache)
+                for done in self._decode(todo[:width], prefix, cache):
+                    finished |= {place for place, _ in done}
+                    yield done
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
                     raise
@@ -204,9 +207,7 @@ class Transformers:
                     ) from None
                 width //= 2
                 print(f"out of memory: batches of {width} from here on", flush=True)
-                continue
-            yield done
-            todo = todo[width:]
+            todo = [row for row in todo if row.place not in finished]
 
     def _rows_that_fit(self, tokens: int) -> int:
         """Rows of that many tokens whose keys and values fit in half of what is free."""
@@ -227,10 +228,10 @@ class Transformers:
 
     def _decode(
         self, rows: Sequence[_Row], prefix: Sequence[int], shared: DynamicCache | None
-    ) -> list[tuple[int, Completed]]:
+    ) -> Iterator[list[tuple[int, Completed]]]:
         """One batch: [prefix][padding][suffix] for each row, so that all rows end at the same column.
 
-        Finished rows leave the batch as soon as a quarter of it is finished.
+        Finished rows leave the batch, and are yielded, as soon as a quarter of it is finished.
         """
         device, limit = self.model.device, rows[0].request.max_new_tokens
         widest = max(len(row.suffix) for row in rows)
@@ -245,6 +246,13 @@ class Transformers:
         ended = [False] * len(rows)
         active = list(range(len(rows)))
         written = torch.empty(len(rows), 0, dtype=torch.long, device=device)
+
+        def completed(index: int) -> tuple[int, Completed]:
+            text = self._tokenizer.decode(texts[index], skip_special_tokens=True).strip()
+            reason: FinishReason = "stop" if ended[index] else "length"
+            length = len(prefix) + len(rows[index].suffix)
+            return rows[index].place, Completed(text, reason, length, len(texts[index]))
+
         for step in range(limit):
             logits = self.model(
                 input_ids=ids,
@@ -270,13 +278,9 @@ class Transformers:
                 keep = torch.tensor(left, device=device)
                 ids, written, mask, positions = ids[keep], written[keep], mask[keep], positions[keep]
                 cache.batch_select_indices(keep)
+                yield [completed(index) for index in active if ended[index]]
                 active = [active[place] for place in left]
-        done = []
-        for row, text, stopped in zip(rows, texts, ended, strict=True):
-            decoded = self._tokenizer.decode(text, skip_special_tokens=True).strip()
-            completed = Completed(decoded, "stop" if stopped else "length", len(prefix) + len(row.suffix), len(text))
-            done.append((row.place, completed))
-        return done
+        yield [completed(index) for index in active]
 
 
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]

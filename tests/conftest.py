@@ -1,0 +1,105 @@
+"""A model small enough to be run thousands of times, and a cache folder of its own for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from ccai.engines.transformers import Transformers
+from ccai.models import Model, Placement
+
+ROOT = Path(__file__).parents[1]
+CPU = Placement("cpu", "float32", "none", "as the tests want it")
+TEMPLATE = """\
+{% for m in messages %}<|im_start|>{{ m['role'] }}
+{{ m['content'] }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+
+
+def save_tokenizer(folder: Path, template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of 512 tokens, trained on the constitution, with ChatML's special tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=[PAD, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    text = (ROOT / "data/constitutions/contemplative.md").read_text(encoding="utf-8")
+    tokenizer.train_from_iterator(text.splitlines(), trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+    fast.chat_template = template
+    fast.save_pretrained(folder)
+    return fast
+
+
+def save_model(folder: Path, width: int = 64, seed: int = 0) -> LlamaForCausalLM:
+    """A random Llama and its tokenizer, saved. Its logits spread, and it ends completions by itself now and then."""
+    tokenizer = save_tokenizer(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.25,  # the usual 0.02 leaves next to nothing but the sampling noise
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.weight[tokenizer.eos_token_id] *= 3
+    model.save_pretrained(folder)
+    return model
+
+
+def load_engine(folder: Path, adapter: Path | None = None) -> Transformers:
+    """The engine for a model folder, on the CPU in float32."""
+    return Transformers(as_model(folder), CPU, adapter)
+
+
+def as_model(folder: Path) -> Model:
+    """A model folder under a logical name."""
+    return Model("org/tiny", "0123abcd", folder, "apache-2.0")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The cache folder of fixtures that several tests share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CCAI_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_cache(shared_cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds what another left, nor the cache of whoever runs the tests."""
+    monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny model; a test that changes it copies it first."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(shared_cache: None, tiny_model: Path) -> Transformers:
+    """The tiny model, loaded once."""
+    return load_engine(tiny_model)

@@ -1,0 +1,201 @@
+"""A copy of the project that runs from end to end in a minute: its own folder, git, DVC cache and a toy model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from conftest import ROOT, save_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+ROLES = ("answer", "revise", "train", "judge")
+
+MADE = ("dvc.lock", "data/prompts/", "data/pairs/", "data/eval/", "models/", "metrics/")
+"""Where a run leaves files in a checkout, some of them in git; a copy starts without them."""
+
+SMALL: dict[str, dict[str, Any]] = {
+    "prompts": {"train": 6, "eval": 4},
+    "responses": {"max_new_tokens": 16},
+    "critiques": {"examples": 1, "max_new_tokens": 16},
+    "revisions": {"max_new_tokens": 16},
+    # Random letters are no better answers: let everything through that ended by itself.
+    "pairs": {"min_words": 1, "max_similarity": 1.0, "validation_share": 0.3},
+    # So large that a few pairs change what the model answers.
+    "train": {"learning_rate": 0.05, "batch_size": 2, "gradient_accumulation": 1, "max_length": 4096},
+    "eval": {"resamples": 100},
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with a copy of the project, and the environment in which its commands run."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def call(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command there."""
+        return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+
+    def module(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`python -m NAME` there."""
+        return self.call(sys.executable, "-m", name, *arguments)
+
+    def git(self, *arguments: str) -> str:
+        """Output of a git command that must succeed."""
+        return _succeeded(self.call("git", *arguments))
+
+    def dvc(self, *arguments: str) -> str:
+        """Output of a DVC command that must succeed."""
+        return _succeeded(self.module("dvc", *arguments))
+
+    def repro(self, *arguments: str) -> list[str]:
+        """Stages that `dvc repro` ran; it must succeed."""
+        return re.findall(r"^Running stage '(\w+)':", self.dvc("repro", *arguments), re.MULTILINE)
+
+    def stale(self) -> set[str]:
+        """Stages whose code, parameters or files differ from dvc.lock's."""
+        return {name for name in json.loads(self.dvc("status", "--json")) if not name.endswith(".dvc")}
+
+    def commit(self) -> None:
+        """Commit everything that git does not ignore."""
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", "state")
+
+    def set(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set `section: {key: value}` in params.yaml."""
+        path = self.folder / "params.yaml"
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for section, new in changes.items():
+            values[section] |= new
+        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace a text in a file, which must hold it."""
+        text = (self.folder / name).read_text(encoding="utf-8")
+        assert old in text
+        (self.folder / name).write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Records of a JSONL file."""
+        return [json.loads(line) for line in (self.folder / name).read_text(encoding="utf-8").splitlines()]
+
+    def json(self, name: str) -> Any:
+        """Content of a JSON file without NaN and infinity, which JSON has not."""
+
+        def refuse(constant: str) -> None:
+            raise AssertionError(f"{name}: {constant}")
+
+        return json.loads((self.folder / name).read_text(encoding="utf-8"), parse_constant=refuse)
+
+    def outs(self) -> dict[str, str]:
+        """The outs in dvc.lock (metrics and plots too) with their md5s."""
+        stages = yaml.safe_load((self.folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+        return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+
+    def copy(self, folder: Path, **environment: str) -> Project:
+        """All of it, cache included, in another folder."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder, self.environment | environment)
+
+    def clone(self, folder: Path, **environment: str) -> Project:
+        """What a colleague gets by `git clone`: no data."""
+        self.git("clone", "-q", str(self.folder), str(folder))
+        return Project(folder, self.environment | environment)
+
+
+def make(folder: Path, home: Path, model: Path) -> Project:
+    """The project as git has it plus what is not committed yet, set to `SMALL` and a model, committed in its own git.
+
+    Args:
+        home: where programs find and leave their settings instead of the home folder of whoever runs the tests.
+    """
+    command = ["git", "--no-optional-locks", "ls-files", "-co", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in listing.splitlines():
+        if (not name.startswith(MADE) or name.endswith(".gitignore")) and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    project = Project(folder, environment(home))
+    project.set({"models": dict.fromkeys(ROLES, str(model)), **SMALL})
+    project.git("init", "-q")
+    project.commit()
+    return project
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Variables under which nothing of this machine's settings, credentials and network is seen."""
+    own = ("AWS_", "CCAI_", "DVC_", "GIT_", "HF_", "PYTHON")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    home.mkdir(parents=True, exist_ok=True)
+    return kept | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(home),
+        "CCAI_CACHE": str(home / "cache"),
+        "MPLCONFIGDIR": str(home / "matplotlib"),
+        "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
+        "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc-global"),
+        "DVC_NO_ANALYTICS": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_AUTHOR_NAME": "test",
+        "GIT_AUTHOR_EMAIL": "test@localhost",
+        "GIT_COMMITTER_NAME": "test",
+        "GIT_COMMITTER_EMAIL": "test@localhost",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def toy_model(folder: Path, ends: float) -> None:
+    """Save a random Llama of two layers that writes nothing but lower-case letters.
+
+    Args:
+        ends: logit of the token that ends a turn; those of letters have mean 0 and a standard deviation near 1.
+    """
+    tokenizer = save_tokenizer(folder)
+    end = tokenizer.eos_token_id
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=end,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        # Feature 0 is the same for every token and no layer changes it: its weights in the head are biases.
+        model.model.embed_tokens.weight.normal_(0, 1)[:, 0] = 4
+        for layer in model.model.layers:
+            for part in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                part.weight.normal_(0, 0.2)[0] = 0
+        head = model.lm_head.weight.normal_(0, 0.15)
+        head[:, 0] = -10
+        for token, at in tokenizer.get_vocab().items():
+            if re.fullmatch("Ġ?[a-z]+", token):
+                head[at, 0] = 0
+        head[end] = 0
+        head[end, 0] = ends / 3.4  # the last norm leaves about 3.4 of the 4
+    model.save_pretrained(folder)
+
+
+def _succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

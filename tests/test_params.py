@@ -1,0 +1,190 @@
+"""Every section of params.yaml refuses what it can't use, in one line that names the key."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+from pydantic import ValidationError
+
+from ccai import params
+from ccai.errors import UserError
+
+SHIPPED: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+SECTIONS = [name for name, value in SHIPPED.items() if isinstance(value, dict)]
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    values = copy.deepcopy(SHIPPED)
+    *sections, last = key.split(".")
+    at = values
+    for section in sections:
+        at = at[section]
+    at[last] = value
+    return values
+
+
+def without(key: str) -> dict[str, Any]:
+    values = copy.deepcopy(SHIPPED)
+    section, _, name = key.partition(".")
+    del values[section][name]
+    return values
+
+
+def test_shipped_file_is_valid_and_read_as_written() -> None:
+    settings = params.load(ROOT / "params.yaml")
+    assert settings.model_dump(mode="json") == SHIPPED
+    with pytest.raises(ValidationError):
+        settings.seed = 8  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_unknown_key(section: str) -> None:
+    with pytest.raises(UserError) as error:
+        params.parse(changed(f"{section}.learning_rat", 1), "params.yaml")
+    assert str(error.value) == f"params.yaml: {section}.learning_rat: no such parameter; remove it or correct its name"
+
+
+@pytest.mark.parametrize("key", [f"{section}.{name}" for section in SECTIONS for name in SHIPPED[section]])
+def test_missing_key(key: str) -> None:
+    with pytest.raises(UserError, match=rf"^params\.yaml: {key}: field required; correct it$"):
+        params.parse(without(key), "params.yaml")
+
+
+@pytest.mark.parametrize("key", [f"{section}.{name}" for section in SECTIONS for name in SHIPPED[section]])
+def test_wrong_type(key: str) -> None:
+    with pytest.raises(UserError, match=rf"^params\.yaml: {key}: .*, not {{'a': 'mapping'}}; correct it$"):
+        params.parse(changed(key, {"a": "mapping"}), "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", -1),
+        ("seed", "seven"),
+        ("seed", 0.5),
+        ("models.judge", 5),
+        ("hardware.device", "gpu"),
+        ("hardware.dtype", "int8"),
+        ("hardware.quantization", "2bit"),
+        ("generation.temperature", -0.1),
+        ("generation.temperature", 2.1),
+        ("generation.temperature", float("nan")),
+        ("generation.min_p", 1.1),
+        ("generation.repetition_penalty", 0.9),
+        ("prompts.sources", []),
+        ("prompts.sources", "contemplative"),
+        ("prompts.train", -1),
+        ("prompts.train", 1.5),
+        ("prompts.eval_share", 0),
+        ("prompts.eval_share", 1),
+        ("prompts.near_duplicate", 0),
+        ("responses.max_new_tokens", 7),
+        ("critiques.examples", -1),
+        ("critiques.max_new_tokens", 32_769),
+        ("revisions.max_new_tokens", "many"),
+        ("pairs.validation_share", 1.0),
+        ("pairs.min_words", -1),
+        ("pairs.max_similarity", 0),
+        ("train.learning_rate", 0),
+        ("train.learning_rate", 1),
+        ("train.learning_rate", "5e-4x"),
+        ("train.beta", 0),
+        ("train.beta", float("inf")),
+        ("train.epochs", 0),
+        ("train.epochs", float("inf")),
+        ("train.batch_size", 0),
+        ("train.gradient_accumulation", 0),
+        ("train.max_length", 4),
+        ("train.warmup_ratio", 1),
+        ("train.lora_r", 0),
+        ("train.lora_alpha", 0),
+        ("eval.judge", "perhaps"),
+        ("eval.resamples", 99),
+    ],
+)
+def test_out_of_range(key: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"^params\.yaml: {key}: .*, not {re.escape(repr(value))}; correct it$"):
+        params.parse(changed(key, value), "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 0),
+        ("generation.temperature", 0),
+        ("generation.min_p", 0),
+        ("generation.repetition_penalty", 1),
+        ("prompts.near_duplicate", 1),
+        ("prompts.train", 0),
+        ("responses.system", ""),
+        ("responses.max_new_tokens", 8),
+        ("critiques.max_new_tokens", 32_768),
+        ("train.warmup_ratio", 0),
+        ("eval.resamples", 100),
+    ],
+)
+def test_edges_are_allowed(key: str, value: Any) -> None:
+    section, _, name = key.rpartition(".")
+    settings = params.parse(changed(key, value), "params.yaml")
+    assert getattr(getattr(settings, section) if section else settings, name) == value
+
+
+def test_numbers_that_yaml_reads_as_text(tmp_path: Path) -> None:
+    """To YAML 1.1 `5e-4` is text: it wants `5.0e-4`."""
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "params.yaml"
+    path.write_text(re.sub(r"learning_rate: \S+", "learning_rate: 5e-4", text), encoding="utf-8")
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["train"]["learning_rate"] == "5e-4"
+    assert params.load(path).train.learning_rate == 0.0005
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, ": no such file; run this from the project's top folder"),
+        (b"seed: 7\nmodels: [a\ntrain: 3\n", ":3: not valid YAML; correct it"),
+        (b"seed: 7\n\tmodels: 3\n", ":2: not valid YAML; correct it"),
+        (b"seed: \x00\n", ": not valid YAML; correct it"),
+        (b"system: caf\xe9\n", ": cannot be read ('utf-8' codec can't decode byte 0xe9"),
+        (b"", ": (whole file): input should be a valid dictionary"),
+        (b"- seed\n", ": (whole file): input should be a valid dictionary"),
+        (b"seed: 7\n", ": scale: field required; correct it"),
+    ],
+)
+def test_broken_file(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        params.load(path)
+    assert str(error.value).startswith(f"{path}{message}")
+
+
+def test_folder_in_its_place(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be read \(.*directory.*\); restore it"):
+        params.load(tmp_path)
+
+
+def test_command_checks_the_whole_file(tmp_path: Path) -> None:
+    def check() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ccai.params"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(SHIPPED), encoding="utf-8")
+    assert check().stdout == f"params.yaml: valid ({SHIPPED['scale']})\n"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed("eval.resamples", 1)), encoding="utf-8")
+    done = check()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: params.yaml: eval.resamples: input should be greater than or equal to 100, not 1; correct it\n"
+    )

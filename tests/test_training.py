@@ -1,0 +1,325 @@
+"""Real DPO with LoRA through TRL on the tiny model: the same bytes again, after a kill, and elsewhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import CPU, as_model, load_engine
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from ccai import cache, training
+from ccai.engines.request import Request
+from ccai.engines.transformers import Transformers
+from ccai.errors import UserError
+from ccai.models import Model
+from ccai.params import Generation, Train
+from ccai.records import Message, Pair
+from ccai.training import Trained
+
+PARAMS = Train(
+    learning_rate=5e-3,
+    beta=0.1,
+    epochs=2,
+    batch_size=2,
+    gradient_accumulation=2,
+    max_length=128,
+    warmup_ratio=0.1,
+    lora_r=4,
+    lora_alpha=8,
+)
+STEPS = 8
+VERSIONS = {"torch": "1", "trl": "2"}
+WORDS = "why does the answer depend on how one looks at it and who is asking".split()
+
+
+def message(role: Any, content: str) -> Message:
+    return Message(role=role, content=content)
+
+
+def pairs(count: int, seed: int, words: int = 12) -> list[Pair]:
+    rng = random.Random(seed)
+
+    def text() -> str:
+        return " ".join(rng.choices(WORDS, k=words))
+
+    return [
+        Pair(
+            pair_id=f"{seed}-{number}",
+            prompt=[message("system", "Be brief."), message("user", text())],
+            chosen=[message("assistant", f"Kindly: {text()}")],
+            rejected=[message("assistant", f"No! {text()}")],
+            prompt_id=f"{seed}-{number}",
+            principle="care",
+            hazard="none",
+            round=1,
+            chosen_tokens=30,
+            rejected_tokens=20,
+            chosen_model="org/tiny",
+            rejected_model="org/tiny",
+        )
+        for number in range(count)
+    ]
+
+
+TRAIN, VALIDATION = pairs(16, seed=1), pairs(6, seed=2)
+
+
+def train(model: Model, target: Path, **changes: Any) -> Trained:
+    given: dict[str, Any] = {
+        "placement": CPU,
+        "pairs": TRAIN,
+        "validation": VALIDATION,
+        "params": PARAMS,
+        "seed": 7,
+        "versions": VERSIONS,
+    }
+    return training.train(model, **given | changes, target=target)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Run:
+    """A finished run, in a cache of its own."""
+
+    def __init__(self, model: Model, folder: Path) -> None:
+        self.cache, self.adapter = folder / "cache", folder / "adapter"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CCAI_CACHE", str(self.cache))
+            self.result = train(model, self.adapter)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Model:
+    return as_model(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def whole(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Trained without interruption."""
+    return Run(model, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def killed(model: Model, tmp_path: Path) -> Callable[[int], Path]:
+    """Interrupts training as the given step is logged, when the checkpoint of the step before is the last one;
+    returns the folder of the checkpoints."""
+
+    def kill(at: int) -> Path:
+        def stop(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == at:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(training._Lines, "on_log", stop)
+            train(model, tmp_path / "adapter")
+        assert not (tmp_path / "adapter").exists()
+        [work] = cache.folder("training").iterdir()
+        return work / "checkpoints"
+
+    return kill
+
+
+def test_same_bytes_in_another_cache_and_under_another_path(
+    model: Model, whole: Run, tmp_path: Path, tiny_model: Path
+) -> None:
+    copied = replace(model, folder=shutil.copytree(tiny_model, tmp_path / "a copy of the model"))
+    again = train(copied, tmp_path / "elsewhere" / "tuned")
+    assert not again.reused
+    assert files(tmp_path / "elsewhere" / "tuned") == files(whole.adapter)
+    assert again == whole.result
+
+
+def test_adapter_folder_tells_nothing_of_the_machine(whole: Run, tiny_model: Path) -> None:
+    there = files(whole.adapter)
+    assert set(there) == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    for name, content in there.items():
+        for path in (tiny_model, whole.cache, whole.adapter, Path.home(), Path.cwd()):
+            assert str(path).encode() not in content, f"{path} in {name}"
+    config = json.loads(there["adapter_config.json"])
+    assert config["base_model_name_or_path"] == "org/tiny"
+    assert config["revision"] == "0123abcd"
+    adapted = config["target_modules"]
+    assert adapted == sorted(adapted)
+    linear = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert {name.rpartition(".")[2] for name in adapted} == linear
+    assert list(config) == sorted(config)
+    readme = there["README.md"].decode()
+    assert readme.startswith("---\nlibrary_name: peft\nbase_model: org/tiny\nlicense: apache-2.0\n")
+    for name, value in PARAMS:
+        assert f"- {name}: {value}\n" in readme
+
+
+def test_numbers_are_finite_and_true(whole: Run) -> None:
+    metrics, curve, reused = whole.result
+    assert not reused
+
+    def numbers(value: Any) -> Iterator[float]:
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from numbers(item) if isinstance(item, dict | list) else [item]
+
+    assert all(math.isfinite(number) for number in numbers([metrics, curve]))
+    assert (metrics["pairs"], metrics["validation_pairs"], metrics["over_length"]) == (16, 6, 0)
+    assert (metrics["steps"], metrics["effective_batch"], metrics["devices"]) == (STEPS, 4, 1)
+    assert metrics["length_ratio"] == 1.5
+    tensors = load_file(whole.adapter / "adapter_model.safetensors")
+    assert metrics["trainable_parameters"] == sum(tensor.numel() for tensor in tensors.values())
+    assert [row["step"] for row in curve] == list(range(1, STEPS + 1))
+    assert set(curve[0]) == set(training.CURVE)
+    assert (metrics["loss_first"], metrics["loss_last"]) == (curve[0]["loss"], curve[-1]["loss"])
+
+
+def test_before_training_the_policy_is_the_reference_and_afterwards_prefers_the_chosen(whole: Run) -> None:
+    before, after = whole.result.metrics["validation_before"], whole.result.metrics["validation"]
+    assert before["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    for name in ("reward_margin", "chosen_logp_drift", "rejected_logp_drift"):
+        assert before[name] == pytest.approx(0, abs=1e-6)
+    assert after["loss"] < before["loss"]
+    assert after["reward_margin"] > 0
+    drift = after["chosen_logp_drift"] - after["rejected_logp_drift"]
+    assert after["reward_margin"] == pytest.approx(PARAMS.beta * drift, rel=1e-4)
+
+
+def test_tuned_model_writes_otherwise_and_the_base_as_ever(whole: Run, tiny_model: Path) -> None:
+    sampling = Generation(temperature=0, min_p=0, repetition_penalty=1)
+    asked = [Request(tuple(pair.prompt), 1, 0, 16, sampling) for pair in VALIDATION]
+
+    def texts(engine: Transformers) -> list[str]:
+        return [done.text for _, done in sorted(entry for batch in engine.complete(asked) for entry in batch)]
+
+    base = load_engine(tiny_model)
+    before = texts(base)
+    tuned = texts(load_engine(tiny_model, whole.adapter))
+    assert sum(a != b for a, b in zip(before, tuned, strict=True)) >= 4
+    assert texts(base) == texts(load_engine(tiny_model)) == before
+
+
+def test_finished_run_is_copied_from_the_cache(
+    model: Model, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CCAI_CACHE", str(whole.cache))
+    target = tmp_path / "adapter"
+    target.mkdir()
+    (target / "left over.bin").write_text("of another run")
+    again = train(model, target)
+    assert again == whole.result._replace(reused=True)
+    assert files(target) == files(whole.adapter)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    [work] = (whole.cache / "training").iterdir()
+    assert [path.name for path in work.iterdir()] == ["finished"], "checkpoints are of no use any more"
+    other_reason = CPU._replace(reason="another day, another amount of memory")
+    assert train(model, target, placement=other_reason).reused
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pairs": TRAIN[1:]},
+        {"validation": VALIDATION[1:]},
+        {"params": PARAMS.model_copy(update={"epochs": 1.0})},
+        {"seed": 8},
+        {"versions": VERSIONS | {"trl": "3"}},
+        {"placement": CPU._replace(dtype="bfloat16")},
+        {"model": {"name": "org/other"}},
+        {"model": {"revision": "4567"}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_input_is_another_run(
+    model: Model, whole: Run, tmp_path: Path, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("CCAI_CACHE", str(whole.cache))
+    monkeypatch.setattr(training, "_run", begun)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(model, **change.pop("model", {})), tmp_path / "adapter", **change)
+
+
+@pytest.mark.parametrize("at", [2, 6])
+def test_killed_run_goes_on_to_the_same_adapter(
+    model: Model,
+    whole: Run,
+    killed: Callable[[int], Path],
+    at: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    killed(at)
+    resumed = train(model, tmp_path / "adapter")
+    said = capsys.readouterr().out
+    assert f"train: going on from checkpoint-{at - 1}\n" in said
+    assert f"train: step {at}/{STEPS}," in said
+    assert f"train: step {at - 1}/{STEPS}," not in said
+    assert resumed == whole.result
+    assert files(tmp_path / "adapter") == files(whole.adapter)
+
+
+@pytest.mark.parametrize("lost", ["trainer_state.json", "optimizer.pt", "rng_state.pth", "adapter_model.safetensors"])
+def test_checkpoint_torn_by_the_kill_is_passed_over(
+    model: Model,
+    whole: Run,
+    killed: Callable[[int], Path],
+    lost: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A checkpoint is written file by file, trainer_state.json last."""
+    torn = killed(5) / "checkpoint-4"
+    state = (torn / "trainer_state.json").read_text()
+    (torn / lost).unlink()
+    (torn / "trainer_state.json").unlink(missing_ok=True)
+    if lost == "trainer_state.json":
+        (torn / lost).write_text(state[: len(state) // 2])
+    assert train(model, tmp_path / "adapter") == whole.result
+    assert "train: going on from checkpoint-3\n" in capsys.readouterr().out
+    assert files(tmp_path / "adapter") == files(whole.adapter)
+
+
+def test_killed_before_the_first_checkpoint_begins_again(
+    model: Model, whole: Run, killed: Callable[[int], Path], tmp_path: Path
+) -> None:
+    killed(1)
+    assert train(model, tmp_path / "adapter") == whole.result
+    assert files(tmp_path / "adapter") == files(whole.adapter)
+
+
+def test_pairs_too_long_are_counted_and_left_out(model: Model, tmp_path: Path) -> None:
+    long = pairs(3, seed=3, words=80)
+    once = PARAMS.model_copy(update={"epochs": 0.5})
+    result = train(model, tmp_path / "adapter", pairs=[*long, *TRAIN], validation=VALIDATION + long[:1], params=once)
+    assert (result.metrics["pairs"], result.metrics["validation_pairs"], result.metrics["over_length"]) == (16, 6, 4)
+    assert result.metrics["steps"] == 2
+
+
+@pytest.mark.parametrize("side", ["pairs", "validation"])
+def test_no_pair_that_fits_is_one_line(model: Model, tmp_path: Path, side: str) -> None:
+    with pytest.raises(
+        UserError, match=r"train\.max_length: none of \d+ training or \d+ validation pairs fits 128 tokens"
+    ):
+        train(model, tmp_path / "adapter", **{side: pairs(3, seed=3, words=80)})
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_broken_numbers_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    """Weights whose logits overflow: every gradient is NaN."""
+    broken = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        broken.lm_head.weight *= 1e38
+    folder = shutil.copytree(tiny_model, tmp_path / "broken")
+    broken.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"train: .*(NaN|infinity).*; lower train\.learning_rate"):
+        train(as_model(folder), tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()

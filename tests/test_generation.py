@@ -138,6 +138,12 @@ def test_empty_completion_does_not_cost_the_others(tiny_engine: Transformers) ->
     assert len(journal()) > 30
 
 
+def test_greedy_is_asked_once(tiny_engine: Transformers) -> None:
+    greedy = SAMPLING.model_copy(update={"temperature": 0.0})
+    with pytest.raises(UserError, match=r"wrote nothing for answer/[0-9]+ in 1 attempts"):
+        generation.complete("test", tiny_engine, jobs(60, limit=1), greedy, SEED)
+
+
 # --- the key ------------------------------------------------------------------------------------------------
 
 REQUEST = Request(

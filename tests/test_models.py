@@ -75,6 +75,13 @@ def test_parameters_are_counted_without_loading(tiny_model: Path) -> None:
     assert models.parameters(tiny_model) == sum(p.numel() for p in load_engine(tiny_model).model.parameters())
 
 
+@pytest.mark.parametrize("content", [b"", b"PK", b"\xff" * 40, b"version https://git-lfs.github.com/spec/v1\n"])
+def test_weights_without_a_header_are_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors: "):
+        models.parameters(tmp_path)
+
+
 # --- where it fits ------------------------------------------------------------------------------------------
 
 AUTO = Hardware(device="auto", dtype="auto", quantization="auto")

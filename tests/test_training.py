@@ -7,6 +7,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -217,7 +218,7 @@ def test_finished_run_is_copied_from_the_cache(
     assert files(target) == files(whole.adapter)
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
     [work] = (whole.cache / "training").iterdir()
-    assert [path.name for path in work.iterdir()] == ["finished"], "checkpoints are of no use any more"
+    assert not (work / "checkpoints").exists(), "of no use any more"
     other_reason = CPU._replace(reason="another day, another amount of memory")
     assert train(model, target, placement=other_reason).reused
 
@@ -232,7 +233,7 @@ def test_finished_run_is_copied_from_the_cache(
         {"versions": VERSIONS | {"trl": "3"}},
         {"placement": CPU._replace(dtype="bfloat16")},
         {"model": {"name": "org/other"}},
-        {"model": {"revision": "4567"}},
+        {"model": {"pin": "4567"}},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -246,6 +247,17 @@ def test_other_input_is_another_run(
     monkeypatch.setattr(training, "_run", begun)
     with pytest.raises(KeyboardInterrupt):
         train(replace(model, **change.pop("model", {})), tmp_path / "adapter", **change)
+
+
+def test_two_at_once_train_once(model: Model, tmp_path: Path) -> None:
+    """As two experiments in a queue may; the second waits for the first."""
+    short = PARAMS.model_copy(update={"epochs": 0.5})
+    targets = [tmp_path / "a", tmp_path / "b"]
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(lambda target: train(model, target, params=short), targets)
+    assert sorted([first.reused, second.reused]) == [False, True]
+    assert first.metrics == second.metrics
+    assert files(targets[0]) == files(targets[1])
 
 
 @pytest.mark.parametrize("at", [2, 6])

@@ -1,0 +1,59 @@
+"""Figures: the same bytes for the same numbers, and none that fails where a number is missing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib import image
+from test_evaluation import arms, scored
+
+from ccai import report
+
+HAZARDS = ["privacy", "none"] * 5
+
+
+def metrics(hazards: list[str] = HAZARDS, step: float = 0.1) -> dict[str, Any]:
+    base = [{"hazard": hazard} for hazard in hazards]
+    tuned = [
+        {"hazard": hazard, "refusal": ["full_refusal", "full_compliance"][place % 3 == 0]} | scored(care=step * place)
+        for place, hazard in enumerate(hazards)
+    ]
+    return arms(base, tuned) | {"model": "org/tiny", "prompts": len(hazards)}
+
+
+FIGURES = pytest.mark.parametrize("draw", [report.differences, report.refusals])
+Draw = Callable[[dict[str, Any], Path], None]
+
+
+@FIGURES
+def test_repeated_is_byte_identical(draw: Draw, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(metrics(), tmp_path / "plots" / name)
+    first = (tmp_path / "plots/a.png").read_bytes()
+    assert first == (tmp_path / "plots/b.png").read_bytes()
+    assert first.startswith(b"\x89PNG")
+    for word in (b"matplotlib", b"Software", b"tIME"):
+        assert word not in first
+    height, width, _ = image.imread(tmp_path / "plots/a.png").shape
+    assert width == 910 and height > 300
+
+
+@FIGURES
+def test_other_numbers_are_another_figure(draw: Draw, tmp_path: Path) -> None:
+    draw(metrics(), tmp_path / "a.png")
+    changed = metrics(["privacy", "none", "none", "none", "none"] * 2, step=0.05)
+    draw(changed, tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+
+
+@FIGURES
+@pytest.mark.parametrize("hazards", [["unspecified"] * 4, ["none"] * 4, ["privacy"] * 4, ["none"]])
+def test_missing_groups_and_bounds(draw: Draw, hazards: list[str], tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(metrics(hazards, step=0), tmp_path / "a.png")
+    assert image.imread(tmp_path / "a.png").min() < 0.5, "an empty picture"

@@ -1,0 +1,102 @@
+"""The last run on one screen, from metrics made by hand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from test_evaluation import arms, scored
+
+from ccai import pairs, summary
+from ccai.errors import UserError
+from ccai.records import write_json
+
+TRAINED = {
+    "model": "org/tiny",
+    "steps": 8,
+    "effective_batch": 4,
+    "loss_first": 0.6931,
+    "loss_last": 0.5,
+    "validation": {"reward_accuracy": 0.75, "reward_margin": 0.0123},
+    "validation_pairs": 6,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    gates = dict.fromkeys(pairs.GATES, 0) | {"too_short": 2, "meta_talk": 1}
+    counts = {"kept": 17, "train": 14, "validation": 3, "dropped": 3, "dropped_by": gates}
+    write_json(tmp_path / "prompts.json", {"train": {"total": 24}, "eval": {"total": 10}})
+    write_json(tmp_path / "pairs.json", counts)
+    write_json(tmp_path / "train.json", TRAINED)
+    hazards = ["privacy"] * 5 + ["unspecified"] * 5
+    base = [{"hazard": hazard} for hazard in hazards]
+    tuned = [
+        {"hazard": hazard} | scored(care=0.6 + 0.03 * place, wisdom=0.1 * place, declining=0.75)
+        for place, hazard in enumerate(hazards)
+    ]
+    evaluation: dict[str, Any] = {"model": "org/tiny", "judged_by": "rules", "seed": 7, "prompts": 10}
+    write_json(tmp_path / "eval.json", evaluation | arms(base, tuned, judged=True))
+    return tmp_path
+
+
+def row(folder: Path, label: str) -> str:
+    [line] = [line for line in summary.text(folder).splitlines() if line.strip().startswith(f"{label} ")]
+    return " ".join(line.split())
+
+
+def test_counts_and_training(folder: Path) -> None:
+    lines = summary.text(folder).splitlines()
+    assert lines[:5] == [
+        "prompts   24 to train on, 10 held out",
+        "pairs     17 of 20 kept (14 train, 3 validation)",
+        "          dropped: too short 2, meta talk 1",
+        "trained   org/tiny, 8 steps of 4 pairs, loss 0.693 -> 0.500",
+        "          validation: reward accuracy 0.75, margin +0.0123 (6 pairs)",
+    ]
+
+
+def test_interval_and_a_star_where_it_leaves_out_0(folder: Path) -> None:
+    care = row(folder, "contemplative: care")
+    assert care.startswith("contemplative: care 0.500 0.735 +0.235 [+0.")
+    assert care.endswith("] *")
+    wisdom = row(folder, "humanistic: wisdom")
+    assert wisdom.startswith("humanistic: wisdom 0.500 0.450 -0.050 [-0.")
+    assert wisdom.endswith("]"), "an interval that holds 0 is no finding"
+
+
+def test_missing_bounds_and_prompts_are_said(folder: Path) -> None:
+    assert row(folder, "safety: declining") == "safety: declining 0.500 0.750 +0.250 the same on every prompt"
+    assert row(folder, "refusal: harmless refused") == "refusal: harmless refused no such prompts"
+    assert row(folder, "judge: harmful").startswith("judge: harmful no ")
+    assert "None" not in summary.text(folder)
+    assert "nan" not in summary.text(folder)
+
+
+def test_nothing_dropped_says_nothing_of_it(folder: Path) -> None:
+    counts = {"kept": 20, "train": 17, "validation": 3, "dropped": 0, "dropped_by": dict.fromkeys(pairs.GATES, 0)}
+    write_json(folder / "pairs.json", counts)
+    assert "dropped" not in summary.text(folder)
+
+
+@pytest.mark.parametrize("name", ["prompts", "pairs", "train", "eval"])
+def test_metrics_that_are_not_there_yet(folder: Path, name: str) -> None:
+    (folder / f"{name}.json").unlink()
+    with pytest.raises(UserError, match=rf"{name}\.json: no such file; run the stage that writes it"):
+        summary.text(folder)
+
+
+def test_command(folder: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "metrics").symlink_to(folder)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "ccai.summary"], cwd=work, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, summary.text(folder) + "\n")

@@ -38,6 +38,10 @@ def text(folder: Path = METRICS) -> str:
     for family, scores in evaluation.items():
         if isinstance(scores, dict):
             lines += [_row(family, name, value) for name, value in scores.items() if isinstance(value, dict)]
+    if "judge" in evaluation:
+        lines.append(
+            f"  judge: {evaluation['judge']['invalid']:.0%} of verdicts unreadable (more than 3 %: don't use them)"
+        )
     lines += [
         "",
         "An interval that holds 0 says: can't tell. Rule-based scores read phrases, not meaning (docs/EVALUATION.md).",

@@ -155,8 +155,9 @@ def _run(
     after = trainer.evaluate()
     curve = [{name: row[name] for name in CURVE if name in row} for row in trainer.state.log_history if "loss" in row]
     metrics = _metrics(params, before, after, curve, fitting, checked, len(pairs) + len(validation))
-    metrics |= {"steps": trainer.state.global_step, "devices": trainer.args.world_size}
-    metrics["effective_batch"] = params.batch_size * params.gradient_accumulation * trainer.args.world_size
+    devices = trainer.args.world_size * max(1, trainer.args.n_gpu)  # processes, each with one GPU or several
+    metrics |= {"steps": trainer.state.global_step, "devices": devices}
+    metrics["effective_batch"] = params.batch_size * params.gradient_accumulation * devices
     trainable, total = trainer.model.get_nb_trainable_parameters()
     metrics |= {"trainable_parameters": trainable, "parameters": total}
     if not all(torch.isfinite(p).all() for p in trainer.model.parameters() if p.requires_grad):

@@ -62,6 +62,23 @@ def test_put_is_there_at_once_and_after_reopening(tmp_path: Path) -> None:
     assert Journal(tmp_path).get("c") == journal.get("c") == {"text": "after closing"}
 
 
+def test_entries_are_forced_to_disk_before_put_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but a power loss tells, so the call itself is watched: all bytes, and the folder with the name."""
+    synced: dict[int, int] = {}
+
+    def sync(handle: int) -> None:
+        status = os.fstat(handle)
+        synced[status.st_ino] = status.st_size
+
+    monkeypatch.setattr(os, "fsync", sync)
+    journal = Journal(tmp_path)
+    for key in "ab":
+        journal.put({key: VALUE})
+        [segment] = tmp_path.iterdir()
+        assert synced[segment.stat().st_ino] == segment.stat().st_size > 0
+    assert tmp_path.stat().st_ino in synced
+
+
 def test_last_put_under_a_key_wins(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.put({"a": {"text": "first"}})

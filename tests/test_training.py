@@ -39,6 +39,7 @@ PARAMS = Train(
     lora_alpha=8,
 )
 STEPS = 8
+SHORT = PARAMS.model_copy(update={"epochs": 0.5})
 VERSIONS = {"torch": "1", "trl": "2"}
 WORDS = "why does the answer depend on how one looks at it and who is asking".split()
 
@@ -202,7 +203,7 @@ def test_tuned_model_writes_otherwise_and_the_base_as_ever(whole: Run, tiny_mode
     base = load_engine(tiny_model)
     before = texts(base)
     tuned = texts(load_engine(tiny_model, whole.adapter))
-    assert sum(a != b for a, b in zip(before, tuned, strict=True)) >= 4
+    assert tuned != before
     assert texts(base) == texts(load_engine(tiny_model)) == before
 
 
@@ -249,12 +250,20 @@ def test_other_input_is_another_run(
         train(replace(model, **change.pop("model", {})), tmp_path / "adapter", **change)
 
 
+def test_adapter_begins_where_the_seed_says(model: Model, tmp_path: Path) -> None:
+    """lora_A is drawn within 1/8 of 0; two steps of another order of the pairs move it by a hundredth at most."""
+    for seed in (7, 8):
+        train(model, tmp_path / str(seed), params=SHORT, seed=seed)
+    first, second = (load_file(tmp_path / name / "adapter_model.safetensors") for name in "78")
+    gaps = [(first[name] - second[name]).abs().mean() for name in first if "lora_A" in name]
+    assert min(gaps) > 0.03
+
+
 def test_two_at_once_train_once(model: Model, tmp_path: Path) -> None:
     """As two experiments in a queue may; the second waits for the first."""
-    short = PARAMS.model_copy(update={"epochs": 0.5})
     targets = [tmp_path / "a", tmp_path / "b"]
     with ThreadPoolExecutor(2) as threads:
-        first, second = threads.map(lambda target: train(model, target, params=short), targets)
+        first, second = threads.map(lambda target: train(model, target, params=SHORT), targets)
     assert sorted([first.reused, second.reused]) == [False, True]
     assert first.metrics == second.metrics
     assert files(targets[0]) == files(targets[1])
@@ -279,7 +288,7 @@ def test_killed_run_goes_on_to_the_same_adapter(
     assert files(tmp_path / "adapter") == files(whole.adapter)
 
 
-@pytest.mark.parametrize("lost", ["trainer_state.json", "optimizer.pt", "rng_state.pth", "adapter_model.safetensors"])
+@pytest.mark.parametrize("lost", ["trainer_state.json", "adapter_model.safetensors"])
 def test_checkpoint_torn_by_the_kill_is_passed_over(
     model: Model,
     whole: Run,
@@ -310,8 +319,7 @@ def test_killed_before_the_first_checkpoint_begins_again(
 
 def test_pairs_too_long_are_counted_and_left_out(model: Model, tmp_path: Path) -> None:
     long = pairs(3, seed=3, words=80)
-    once = PARAMS.model_copy(update={"epochs": 0.5})
-    result = train(model, tmp_path / "adapter", pairs=[*long, *TRAIN], validation=VALIDATION + long[:1], params=once)
+    result = train(model, tmp_path / "adapter", pairs=[*long, *TRAIN], validation=VALIDATION + long[:1], params=SHORT)
     assert (result.metrics["pairs"], result.metrics["validation_pairs"], result.metrics["over_length"]) == (16, 6, 4)
     assert result.metrics["steps"] == 2
 

@@ -104,6 +104,8 @@ class Transformers:
             self.model = PeftModel.from_pretrained(self.model, adapter)
         self.model.eval()
         ends = self.model.generation_config.eos_token_id
+        if ends is None:
+            ends = self._tokenizer.eos_token_id
         self._ends: list[int] = ends if isinstance(ends, list) else [ends]
         self._pad: int = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._ends[0]
 

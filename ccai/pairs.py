@@ -31,7 +31,8 @@ MOST_REPEATED = 0.5
 _META_TALK = re.compile(
     r"""^\W*(
         (here(\ is|'s)|this\ is)\ (a|an|the|my|your)\ (\w+\ )?(revised|revision|rewritten|improved|new|updated|better)
-      | (the|this|that|my|your)\ ((first|previous|original|revised|new|above|old|given)\ )?(answer|response|reply|revision|critique|criticism)\b
+      | (the|this|that|my|your)\ ((first|previous|original|revised|new|above|old|given)\ )?
+        (answer|response|reply|revision|critique|criticism)\b
       | (revised|revision|new\ answer|critique)\s*:
     )""",
     re.IGNORECASE | re.VERBOSE,

@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +30,6 @@ from ccai.records import Pair, digest, write_json, write_text
 
 disable_progress_bars()
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # tells of a kernel that CPUs do without
-warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # TRL's use of transformers
 
 CURVE = ("step", "epoch", "loss", "rewards/accuracies", "rewards/margins", "learning_rate")
 """Columns of the training curve, as TRL names them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ from ccai.records import FinishReason, Message
 
 logging.disable_progress_bar()
 logging.set_verbosity_error()
+# PEFT and TRL use names of transformers that will go; nothing a user could do about it.
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 MAX_ROWS = {"cpu": 32, "mps": 32, "cuda": 256}
 """Rows in a batch, where memory allows; on a CPU more rows no longer raise the rate."""

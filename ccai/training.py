@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import fcntl
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -29,7 +28,6 @@ from ccai.params import Train
 from ccai.records import Pair, digest, write_json, write_text
 
 disable_progress_bars()
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # tells of a kernel that CPUs do without
 
 CURVE = ("step", "epoch", "loss", "rewards/accuracies", "rewards/margins", "learning_rate")
 """Columns of the training curve, as TRL names them."""

@@ -25,7 +25,14 @@ run(main)
 def start(code: str, **options: int) -> subprocess.Popen[str]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
-    return subprocess.Popen([sys.executable, "-c", PRELUDE + code], env=environment, text=True, **pipes)
+    return subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + code], env=environment, text=True, preexec_fn=heed_interrupts, **pipes
+    )
+
+
+def heed_interrupts() -> None:
+    """As on a terminal: what a shell script starts in the background ignores SIGINT, and its children with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:

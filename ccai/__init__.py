@@ -6,7 +6,7 @@ import os
 __version__ = "0.1.0"
 
 # Before torch is imported: OpenMP threads that wait by spinning starve each other as soon as anything else runs on
-# the machine (a decode of 8 rows: over 140 s spinning, 39 s sleeping, beside one other busy process on 2 cores).
+# the machine; sleeping ones lose little when nothing does.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Before PEFT imports it: on a CPU it warns of a kernel that nothing here uses.

@@ -8,14 +8,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import torch
 import yaml
 from conftest import ROOT, save_tokenizer
+from moto.server import ThreadedMotoServer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 ROLES = ("answer", "revise", "train", "judge")
@@ -199,3 +202,24 @@ def toy_model(folder: Path, ends: float) -> None:
 def _succeeded(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@contextmanager
+def s3_server() -> Iterator[tuple[dict[str, str], Any]]:
+    """An S3 of our own on loopback with an empty bucket `bucket`: what DVC's environment needs, and a client."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL_S3": address}
+    client = boto3.client(
+        "s3",
+        endpoint_url=address,
+        region_name="us-east-1",
+        aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+    )
+    try:
+        client.create_bucket(Bucket="bucket")
+        yield keys, client
+    finally:
+        server.stop()

@@ -15,14 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import boto3
 import project as toy
 import psutil
 import pytest
 import yaml
 from conftest import ROOT
 from datasets import load_dataset
-from moto.server import ThreadedMotoServer
 from project import Project
 from safetensors.torch import load_file
 
@@ -352,24 +350,12 @@ class Bucket(NamedTuple):
 
 @pytest.fixture(scope="module")
 def bucket(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL_S3": address}
-    client = boto3.client(
-        "s3",
-        endpoint_url=address,
-        region_name="us-east-1",
-        aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-    )
-    client.create_bucket(Bucket="bucket")
-    project = built.project.copy(tmp_path_factory.mktemp("pushed") / "project", **keys)
-    project.dvc("remote", "add", "-d", "storage", "s3://bucket/prefix")
-    project.commit()
-    project.dvc("push")
-    yield Bucket(project, client)
-    server.stop()
+    with toy.s3_server() as (keys, client):
+        project = built.project.copy(tmp_path_factory.mktemp("pushed") / "project", **keys)
+        project.dvc("remote", "add", "-d", "storage", "s3://bucket/prefix")
+        project.commit()
+        project.dvc("push")
+        yield Bucket(project, client)
 
 
 def colleague(bucket: Bucket, folder: Path) -> Project:

@@ -12,13 +12,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import psutil
 import pytest
 from conftest import ROOT
 from moto import settings as moto_settings
-from moto.server import ThreadedMotoServer
-from project import Project, environment
+from project import Project, environment, s3_server
 
 STAGES = """\
 stages:
@@ -244,22 +242,10 @@ def test_stop_signal_reaches_the_stage(project: Project, number: signal.Signals)
 @pytest.fixture
 def s3(clone: Project) -> Iterator[Project]:
     """The clone with an S3 of our own on loopback as its remote; there is a bucket `bucket`, empty."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    client = boto3.client(
-        "s3",
-        endpoint_url=address,
-        region_name="us-east-1",
-        aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-    )
-    client.create_bucket(Bucket="bucket")
-    clone.environment.update(keys | {"AWS_ENDPOINT_URL_S3": address})
-    clone.dvc("remote", "modify", "storage", "url", "s3://bucket/prefix")
-    yield clone
-    server.stop()
+    with s3_server() as (keys, _):
+        clone.environment.update(keys)
+        clone.dvc("remote", "modify", "storage", "url", "s3://bucket/prefix")
+        yield clone
 
 
 def test_s3_without_the_objects(s3: Project) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ccai.params import Generation
 from ccai.records import FinishReason, Message
@@ -29,9 +30,46 @@ class Request:
 
 
 class Completed(NamedTuple):
-    """A completion: text without special tokens, why it ended, lengths in the model's tokens."""
+    """A completion: text without special tokens, why it ended, lengths in the model's tokens.
+
+    `margin` is how far the closest decision was from falling otherwise, in units of logits over temperature; None
+    where the engine does not see its logits.
+    """
 
     text: str
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
+    margin: float | None = None
+
+
+class Engine(Protocol):
+    """A model that completes conversations and scores labels.
+
+    Attributes:
+        name: logical name for records; `revision` says which weights.
+        identity: everything about the engine that can change a completion's text; part of each journal key.
+        unverified_weights: whether the weights are only declared (an endpoint's can't be hashed).
+        runtime: where it runs (device, dtype …), for metrics/runtime.
+    """
+
+    name: str
+    revision: str
+    identity: dict[str, Any]
+    unverified_weights: bool
+    runtime: dict[str, Any]
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completed]]]:
+        """Complete all requests; yields (index in `requests`, completion) as they finish, in any order."""
+        ...
+
+    def score(
+        self, conversations: Sequence[Sequence[Message]], labels: Sequence[str]
+    ) -> Iterator[list[tuple[int, list[float]]]]:
+        """Probability of each label as the next token after each conversation, not renormalised; yields
+        (index in `conversations`, probabilities in the order of `labels`) as they are known."""
+        ...
+
+    def estimate(self, requests: Sequence[Request]) -> float | None:
+        """Seconds these requests may take; None if there is no way to tell."""
+        ...

@@ -1,0 +1,105 @@
+"""How the next token of each row is drawn: by Gumbel-max, from noise that no other row can change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from ccai.params import Generation
+
+SURE = 1.0
+"""Margins are looked for up to here only; a wider one counts as this."""
+
+LEAST = 1e-9
+"""A token less likely than this share of the likeliest is never drawn, also without min_p."""
+
+_GOLDEN, _MIX_1, _MIX_2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # SplitMix64's, as int64
+
+
+class Drawn(NamedTuple):
+    """Token ids, int64 (rows,), and how far each decision was from falling otherwise, float32 (rows,)."""
+
+    tokens: torch.Tensor
+    margins: torch.Tensor
+
+
+def draw(
+    logits: torch.Tensor,
+    written: torch.Tensor,
+    counts: Sequence[int],
+    seeds: Sequence[int],
+    settings: Sequence[Generation],
+    slack: float = 0.0,
+) -> Drawn:
+    """The next token of each row; greedy where the temperature is 0.
+
+    argmax(logits / temperature + Gumbel) is a draw from softmax(logits / temperature) (Maddison et al. 2014,
+    arXiv 1411.0030). The noise depends on (seed, position, token id) alone, so a row draws the same tokens in any
+    batch, and a rounding difference in the logits flips a draw only where two candidates are that close. The margin
+    says how close: to the second best, and to the floor of min_p.
+
+    Args:
+        logits: float (rows, vocabulary); changed in place where they are float32.
+        written: int64 (rows, at least max(counts)): tokens written so far; behind them repeats of the first.
+        counts: how many each row has written.
+        seeds: of each row.
+        settings: of each row.
+        slack: how far below the floor a token may lie and still count in the margin.
+    """
+    device = logits.device
+    scores = logits.float()
+    penalty = torch.tensor([each.repetition_penalty for each in settings], device=device)[:, None]
+    if max(counts) and bool((penalty != 1).any()):
+        ids = written[:, : max(counts)]
+        seen = scores.gather(1, ids)
+        begun = torch.tensor(counts, device=device)[:, None] > 0
+        scores.scatter_(1, ids, torch.where(begun, torch.where(seen < 0, seen * penalty, seen / penalty), seen))
+    temperature = torch.tensor([each.temperature for each in settings], device=device)
+    random = temperature > 0
+    scores /= torch.where(random, temperature, 1.0)[:, None]
+    best = scores.amax(dim=-1)
+    below = [math.log(max(each.min_p, LEAST)) if each.temperature > 0 else -SURE for each in settings]
+    floor = best + torch.tensor(below, device=device)
+    rows, ids = (scores >= (floor - slack)[:, None]).nonzero(as_tuple=True)
+    found = scores[rows, ids]
+    position = torch.tensor(counts, device=device)
+    noise = gumbel(torch.tensor(seeds, device=device)[rows], position[rows], ids)
+    drawn = found + torch.where(random[rows], noise, 0.0)
+    # One line a row, as wide as the row with most candidates.
+    amount = torch.bincount(rows, minlength=len(counts))
+    column = torch.arange(len(rows), device=device) - (amount.cumsum(0) - amount)[rows]
+    table = torch.full((len(counts), max(2, int(amount.max()))), -torch.inf, device=device)
+    table[rows, column] = torch.where(found >= floor[rows], drawn, -torch.inf)
+    winner = table.argmax(dim=-1)
+    at = (amount.cumsum(0) - amount) + winner
+    won = drawn[at]
+    below_floor = (floor[rows] - found).clamp(min=0)
+    table.fill_(SURE)
+    table[rows, column] = torch.maximum(won[rows] - drawn, below_floor)
+    table.scatter_(1, winner[:, None], torch.where(found[at] < best, found[at] - floor, SURE)[:, None])
+    margins = table.amin(dim=-1).clamp(max=SURE)
+    return Drawn(ids[at], margins)
+
+
+def gumbel(seeds: torch.Tensor, positions: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Standard Gumbel noise, float32, for int64 tensors of seeds, positions and token ids of one shape.
+
+    The uniform behind it is output number `id` of a SplitMix64 generator (Steele, Lea, Flood 2014, "Fast splittable
+    pseudorandom number generators", figure 14) that is started at a hash of seed and position. It has 52 bits and
+    is never 0 or 1: with 24, the Gumbel would be infinite about once in 2^24 draws, which over a vocabulary of 49,152
+    puts a random word into every third completion.
+    """
+    start = _mix(_mix(seeds) + positions * _GOLDEN)
+    bits = _mix(start + (ids + 1) * _GOLDEN)
+    uniform = ((bits >> 12) & (2**52 - 1)).double().add_(0.5).mul_(2.0**-52)
+    return uniform.log_().neg_().log_().neg_().float()
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    """SplitMix64's finalizer; torch shifts int64 arithmetically, hence the masks."""
+    x = (x ^ ((x >> 30) & (2**34 - 1))) * _MIX_1
+    x = (x ^ ((x >> 27) & (2**37 - 1))) * _MIX_2
+    return x ^ ((x >> 31) & (2**33 - 1))

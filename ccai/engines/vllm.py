@@ -1,0 +1,264 @@
+"""vLLM, offline, for a CUDA card and thousands of completions. An install of its own: requirements-vllm.txt.
+
+Scheduler, kernels and prefix cache are vLLM's; chat template and sampling settings mean what they mean everywhere here.
+Its noise is its own: a seed gives another text than with `Transformers`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from transformers import AutoTokenizer
+
+from ccai import models
+from ccai.engines.request import Completed, Request
+from ccai.errors import UserError
+from ccai.models import Model, Placement
+from ccai.records import FinishReason, Message
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # errors keep their type, and a kill leaves no process on the card
+    "VLLM_USE_V2_MODEL_RUNNER": "1",  # the one that `penalty_processor` is written for
+    "VLLM_NO_USAGE_STATS": "1",  # it reports to its makers otherwise
+}
+USE_OF_FREE_MEMORY = 0.9
+"""Share of the card's free memory that vLLM may plan with; the rest is for what it does not plan."""
+
+PENALTY = "written_penalty"
+"""Name under which a request's repetition penalty travels to `penalty_processor`."""
+
+ENDS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+"""How a completion ends. vLLM knows more (abort, error …), and none of those is a completion."""
+
+
+class Vllm:
+    """A model, and optionally a LoRA adapter, loaded in this process on one card.
+
+    Attributes:
+        name: logical name for records; `revision` says which weights.
+        identity: everything about the engine that can change a completion's text; part of each journal key.
+
+    Raises:
+        UserError: vLLM is not installed, the placement is not for it, or it can't load the model.
+    """
+
+    unverified_weights = False
+
+    def __init__(self, model: Model, placement: Placement, adapter: Path | None = None) -> None:
+        _check(placement, adapter)
+        os.environ.update(ENVIRONMENT)
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        try:
+            import vllm
+            from vllm.lora.request import LoRARequest
+        except ModuleNotFoundError:
+            raise UserError(
+                "hardware.engine: vllm is not installed; pip install -r requirements-vllm.txt (needs CUDA), "
+                "or set it to transformers"
+            ) from None
+        self.name = model.name if adapter is None else f"{model.name}+adapter"
+        self.revision = model.revision
+        self._tokenizer = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=False)
+        if self._tokenizer.chat_template is None:
+            raise UserError(f"model {model.name}: its tokenizer has no chat template; use an instruct model")
+        where = {"device": placement.device, "dtype": placement.dtype, "quantization": placement.quantization}
+        self.runtime: dict[str, Any] = {**where, "placement": placement.reason}
+        self.identity: dict[str, Any] = {
+            "engine": f"vllm-{'.'.join(vllm.__version__.split('.')[:2])}",
+            "weights": models.fingerprint(model.folder),
+            "adapter": None if adapter is None else models.fingerprint(adapter),
+            "template": self._tokenizer.chat_template,
+            **where,
+        }
+        free, total = torch.cuda.mem_get_info()
+        try:
+            self._engine = vllm.LLM(
+                model=str(model.folder),
+                load_format="safetensors",
+                trust_remote_code=False,
+                dtype=placement.dtype,
+                max_model_len=-1,  # the model's own, or as much of it as fits
+                gpu_memory_utilization=USE_OF_FREE_MEMORY * free / total,
+                enable_prefix_caching=True,
+                logits_processors=[penalty_processor()],
+                use_tqdm_on_load=False,
+                **_lora_settings(adapter),
+            ).llm_engine
+            # Else the card stays full until the garbage collector comes by, and the next engine finds no room.
+            weakref.finalize(self, self._engine.engine_core.shutdown)
+            self._adapter = None
+            if adapter is not None:  # loaded now: one it can't use is an error before the first prompt
+                self._adapter = LoRARequest("adapter", lora_int_id=1, lora_path=str(adapter))
+                self._engine.add_lora(self._adapter)
+        except (torch.OutOfMemoryError, ValueError) as error:
+            raise UserError(
+                f"model {model.name}: vllm can't load it ({error}); free the card's memory, use another model, "
+                "or set hardware.engine to transformers"
+            ) from None
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completed]]]:
+        """Complete all requests; yields (index in `requests`, completion) at each step that finishes some.
+
+        Raises:
+            UserError: a prompt leaves no room in the model's context; said before anything is generated.
+        """
+        from vllm import SamplingParams
+
+        prompts = [self._prompt(request.messages, request.max_new_tokens) for request in requests]
+        settings = [
+            SamplingParams(
+                temperature=request.sampling.temperature,
+                min_p=request.sampling.min_p,
+                extra_args={PENALTY: request.sampling.repetition_penalty},
+                seed=request.seed,
+                max_tokens=request.max_new_tokens,
+                min_tokens=1,  # a completion of nothing is no completion
+                detokenize=False,
+            )
+            for request in requests
+        ]
+        for batch in self._run(prompts, settings):
+            yield [(place, self._completed(prompts[place], output)) for place, output in batch]
+
+    def score(
+        self, conversations: Sequence[Sequence[Message]], labels: Sequence[str]
+    ) -> Iterator[list[tuple[int, list[float]]]]:
+        """Probability of each label as the next token after each conversation, not renormalised; yields (index in
+        `conversations`, probabilities in the order of `labels`) as they are known.
+
+        vLLM takes them from the logits as the model gives them, over the whole vocabulary.
+
+        Raises:
+            UserError: a label is not one token of this model, or a conversation fills its context.
+        """
+        from vllm import SamplingParams
+
+        ids = [self._tokenizer.encode(label, add_special_tokens=False) for label in labels]
+        if any(len(tokens) != 1 for tokens in ids):
+            raise UserError(f"model {self.name}: labels {list(labels)} are not single tokens of it; use another judge")
+        columns = [tokens[0] for tokens in ids]
+        prompts = [self._prompt(messages, 1) for messages in conversations]
+        settings = [
+            SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=columns, detokenize=False) for _ in prompts
+        ]
+        for batch in self._run(prompts, settings):
+            yield [(place, [math.exp(output.logprobs[0][id].logprob) for id in columns]) for place, output in batch]
+
+    def estimate(self, requests: Sequence[Request]) -> None:
+        """None: the rate depends on how many rows vLLM finds room for, which only a run tells."""
+
+    def _prompt(self, messages: Sequence[Message], max_new_tokens: int) -> list[int]:
+        """Token ids of a conversation in the model's chat template, with room for the completion."""
+        turns = [message.model_dump() for message in messages]
+        encoded: Mapping[str, list[int]] = self._tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+        ids, limit = list(encoded["input_ids"]), self._engine.model_config.max_model_len
+        if len(ids) + max_new_tokens > limit:
+            raise UserError(
+                f"model {self.name}: a prompt of {len(ids)} tokens and {max_new_tokens} new ones exceed its "
+                f"context of {limit}; use fewer examples or shorter limits"
+            )
+        return ids
+
+    def _run(self, prompts: Sequence[list[int]], settings: Sequence[Any]) -> Iterator[list[tuple[int, Any]]]:
+        """(place, vLLM's CompletionOutput) of what each step finished; what nobody waits for any more is taken back."""
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        waiting = {str(place) for place in range(len(prompts))}
+        try:
+            for place, (ids, params) in enumerate(zip(prompts, settings, strict=True)):
+                params.output_kind = RequestOutputKind.FINAL_ONLY
+                self._engine.add_request(str(place), tokens_input(ids), params, lora_request=self._adapter)
+            while self._engine.has_unfinished_requests():
+                done = [output for output in self._engine.step() if output.finished]
+                waiting -= {output.request_id for output in done}
+                if done:
+                    yield [(int(output.request_id), output.outputs[0]) for output in done]
+        finally:
+            self._engine.abort_request(list(waiting))
+
+    def _completed(self, prompt: Sequence[int], output: Any) -> Completed:
+        reason = ENDS[output.finish_reason]
+        ids = list(output.token_ids)[: -1 if reason == "stop" else None]  # without the end token
+        text = self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return Completed(text, reason, len(prompt), len(ids))
+
+
+def penalise(
+    logits: torch.Tensor, tokens: torch.Tensor, prompts: torch.Tensor, lengths: torch.Tensor, penalties: torch.Tensor
+) -> None:
+    """Divide the logits of the tokens already written by the penalty (multiply them where negative), in place.
+
+    Args:
+        logits: float32 (rows, vocabulary).
+        tokens: int64 (rows, width), each row's prompt and completion, then anything.
+        prompts: int (rows,), length of the prompt.
+        lengths: int (rows,), length of prompt and completion.
+        penalties: float32 (rows,); 1 changes nothing.
+    """
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    written = (places >= prompts[:, None]) & (places < lengths[:, None])
+    latest = tokens.gather(1, lengths[:, None].long() - 1)
+    ids = torch.where(written, tokens, latest)  # elsewhere the latest token again, which changes nothing
+    strength = torch.where(lengths > prompts, penalties, 1.0)[:, None]
+    seen = logits.gather(1, ids)
+    logits.scatter_(1, ids, torch.where(seen < 0, seen * strength, seen / strength))
+
+
+def penalty_processor() -> type:
+    """vLLM's logits processor for our repetition penalty, which leaves the prompt's tokens alone: among them is the one
+    that ends a turn. vLLM's own setting of that name penalises them too.
+
+    The class is in a function since its base class is vLLM's.
+    """
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor
+
+    class WrittenPenalty(LogitsProcessor):  # type: ignore[misc]
+        def __init__(self, vllm_config: Any, req_states: Any) -> None:
+            self._states = req_states
+            self._penalties = torch.ones(req_states.max_num_reqs, device=req_states.device)
+
+        def add_request(self, req_idx: int, sampling_params: Any) -> bool:
+            penalty: float = (sampling_params.extra_args or {}).get(PENALTY, 1.0)
+            self._penalties[req_idx] = penalty
+            return penalty != 1
+
+        def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:
+            slots = ctx.expanded_idx_mapping.long()
+            tokens = self._states.all_token_ids.gpu[slots, : int(ctx.seq_lens_upper_bound_np.max())].long()
+            penalise(logits, tokens, self._states.prompt_len.gpu[slots], ctx.pos + 1, self._penalties[slots])
+            return logits
+
+    return WrittenPenalty
+
+
+def _check(placement: Placement, adapter: Path | None) -> None:
+    if placement.device != "cuda":
+        raise UserError(f"hardware.engine: vllm needs cuda, not {placement.device}; set it to transformers")
+    if placement.quantization != "none":
+        raise UserError(
+            f"hardware.quantization: vllm does not load in {placement.quantization}; set it to none and use a model "
+            "that fits, or set hardware.engine to transformers"
+        )
+    if adapter is not None and placement.dtype == "float32":
+        raise UserError("hardware.dtype: vllm runs an adapter in bfloat16 or float16 only; set it to one of them")
+
+
+def _lora_settings(adapter: Path | None) -> dict[str, Any]:
+    """What vLLM must know of an adapter beforehand: the least of its ranks that this one fits in."""
+    if adapter is None:
+        return {}
+    from vllm.config.lora import MaxLoRARanks
+
+    rank = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    ranks = get_args(MaxLoRARanks)
+    return {"enable_lora": True, "max_lora_rank": min((known for known in ranks if known >= rank), default=ranks[-1])}

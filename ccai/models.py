@@ -12,10 +12,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import psutil
 import yaml
@@ -30,10 +32,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from pydantic import AfterValidator, Field, ValidationError
 
 from ccai import cache
 from ccai.errors import UserError
-from ccai.params import Hardware
+from ccai.params import Hardware, Section
 from ccai.records import digest, write_text
 
 CATALOGUE = Path("conf/models.yaml")
@@ -76,6 +79,58 @@ class Placement(NamedTuple):
     reason: str
 
 
+def _url(value: str) -> str:
+    """A base URL without its last slash. Messages quote no part of it: what is wrong may be a password."""
+    if "@" in value:
+        raise ValueError("has a user or password in it; name an environment variable in `key` instead")
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is no URL such as http://127.0.0.1:8000/v1")
+    if parts.query or parts.fragment:
+        raise ValueError("has a ? or # in it; leave off what follows")
+    return value.rstrip("/")
+
+
+class Served(Section):
+    """An entry of conf/models.yaml for a model behind OpenAI-compatible endpoints.
+
+    Attributes:
+        endpoints: base URLs, as a rule ending in /v1; requests are spread over them.
+        model: what the servers call it.
+        revision: of the weights, as declared by whoever serves them; nobody can check it from here.
+        key: name of the environment variable that holds the key; None: the servers want none.
+        concurrency: requests under way at once, for each endpoint.
+        timeout: seconds one request may take.
+    """
+
+    endpoints: list[Annotated[str, AfterValidator(_url)]] = Field(min_length=1)
+    model: str = Field(min_length=1)
+    revision: str = Field(min_length=1)
+    key: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*$")
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    timeout: float = Field(default=600, gt=0)
+
+
+def served(name: str, entry: Mapping[str, Any]) -> Served:
+    """The catalogue's entry for a model behind endpoints, checked.
+
+    Raises:
+        UserError: names the first wrong key and says what is wrong with it. What was written there is not quoted,
+            since people paste secrets into the wrong place.
+    """
+    try:
+        return Served.model_validate(entry)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{CATALOGUE}: {name}: {key}: no such key; remove it or correct its name") from None
+        if first["type"] == "string_pattern_mismatch":
+            first["msg"] = "is not the NAME of an environment variable, in capitals"
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{CATALOGUE}: {name}: {key}: {message[0].lower()}{message[1:]}; correct it") from None
+
+
 def find(name: str) -> Model:
     """The model of that name, its files fetched and checked if they are not here yet.
 
@@ -83,11 +138,17 @@ def find(name: str) -> Model:
         name: a key of conf/models.yaml, `hub-id@commit`, or a folder with safetensors.
 
     Raises:
-        UserError: unknown, unpinned, gated, not found, no network, wrong hash, or no safetensors in it.
+        UserError: unknown, unpinned, gated, not found, no network, wrong hash, no safetensors in it, or behind an
+            endpoint.
     """
     known = catalogue()
     if name in known:
         entry = known[name]
+        if "endpoints" in entry:
+            raise UserError(
+                f"model {name}: runs behind an endpoint, so it can't be loaded or trained here; it can answer, revise "
+                "and judge: set models.train to a model with weights"
+            )
         if "package" in entry:
             return Model(name, f"sha256:{entry['sha256']}", _packaged(name, entry), entry["licence"])
         return Model(entry["hub"], entry["revision"], _from_hub(entry["hub"], entry["revision"]), entry["licence"])
@@ -207,19 +268,26 @@ def _device(wanted: str) -> Literal["cuda", "mps", "cpu"]:
 
 
 def catalogue() -> dict[str, dict[str, Any]]:
-    """conf/models.yaml: name to where its files come from.
+    """conf/models.yaml: name to where its files come from, or to the endpoints it is behind.
 
     Raises:
-        UserError: missing, not YAML, or not a mapping.
+        UserError: missing, not YAML, not a mapping, or an entry of no kind; a wrong key in an entry with endpoints.
     """
     try:
         value = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{CATALOGUE}: no such file; run this from the project's top folder") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{CATALOGUE}: not valid YAML ({error}); correct it") from None
+        mark = getattr(error, "problem_mark", None)  # the error itself would quote the line, secrets included
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise UserError(f"{CATALOGUE}: not valid YAML{line}; correct it") from None
     if not isinstance(value, dict):
         raise UserError(f"{CATALOGUE}: not a mapping of model names; restore it (git checkout {CATALOGUE})")
+    for name, entry in value.items():
+        if not isinstance(entry, dict) or len(entry.keys() & {"hub", "package", "endpoints"}) != 1:
+            raise UserError(f"{CATALOGUE}: {name}: needs one of hub, package and endpoints; correct it")
+        if "endpoints" in entry:
+            served(name, entry)
     return value
 
 

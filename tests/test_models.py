@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 import torch
+import yaml
 from conftest import ROOT, as_model, load_engine, save_model, save_tokenizer
 
 from ccai import cache, models
@@ -238,6 +239,93 @@ def test_broken_catalogue(project: Path, content: str | None, message: str) -> N
         models.CATALOGUE.write_text(content)
     with pytest.raises(UserError, match=message):
         find("smollm2-135m")
+
+
+# --- behind endpoints ---------------------------------------------------------------------------------------
+
+SERVED = """\
+mine:
+  endpoints: [http://127.0.0.1:8000/v1/, https://b.example/v1]
+  model: org/m
+  revision: 0123abcd
+  key: VLLM_API_KEY
+  concurrency: 32
+  timeout: 120
+"""
+
+
+def test_model_behind_endpoints_is_in_the_catalogue_and_not_to_be_loaded(project: Path) -> None:
+    models.CATALOGUE.write_text(SERVED)
+    entry = models.catalogue()["mine"]
+    assert models.served("mine", entry) == models.Served(
+        endpoints=["http://127.0.0.1:8000/v1", "https://b.example/v1"],
+        model="org/m",
+        revision="0123abcd",
+        key="VLLM_API_KEY",
+        concurrency=32,
+        timeout=120,
+    )
+    with pytest.raises(
+        UserError, match=r"model mine: runs behind an endpoint, so .* set models\.train to a model with"
+    ):
+        find("mine")
+
+
+def test_example_of_the_catalogue_is_a_valid_entry() -> None:
+    text = (ROOT / "conf/models.yaml").read_text()
+    example = text[text.index("# qwen2.5-7b-served:") :].replace("\n# ", "\n").removeprefix("# ")
+    [(name, entry)] = yaml.safe_load(example).items()
+    assert models.served(name, entry).key == "VLLM_API_KEY"
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "message"),
+    [
+        ("  model: org/m\n", "", "mine: model: field required"),
+        ("  model: org/m\n", "  model: ''\n", "mine: model: string should have at least 1 character"),
+        ("  revision: 0123abcd\n", "", "mine: revision: field required"),
+        ("  revision: 0123abcd\n", "  revision: 1234\n", "mine: revision: input should be a valid string"),
+        (
+            "[http://127.0.0.1:8000/v1/, https://b.example/v1]",
+            "[]",
+            "mine: endpoints: list should have at least 1 item",
+        ),
+        (
+            "[http://127.0.0.1:8000/v1/, https://b.example/v1]",
+            "http://a/v1",
+            "mine: endpoints: input should be a valid list",
+        ),
+        ("https://b.example/v1", "b.example:80/v1", "mine: endpoints.1: is no URL such as http://127.0.0.1:8000/v1"),
+        ("https://b.example/v1", "http:///v1", "mine: endpoints.1: is no URL such as"),
+        (
+            "https://b.example/v1",
+            f"https://me:{SECRET}@b.example/v1",
+            "mine: endpoints.1: has a user or password in it; name an environment variable in `key` instead",
+        ),
+        ("https://b.example/v1", f"https://me:{SECRET}/x@b", "mine: endpoints.1: has a user or password in it"),
+        ("https://b.example/v1", f"https://b/v1?key={SECRET}", "not valid YAML (line 2)"),
+        ("https://b.example/v1", f"'https://b/v1?key={SECRET}'", "mine: endpoints.1: has a ? or # in it; leave off"),
+        ("VLLM_API_KEY", f"sk-{SECRET}", "mine: key: is not the NAME of an environment variable, in capitals"),
+        ("VLLM_API_KEY", SECRET, "mine: key: is not the NAME of an environment variable, in capitals"),
+        ("concurrency: 32", "concurrency: 0", "mine: concurrency: input should be greater than or equal to 1"),
+        ("concurrency: 32", "concurrency: many", "mine: concurrency: input should be a valid integer"),
+        ("timeout: 120", "timeout: 0", "mine: timeout: input should be greater than 0"),
+        ("timeout: 120", f"api_key: {SECRET}", "mine: api_key: no such key; remove it or correct its name"),
+        ("  endpoints: [", "  hub: a/b\n  endpoints: [", "mine: needs one of hub, package and endpoints"),
+        ("  endpoints: [", "  endpoint: [", "mine: needs one of hub, package and endpoints"),
+        ("mine:\n", "other: org/m\nmine:\n", "other: needs one of hub, package and endpoints"),
+    ],
+)
+def test_wrong_entry_is_one_line_that_quotes_no_secret(project: Path, line: str, instead: str, message: str) -> None:
+    assert line in SERVED
+    models.CATALOGUE.write_text(SERVED.replace(line, instead))
+    with pytest.raises(UserError, match=re.escape(f"conf/models.yaml: {message}")) as caught:
+        models.catalogue()
+    assert SECRET not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 # --- a hub --------------------------------------------------------------------------------------------------

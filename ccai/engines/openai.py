@@ -1,0 +1,358 @@
+"""The engine for a model behind OpenAI-compatible endpoints: vLLM, SGLang, TGI, llama.cpp, Ollama and their like."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx2
+import openai
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from ccai import models
+from ccai.engines.request import Completed, Request
+from ccai.errors import UserError
+from ccai.records import FinishReason, Message
+
+RETRIES = 5
+"""Times the client asks again, after half a second and then twice as long each time, or as Retry-After says."""
+
+TOP_LOGPROBS = 20
+"""Tokens whose probabilities are asked for; the most that vLLM gives by default."""
+
+BATCH = 1.0
+"""Seconds of finished work handed on at once: what a kill may cost."""
+
+CONNECT = 10.0
+"""Seconds to reach a server at all."""
+
+SEEDS = 2**31
+"""Seeds are sent modulo this: llama.cpp and Ollama cut longer ones off, and some gateways round them."""
+
+Answer = TypeVar("Answer")
+
+
+class _Part(BaseModel):
+    """A part of a reply; what it has besides is passed over."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Message(_Part):
+    content: str | None
+
+
+class _Token(_Part):
+    token: str
+    logprob: float
+
+
+class _Position(_Part):
+    top_logprobs: list[_Token]
+
+
+class _Logprobs(_Part):
+    content: list[_Position] | None = None
+
+
+class _Choice(_Part):
+    message: _Message
+    finish_reason: FinishReason
+    logprobs: _Logprobs | None = None
+
+
+class _Usage(_Part):
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+
+
+class _Reply(_Part):
+    choices: list[_Choice] = Field(min_length=1, max_length=1)
+    usage: _Usage
+
+
+class _CutShort(httpx2.RemoteProtocolError):
+    """The server stopped before the limit it was given and before the model did."""
+
+
+class _Down(Exception):
+    """An endpoint did not do its work, although it was asked again and again; another may."""
+
+
+@dataclass(eq=False)
+class _Server:
+    url: str
+    client: openai.AsyncOpenAI
+    running: int = 0
+
+
+class Endpoint:
+    """A model behind one endpoint or several that serve the same weights.
+
+    Attributes:
+        name: the catalogue's; `revision` is declared, and not verified.
+        identity: model and revision as declared. URLs, key, concurrency and timeout can't change a text and stay out.
+    """
+
+    unverified_weights = True
+
+    def __init__(self, name: str, entry: Mapping[str, Any]) -> None:
+        """Check the entry of conf/models.yaml and read the key; no request is made.
+
+        Raises:
+            UserError: a wrong entry, or a key that is not set or can't be one.
+        """
+        self._served = models.served(name, entry)
+        self._key = _key(self._served.key)
+        self.name = name
+        self.revision = self._served.revision
+        self.identity: dict[str, Any] = {
+            "engine": "openai-1",
+            "model": self._served.model,
+            "revision": self.revision,
+            "unverified_weights": True,
+        }
+        self.runtime: dict[str, Any] = {
+            "device": "endpoint",
+            "endpoints": len(self._served.endpoints),
+            "concurrency": self._served.concurrency,
+        }
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completed]]]:
+        """Complete all requests; yields (index in `requests`, completion), what finished within a second at once.
+
+        After an error no more requests are sent, but those under way are waited for and yielded before it is raised.
+        Ctrl-C, or closing the iterator, cancels them.
+
+        Raises:
+            UserError: no endpoint is left that answers, or one refused a key, the model or a parameter, or it cut a
+                completion short.
+        """
+        return self._ask([self._body(request) for request in requests], _completed)
+
+    def score(
+        self, conversations: Sequence[Sequence[Message]], labels: Sequence[str]
+    ) -> Iterator[list[tuple[int, list[float]]]]:
+        """Probability of each label as the next token after each conversation; 0 if not among the likeliest 20.
+
+        Raises:
+            UserError: as `complete`, or the endpoint gives no probabilities.
+        """
+
+        def probabilities(reply: _Reply) -> list[float]:
+            logprobs = reply.choices[0].logprobs
+            if logprobs is None or not logprobs.content:
+                raise UserError(
+                    f"model {self.name}: its endpoint gives no logprobs, so it can't judge; set models.judge to another"
+                )
+            top = {at.token: math.exp(at.logprob) for at in logprobs.content[0].top_logprobs}
+            return [top.get(label, 0.0) for label in labels]
+
+        bodies = [
+            self._conversation(messages)
+            | {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
+            for messages in conversations
+        ]
+        return self._ask(bodies, probabilities)
+
+    def estimate(self, requests: Sequence[Request]) -> None:
+        """None: how fast an endpoint is depends on who else asks it."""
+
+    def _conversation(self, messages: Sequence[Message]) -> dict[str, Any]:
+        return {"model": self._served.model, "messages": [message.model_dump() for message in messages]}
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        """The request's JSON. What OpenAI's API does not know is sent only where it is not neutral."""
+        sampling = request.sampling
+        extra = {}
+        if sampling.min_p > 0 and sampling.temperature > 0:
+            extra["min_p"] = sampling.min_p
+        if sampling.repetition_penalty != 1:
+            extra["repetition_penalty"] = sampling.repetition_penalty
+        return (
+            self._conversation(request.messages)
+            | {"max_tokens": request.max_new_tokens, "temperature": sampling.temperature}
+            | ({"seed": request.seed % SEEDS} if sampling.temperature > 0 else {})
+            | ({"extra_body": extra} if extra else {})
+        )
+
+    def _ask(
+        self, bodies: Sequence[dict[str, Any]], read: Callable[[_Reply], Answer]
+    ) -> Iterator[list[tuple[int, Answer]]]:
+        """Send all bodies, as many at once as allowed, each to the endpoint with the least to do.
+
+        The event loop runs on this thread, and only while an answer is waited for. So Ctrl-C and SIGTERM arrive
+        here, and what is under way can be cancelled at any time.
+        """
+        servers = [_Server(url, self._client(url)) for url in self._served.endpoints]
+        clients = [server.client for server in servers]
+        todo = deque(range(len(bodies)))
+        running: dict[asyncio.Task[Answer], tuple[int, _Server]] = {}
+        failures: list[UserError] = []
+
+        def start() -> None:
+            while todo and not failures and (free := [s for s in servers if s.running < self._served.concurrency]):
+                server = min(free, key=lambda s: s.running)
+                server.running += 1
+                place = todo.popleft()
+                running[asyncio.create_task(self._answer(server, bodies[place], read))] = place, server
+
+        def take(task: asyncio.Task[Answer], finished: list[tuple[int, Answer]]) -> None:
+            place, server = running.pop(task)
+            server.running -= 1
+            try:
+                finished.append((place, task.result()))
+            except UserError as error:
+                failures.append(error)
+            except _Down as error:
+                todo.append(place)
+                if server not in servers:  # others of its requests said so before
+                    return
+                servers.remove(server)
+                where = f"model {self.name}: endpoint {server.url}: {error}"
+                if servers:
+                    print(f"{where}; going on without it, {len(servers)} left", flush=True)
+                else:
+                    failures.append(UserError(f"{where}; none is left: start it and repeat the command"))
+
+        async def go_on(finished: list[tuple[int, Answer]]) -> None:
+            """Until something is finished and `BATCH` seconds are over, or there is nothing more to wait for."""
+            clock = asyncio.get_running_loop().time
+            until = clock() + BATCH
+            start()
+            while running and not (finished and clock() >= until):
+                left = max(0.0, until - clock()) if finished else None
+                done, _ = await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    take(task, finished)
+                start()
+
+        async def stop() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            for client in clients:
+                await client.close()
+
+        with asyncio.Runner() as runner:
+            try:
+                while running or (todo and not failures):
+                    finished: list[tuple[int, Answer]] = []
+                    try:
+                        runner.run(go_on(finished))
+                    finally:  # before Ctrl-C goes on, too: these are paid for
+                        if finished:
+                            yield finished
+            finally:
+                runner.run(stop())
+        if failures:
+            raise failures[0]
+
+    def _client(self, url: str) -> openai.AsyncOpenAI:
+        """A client that checks replies, and takes neither key nor organisation from its own environment variables."""
+        client = openai.AsyncOpenAI(
+            base_url=url,
+            api_key=self._key.get_secret_value(),
+            timeout=httpx2.Timeout(self._served.timeout, connect=min(CONNECT, self._served.timeout)),
+            max_retries=RETRIES,
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [self._check]}),
+        )
+        client.organization = client.project = None
+        return client
+
+    async def _check(self, response: httpx2.Response) -> None:
+        """Make a broken connection of a reply that can't be recorded; the client asks again as after any other.
+
+        Raises:
+            RemoteProtocolError: what came instead of a completion.
+        """
+        if not response.is_success:
+            return
+        content = await response.aread()
+        try:
+            reply = _Reply.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or f"{len(content)} bytes"
+            came = "" if first["type"] == "missing" else f", not {self._without_key(repr(first['input']))[:60]}"
+            raise httpx2.RemoteProtocolError(f"the reply is no completion ({key}: {first['msg']}{came})") from None
+        limit = json.loads(response.request.content)["max_tokens"]
+        written = reply.usage.completion_tokens
+        if reply.choices[0].finish_reason == "length" and written < limit:
+            raise _CutShort(f"cut a completion at {written} of {limit} tokens; start it with a larger context")
+
+    async def _answer(self, server: _Server, body: Mapping[str, Any], read: Callable[[_Reply], Answer]) -> Answer:
+        """What `read` finds in the reply to one body.
+
+        Raises:
+            UserError: no use to ask again or elsewhere.
+            _Down: this endpoint did not do it.
+        """
+        try:
+            response = await server.client.chat.completions.with_raw_response.create(**body)
+        except openai.APIStatusError as error:
+            raise self._refusal(server.url, error, body.get("extra_body", {})) from None
+        except openai.APITimeoutError:
+            raise _Down(f"no answer within {self._served.timeout:g} seconds") from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__
+            if isinstance(cause, _CutShort):
+                raise UserError(f"model {self.name}: endpoint {server.url}: {cause}") from None
+            raise _Down(str(cause) or type(cause).__name__) from None
+        return read(_Reply.model_validate_json(response.content))
+
+    def _refusal(self, url: str, error: openai.APIStatusError, extra: Mapping[str, Any]) -> UserError | _Down:
+        status = error.status_code
+        where = f"model {self.name}: endpoint {url}"
+        if status in (401, 403):
+            remedy = (
+                f"correct the key in {self._served.key}"
+                if self._served.key
+                else f"name the environment variable that holds its key in {models.CATALOGUE}"
+            )
+            return UserError(f"{where}: answered {status}; {remedy}")
+        said = self._without_key(" ".join(error.response.text.split()))[:200]
+        answered = f"answered {status} ({said})" if said else f"answered {status}"
+        if status in (408, 409, 429) or status >= 500:
+            return _Down(answered)
+        if status == 404:
+            remedy = f"no model {self._served.model} there, or the URL lacks its /v1; correct {models.CATALOGUE}"
+        elif extra:
+            neutral = {"min_p": 0, "repetition_penalty": 1}
+            settings = " and ".join(f"generation.{parameter} to {neutral[parameter]}" for parameter in extra)
+            remedy = f"if it does not know the parameter, set {settings}"
+        else:
+            remedy = "a shorter conversation or limit may do"
+        return UserError(f"{where}: {answered}; {remedy}")
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key.get_secret_value(), "***") if self._served.key else text
+
+
+def _completed(reply: _Reply) -> Completed:
+    [choice] = reply.choices
+    return Completed(
+        (choice.message.content or "").strip(),
+        choice.finish_reason,
+        reply.usage.prompt_tokens,
+        reply.usage.completion_tokens,
+    )
+
+
+def _key(variable: str | None) -> SecretStr:
+    """The key in an environment variable; without one a word that says nothing, since the client wants a key."""
+    if variable is None:
+        return SecretStr("none")
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise UserError(f"{variable}: not set; put the endpoint's key into this environment variable")
+    if not (value.isascii() and value.isprintable() and " " not in value):
+        raise UserError(f"{variable}: holds a space or a character that no key has; correct it")
+    return SecretStr(value)

@@ -1,0 +1,229 @@
+"""An OpenAI-compatible server on loopback that misbehaves as told, and writes what can be foretold when it does not."""
+
+from __future__ import annotations
+
+import json
+import select
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Condition, Thread
+from typing import Any
+
+STATUS = {
+    "429": (429, "slow down"),
+    "500": (500, "something broke"),
+    "503": (503, "still loading"),
+    "401": (401, "no such key"),
+    "403": (403, "not for you"),
+    "404": (404, "no such model"),
+    "400": (400, "context exceeded"),
+    "422": (422, "unexpected fields"),
+}
+
+MALFORMED: dict[str, bytes] = {
+    "empty body": b"",
+    "invalid json": b"<html>Bad gateway</html>",
+    "half a json": b'{"choices": [{"mess',
+    "not utf-8": b'{"choices": "\xff\xfe"}',
+    "no object": b"[1, 2]",
+    "null": b"null",
+    "no choices": b'{"usage": {"prompt_tokens": 1, "completion_tokens": 1}}',
+}
+"""Whole bodies that are no completion."""
+
+EDITS: dict[str, tuple[tuple[str | int, ...], Any]] = {
+    "empty choices": (("choices",), []),
+    "choices of a wrong type": (("choices",), {"0": "text"}),
+    "two choices": (("choices",), [{"message": {"content": "a"}, "finish_reason": "stop"}] * 2),
+    "message of a wrong type": (("choices", 0, "message"), "text"),
+    "content of a wrong type": (("choices", 0, "message", "content"), 5),
+    "content filter": (("choices", 0, "finish_reason"), "content_filter"),
+    "tool calls": (("choices", 0, "finish_reason"), "tool_calls"),
+    "null finish reason": (("choices", 0, "finish_reason"), None),
+    "missing finish reason": (("choices", 0, "finish_reason"), ...),
+    "missing content": (("choices", 0, "message", "content"), ...),
+    "missing usage": (("usage",), ...),
+    "null usage": (("usage",), None),
+    "tokens as text": (("usage", "completion_tokens"), "5"),
+    "negative tokens": (("usage", "prompt_tokens"), -1),
+}
+"""Where a good completion is changed, and into what; `...` takes the key out."""
+
+CUT_SHORT = "cut short"
+"""`length` below the limit that was asked for."""
+
+BROKEN = ("closed", "cut body", "hang")
+"""Faults of the connection. `hang` ends when the client goes away."""
+
+
+def text(body: Mapping[str, Any]) -> str:
+    """What a healthy server writes: by the last message and the seed alone."""
+    return f"{body['messages'][-1]['content']} Written with {body.get('seed')}."
+
+
+class Server(ThreadingHTTPServer):
+    """Answers `/v1/chat/completions`.
+
+    Attributes:
+        faults: by the text of the last message, what goes wrong: at the first time it is asked, the second, …
+        always: goes wrong with every request not in `faults`.
+        key: that requests must bear; None: any.
+        probabilities: by token, given when logprobs are asked for; None: they are silently left out.
+        retry_after: seconds told with 429, 500 and 503.
+        hold: answers wait until so many are under way.
+        bodies, keys, times: what was asked, with which `Authorization`, when (monotonic seconds), in order.
+        answered: completions sent whole, by the text of the last message.
+        most: requests under way at once, at most.
+        gone: clients that went away while they waited.
+        log: the lines a server would log.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        faults: Mapping[str, Sequence[str]] | None = None,
+        always: str | None = None,
+        key: str | None = None,
+        probabilities: Mapping[str, float] | None = None,
+        retry_after: float = 0.01,
+        hold: int = 1,
+    ) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.faults = {prompt: list(faults) for prompt, faults in (faults or {}).items()}
+        self.always, self.key, self.probabilities, self.hold = always, key, probabilities, hold
+        self.errors = list[str]()
+        self.bodies, self.keys, self.log = list[dict[str, Any]](), list[str | None](), list[str]()
+        self.retry_after, self.times = retry_after, list[float]()
+        self.answered = Counter[str]()
+        self.changed = Condition()
+        self.under_way = self.most = self.gone = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client may go away; any other error is the stub's own, and must not pass for a fault."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError):
+            self.errors.append(repr(error))
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert not server.errors
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"  # connections are kept, as real servers do
+
+    def log_message(self, format: str, *args: Any) -> None:
+        self.server.log.append(format % args)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server, prompt = self.server, body["messages"][-1]["content"]
+        with server.changed:
+            server.bodies.append(body)
+            server.times.append(time.monotonic())
+            server.keys.append(self.headers["Authorization"])
+            faults = server.faults.get(prompt)
+            fault = server.always if faults is None else (faults.pop(0) if faults else None)
+            if server.key is not None and self.headers["Authorization"] != f"Bearer {server.key}":
+                fault = "401"
+            server.under_way += 1
+            server.most = max(server.most, server.under_way)
+            server.changed.notify_all()
+            server.changed.wait_for(lambda: server.most >= server.hold, timeout=20)
+        try:
+            self.answer(prompt, body, fault)
+        finally:
+            with server.changed:
+                server.under_way -= 1
+
+    def answer(self, prompt: str, body: dict[str, Any], fault: str | None) -> None:
+        if self.path != "/v1/chat/completions":
+            return self.refuse("404")
+        if fault in STATUS:
+            return self.refuse(fault)
+        if fault in MALFORMED:
+            return self.send(MALFORMED[fault])
+        if fault == "closed":
+            return self.break_off()
+        if fault == "hang":
+            select.select([self.connection], [], [], 60)
+            self.server.gone += 1
+            return self.break_off()
+        content = json.dumps(self.completion(body, fault)).encode()
+        if fault == "cut body":
+            self.start(200, len(content))
+            self.wfile.write(content[: len(content) // 2])
+            return self.break_off()
+        if fault is None:
+            with self.server.changed:
+                self.server.answered[prompt] += 1
+        self.send(content)
+
+    def completion(self, body: dict[str, Any], fault: str | None) -> dict[str, Any]:
+        limit = body["max_tokens"]
+        words = text(body).split(" ")
+        choice: dict[str, Any] = {
+            "index": 0,
+            "message": {"role": "assistant", "content": " ".join(words[:limit])},
+            "finish_reason": "stop" if len(words) <= limit else "length",
+        }
+        if self.server.probabilities is not None and body.get("logprobs"):
+            top = [{"token": token, "logprob": value} for token, value in self.server.probabilities.items()]
+            choice["logprobs"] = {"content": [{"token": "A", "logprob": 0, "top_logprobs": top}] if top else []}
+        written = min(limit, len(words))
+        usage = {"prompt_tokens": 7, "completion_tokens": written, "total_tokens": 7 + written}
+        completion = {"id": "x", "object": "chat.completion", "model": "m", "choices": [choice], "usage": usage}
+        if fault == CUT_SHORT:
+            choice["finish_reason"], usage["completion_tokens"] = "length", limit - 1
+        elif fault in EDITS:
+            path, value = EDITS[fault]
+            place: Any = completion
+            for step in path[:-1]:
+                place = place[step]
+            if value is ...:
+                del place[path[-1]]
+            else:
+                place[path[-1]] = value
+        return completion
+
+    def refuse(self, fault: str) -> None:
+        status, message = STATUS[fault]
+        # Some servers repeat the key they were given.
+        content = json.dumps({"error": {"message": f"{message}; you sent {self.headers['Authorization']}"}}).encode()
+        self.start(status, len(content), retry=status in (429, 500, 503))
+        self.wfile.write(content)
+
+    def send(self, content: bytes) -> None:
+        self.start(200, len(content))
+        self.wfile.write(content)
+
+    def start(self, status: int, length: int, retry: bool = False) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(length))
+        if retry:
+            self.send_header("Retry-After", str(self.server.retry_after))
+        self.end_headers()
+
+    def break_off(self) -> None:
+        self.close_connection = True

@@ -1,0 +1,83 @@
+"""A real OpenAI-compatible server, `transformers serve`, with the tiny model: the same texts as the local engine's."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ccai.engines.openai import Endpoint
+from ccai.engines.request import Request
+from ccai.engines.transformers import Transformers
+from ccai.errors import UserError
+from ccai.params import Generation
+from ccai.records import Message
+
+GREEDY = Generation(temperature=0, min_p=0, repetition_penalty=1)
+LIMIT = 24
+
+
+@pytest.fixture(scope="module")
+def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """The tiny model behind a server of its own, on a port the system chose."""
+    log = tmp_path_factory.mktemp("serve") / "log"
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", tiny_model.name]
+    command += ["--host", "127.0.0.1", "--port", "0", "--dtype", "float32", "--device", "cpu", "--log-level", "info"]
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    with log.open("wb") as file, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        process = subprocess.Popen(
+            command, cwd=tiny_model.parent, env=surroundings | {"HF_HUB_OFFLINE": "1"}, stdout=file, stderr=file
+        )
+        try:
+            while not (found := re.search(r"running on (http://127\.0\.0\.1:\d+)", log.read_text())):
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.2)
+            entry = {"endpoints": [f"{found[1]}/v1"], "model": tiny_model.name, "revision": "0123abcd"}
+            yield Endpoint("served", entry)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def requests(count: int = 60, sampling: Generation = GREEDY) -> list[Request]:
+    return [Request((Message(role="user", content=f"Question {n}?"),), 0, n, LIMIT, sampling) for n in range(count)]
+
+
+def test_texts_are_those_of_the_local_engine(served: Endpoint, tiny_engine: Transformers) -> None:
+    """The server counts the token that ends a turn, and calls a turn that ends with the last one allowed cut."""
+    there = dict(item for batch in served.complete(requests()) for item in batch)
+    here = dict(item for batch in tiny_engine.complete(requests()) for item in batch)
+    assert sorted(there) == sorted(here) == list(range(60))
+    for place, local in here.items():
+        done = there[place]
+        assert done.text == local.text
+        assert done.prompt_tokens == local.prompt_tokens
+        assert done.completion_tokens == local.completion_tokens + (local.finish_reason == "stop")
+        at_the_limit = local.finish_reason == "stop" and done.completion_tokens == LIMIT
+        assert done.finish_reason == ("length" if at_the_limit else local.finish_reason)
+    assert {done.finish_reason for done in there.values()} == {"stop", "length"}
+
+
+def test_it_is_greedy_unless_the_model_says_otherwise(served: Endpoint) -> None:
+    """Temperature counts only where generation_config.json has `do_sample: true`; docs/ENDPOINTS.md warns of it."""
+    warm = GREEDY.model_copy(update={"temperature": 1.5})
+    cold, hot = ([done.text for batch in served.complete(requests(1, s)) for _, done in batch] for s in (GREEDY, warm))
+    assert hot == cold
+
+
+def test_it_cannot_judge(served: Endpoint) -> None:
+    with pytest.raises(UserError, match="gives no logprobs, so it can't judge"):
+        list(served.score([requests()[0].messages], ("A", "B")))
+
+
+@pytest.mark.parametrize(("parameter", "neutral"), [("min_p", 0), ("repetition_penalty", 1)])
+def test_it_refuses_what_it_does_not_know(served: Endpoint, parameter: str, neutral: int) -> None:
+    sampling = GREEDY.model_copy(update={"temperature": 1.0, parameter: 1.0 if neutral == 0 else 1.2})
+    with pytest.raises(UserError, match=rf"answered 422 .*; if it .* set generation\.{parameter} to {neutral}$"):
+        list(served.complete(requests(1, sampling)))

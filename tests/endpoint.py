@@ -74,8 +74,8 @@ class Server(ThreadingHTTPServer):
         key: that requests must bear; None: any.
         probabilities: by token, given when logprobs are asked for; None: they are silently left out.
         retry_after: seconds told with 429, 500 and 503.
-        hold: answers wait until so many are under way.
-        bodies, keys, times: what was asked, with which `Authorization`, when (monotonic seconds), in order.
+        hold: answers wait until so many are under way, or `patience` seconds are over.
+        bodies, headers, times: what was asked, how, and when (monotonic seconds), in order.
         answered: completions sent whole, by the text of the last message.
         most: requests under way at once, at most.
         gone: clients that went away while they waited.
@@ -93,16 +93,23 @@ class Server(ThreadingHTTPServer):
         probabilities: Mapping[str, float] | None = None,
         retry_after: float = 0.01,
         hold: int = 1,
+        patience: float = 20,
     ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.faults = {prompt: list(faults) for prompt, faults in (faults or {}).items()}
         self.always, self.key, self.probabilities, self.hold = always, key, probabilities, hold
         self.errors = list[str]()
-        self.bodies, self.keys, self.log = list[dict[str, Any]](), list[str | None](), list[str]()
+        self.patience = patience
+        self.bodies, self.headers, self.log = list[dict[str, Any]](), list[dict[str, str]](), list[str]()
         self.retry_after, self.times = retry_after, list[float]()
         self.answered = Counter[str]()
         self.changed = Condition()
         self.under_way = self.most = self.gone = 0
+
+    @property
+    def keys(self) -> list[str | None]:
+        """The `Authorization` of each request."""
+        return [headers.get("authorization") for headers in self.headers]
 
     @property
     def url(self) -> str:
@@ -141,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
         with server.changed:
             server.bodies.append(body)
             server.times.append(time.monotonic())
-            server.keys.append(self.headers["Authorization"])
+            server.headers.append({name.lower(): value for name, value in self.headers.items()})
             faults = server.faults.get(prompt)
             fault = server.always if faults is None else (faults.pop(0) if faults else None)
             if server.key is not None and self.headers["Authorization"] != f"Bearer {server.key}":
@@ -149,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
             server.under_way += 1
             server.most = max(server.most, server.under_way)
             server.changed.notify_all()
-            server.changed.wait_for(lambda: server.most >= server.hold, timeout=20)
+            server.changed.wait_for(lambda: server.most >= server.hold, timeout=server.patience)
         try:
             self.answer(prompt, body, fault)
         finally:

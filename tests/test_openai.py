@@ -306,8 +306,9 @@ def test_all_endpoints_gone(once: None, capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_concurrency_is_reached_and_not_exceeded(concurrency: int) -> None:
-    with serving(Server(hold=concurrency)) as server:
-        run(endpoint(server, concurrency=concurrency), requests())
+    """One more would be let through at once; so many wait in vain for it."""
+    with serving(Server(hold=concurrency + 1, patience=0.3)) as server:
+        run(endpoint(server, concurrency=concurrency), requests(PROMPTS[:6]))
     assert server.most == concurrency
 
 
@@ -435,10 +436,11 @@ def test_identity_is_what_can_change_a_text(monkeypatch: pytest.MonkeyPatch) -> 
     assert same.runtime == {"device": "endpoint", "endpoints": 2, "concurrency": 9}
 
 
-def test_key_is_sent_and_nobody_elses() -> None:
+def test_nothing_of_the_clients_own_variables_is_sent() -> None:
     with serving(Server()) as server:
         run(endpoint(server), requests(["Why?"]))
     assert server.keys == ["Bearer none"]
+    assert not [value for value in server.headers[0].values() if "somebodyelses" in value]
 
 
 def test_key_is_that_of_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,12 @@ class Models(Section):
 
 
 class Hardware(Section):
-    """Where and how weights are held; `auto` chooses, prints the reason and records the choice."""
+    """What runs a model, and where and how its weights are held; `auto` chooses, prints the reason and records it.
 
+    Models behind an endpoint (conf/models.yaml) are asked over HTTP, whatever stands here.
+    """
+
+    engine: Literal["transformers", "vllm"]
     device: Literal["auto", "cuda", "mps", "cpu"]
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     quantization: Literal["auto", "none", "8bit", "4bit"]

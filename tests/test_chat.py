@@ -28,7 +28,7 @@ def project(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["models"]["train"] = "tiny"
     values["responses"] |= {"max_new_tokens": 8, "system": "Be brief."}
-    values["hardware"] = {"device": "cpu", "dtype": "float32", "quantization": "none"}
+    values["hardware"] |= {"device": "cpu", "dtype": "float32", "quantization": "none"}
     Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
 
 

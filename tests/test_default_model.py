@@ -36,7 +36,7 @@ def test_default_model_is_fetched_whole(tmp_path: Path, monkeypatch: pytest.Monk
 def test_default_model_answers_in_every_form(quantization: Quantization) -> None:
     """bitsandbytes' 8-bit and NF4 weights on a CPU too."""
     model = models.find(NAME)
-    hardware = Hardware(device="cpu", dtype="float32", quantization=quantization)
+    hardware = Hardware(engine="transformers", device="cpu", dtype="float32", quantization=quantization)
     engine = Transformers(model, models.place(model, hardware))
     turns = conversation.to_answer("", "What is the capital of France?")
     greedy = Generation(temperature=0, min_p=0, repetition_penalty=1)

@@ -85,7 +85,7 @@ def test_weights_without_a_header_are_one_line(tmp_path: Path, content: bytes) -
 
 # --- where it fits ------------------------------------------------------------------------------------------
 
-AUTO = Hardware(device="auto", dtype="auto", quantization="auto")
+AUTO = Hardware(engine="transformers", device="auto", dtype="auto", quantization="auto")
 
 
 @pytest.fixture
@@ -132,7 +132,10 @@ def test_automatic_choice(
 def test_what_is_asked_for_is_what_is_chosen(tiny_model: Path, machine: Callable[[str, float], None]) -> None:
     model = as_model(tiny_model)
     machine("cuda", 100)
-    assert place(model, Hardware(device="cuda", dtype="float32", quantization="none"))[1:3] == ("float32", "none")
+    assert place(model, Hardware(engine="transformers", device="cuda", dtype="float32", quantization="none"))[1:3] == (
+        "float32",
+        "none",
+    )
     assert place(model, AUTO.model_copy(update={"quantization": "4bit"}))[1:3] == ("bfloat16", "4bit")
     assert place(model, AUTO.model_copy(update={"dtype": "float16"}))[1:3] == ("float16", "none")
     machine("mps", 100)

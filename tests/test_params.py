@@ -72,6 +72,7 @@ def test_wrong_type(key: str) -> None:
         ("seed", "seven"),
         ("seed", 0.5),
         ("models.judge", 5),
+        ("hardware.engine", "llama.cpp"),
         ("hardware.device", "gpu"),
         ("hardware.dtype", "int8"),
         ("hardware.quantization", "2bit"),
@@ -120,6 +121,7 @@ def test_out_of_range(key: str, value: Any) -> None:
     ("key", "value"),
     [
         ("seed", 0),
+        ("hardware.engine", "vllm"),
         ("generation.temperature", 0),
         ("generation.min_p", 0),
         ("generation.repetition_penalty", 1),

@@ -3,7 +3,8 @@
     python -m ccai.chat "My neighbour plays loud music every night. What can I do?"
     python -m ccai.chat --system ""        # asks for questions until Ctrl-D; each stands alone
 
-Model, sampling and system message are those of params.yaml; both arms draw with the same seed, as in eval.
+Model, sampling and system message are those of params.yaml; both arms draw with the same seed, as in eval. The engine
+is always transformers, since there the adapter can be switched off.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 
 from ccai import models, params
@@ -61,7 +63,7 @@ def ask(engine: Transformers, question: str, system: str, settings: Params) -> I
     tuned = engine.identity["adapter"] is not None
     for arm in ("base", "tuned") if tuned else ("base",):
         with engine.model.disable_adapter() if tuned and arm == "base" else nullcontext():
-            [[(_, done)]] = engine.complete([request])
+            [(_, done)] = chain.from_iterable(engine.complete([request]))
         yield arm, done.text or "(nothing)"
 
 

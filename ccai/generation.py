@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from ccai import cache, models
 from ccai.conversation import Turns
-from ccai.engines.request import Completed, Request
-from ccai.engines.transformers import Transformers
+from ccai.engines.request import Completed, Engine, Request
 from ccai.errors import UserError
 from ccai.journal import Journal
+from ccai.models import Model, Placement
 from ccai.params import Generation, Hardware
-from ccai.records import Completion, digest, seed_for
+from ccai.records import Completion, Message, digest, seed_for
 
 ATTEMPTS = 3
 """Times an empty completion is drawn, with a new seed each, before the run stops."""
 
 LINE_EVERY = 20.0
 """Seconds between progress lines in a log."""
+
+FORETOLD = 0.1
+"""Share that must be finished before a line speaks of rate and time left. Nothing is known of what is half written,
+and early in a run that is most of the work done."""
 
 
 class Job(NamedTuple):
@@ -40,74 +48,105 @@ class Result(NamedTuple):
     runtime: dict[str, Any]
 
 
-def load_engine(name: str, hardware: Hardware) -> Transformers:
-    """The engine for a model name; prints where it runs and why.
+class Scores(NamedTuple):
+    """Probabilities of the labels after each conversation, in their order, and what they cost."""
+
+    probabilities: list[list[float]]
+    runtime: dict[str, Any]
+
+
+def load_engine(name: str, hardware: Hardware, adapter: Path | None = None) -> Engine:
+    """The engine for a model name, under a LoRA adapter if one is given; prints where it runs and why.
 
     Raises:
-        UserError: the model can't be had or does not fit.
+        UserError: the model can't be had or does not fit, or is an endpoint's and can't take the adapter.
     """
-    model = models.find(name)
-    placement = models.place(model, hardware)
-    print(f"model: {placement.reason}", flush=True)
-    return Transformers(model, placement)
+    entry = models.catalogue().get(name, {})
+    if "endpoints" in entry:
+        if adapter is not None:
+            raise UserError(f"model {name}: an endpoint can't take {adapter}; name a model whose weights are at hand")
+        from ccai.engines.openai import Endpoint
+
+        return Endpoint(name, entry)
+    model, placement = _placed(name, hardware)
+    if hardware.engine == "vllm":
+        from ccai.engines.vllm import Vllm
+
+        return Vllm(model, placement, adapter)
+    from ccai.engines.transformers import Transformers
+
+    return Transformers(model, placement, adapter)
 
 
-def complete(stage: str, engine: Transformers, jobs: Sequence[Job], sampling: Generation, seed: int) -> Result:
-    """Complete all jobs, reusing what the journal has.
+def complete(stage: str, engine: Engine, jobs: Sequence[Job], sampling: Generation, seed: int) -> Result:
+    """Complete all jobs, reusing what the journal has; of jobs with the same journal key one is generated.
+
+    An empty completion is not kept but drawn again; what comes of that is kept under the key of the first attempt.
 
     Raises:
         UserError: a completion stayed empty, or the engine could not go on. Finished ones are kept.
     """
-    journal = Journal(cache.folder("journal"))
-    if journal.damaged:
-        print(f"{stage}: the journal has {journal.damaged} damaged lines; passed over", flush=True)
     attempts = ATTEMPTS if sampling.temperature > 0 else 1  # greedy would write the same again
-    requests = [_request(job, sampling, seed, attempt=0) for job in jobs]
-    results: dict[int, tuple[Request, Completed]] = {}
-    for index, job in enumerate(jobs):
-        for attempt in range(attempts):  # an earlier run may have found something to say at the second only
-            request = _request(job, sampling, seed, attempt)
-            found = journal.get(journal_key(engine, request))
-            if found is not None:
-                results[index] = request, Completed(**found)
-                break
-    reused = len(results)
-    todo = [index for index in range(len(jobs)) if index not in results]
-    progress = Progress(stage, engine, [requests[index] for index in todo], reused)
-    try:
-        for attempt in range(attempts):
-            asked = [requests[index] for index in todo]
-            empty = []
-            for batch in engine.complete(asked):
-                good = {todo[at]: (asked[at], done) for at, done in batch if _says_something(done)}
-                journal.put({journal_key(engine, request): done._asdict() for request, done in good.values()})
-                results |= good
+    requests = [_request(job, sampling, seed) for job in jobs]
+    keys = [journal_key(engine, request) for request in requests]
+
+    def expected(missing: Sequence[int]) -> str:
+        return _expected(engine, [requests[index] for index in missing])
+
+    with closing(_Run(stage, "completions", keys, expected)) as run:
+        todo, attempt = run.missing, 0
+        while todo:
+            empty: list[int] = []
+            for batch in engine.complete([requests[index] for index in todo]):
+                written = [(todo[at], done) for at, done in batch if _says_something(done)]
                 empty += [todo[at] for at, done in batch if not _says_something(done)]
-                progress.update([done for _, done in good.values()])
-            todo = empty
-            if not todo:
-                break
+                run.keep(
+                    {keys[index]: {**done._asdict(), "attempt": attempt} for index, done in written},
+                    tokens=sum(done.completion_tokens for _, done in written),
+                )
+            todo, attempt = sorted(empty), attempt + 1
+            if todo and attempt == attempts:
+                raise UserError(
+                    f"{stage}: {engine.name} wrote nothing for {'/'.join(jobs[todo[0]].key)} in {attempts} attempts; "
+                    "take that prompt out or raise generation.temperature"
+                )
             for index in todo:
-                requests[index] = _request(jobs[index], sampling, seed, attempt + 1)
-        if todo:
-            raise UserError(
-                f"{stage}: {engine.name} wrote nothing for {'/'.join(jobs[todo[0]].key)} in {attempts} attempts; "
-                "take that prompt out or raise generation.temperature"
-            )
-    finally:
-        progress.close()
-        journal.close()
-    completions = [_fields(engine, *results[index]) for index in range(len(jobs))]
-    return Result(completions, progress.runtime())
+                requests[index] = _request(jobs[index], sampling, seed, attempt)
+    values = [run.values[key] for key in keys]
+    runtime = {
+        "generated": run.generated,
+        "reused": run.reused,
+        "generated_tokens": run.tokens,
+        "tokens_per_second": round(run.tokens / run.seconds, 1) if run.tokens else None,
+        "smallest_margin": _smallest_margin(values),
+    }
+    completions = [_fields(engine, job, seed, value) for job, value in zip(jobs, values, strict=True)]
+    return Result(completions, runtime | engine.runtime)
 
 
-def journal_key(engine: Transformers, request: Request) -> str:
+def score(stage: str, engine: Engine, conversations: Sequence[Sequence[Message]], labels: Sequence[str]) -> Scores:
+    """Probability of each label as the next token after each conversation, reusing what the journal has.
+
+    Raises:
+        UserError: the engine can't score these labels, or could not go on. Finished scores are kept.
+    """
+    common = {**engine.identity, "score": list(labels)}
+    keys = [digest({**common, "messages": _plain(messages)}) for messages in conversations]
+    with closing(_Run(stage, "label scores", keys)) as run:
+        wanted = [conversations[index] for index in run.missing]
+        for batch in engine.score(wanted, labels) if wanted else ():
+            run.keep({keys[run.missing[at]]: {"probabilities": found} for at, found in batch})
+    runtime = {"generated": run.generated, "reused": run.reused}
+    return Scores([run.values[key]["probabilities"] for key in keys], runtime | engine.runtime)
+
+
+def journal_key(engine: Engine, request: Request) -> str:
     """sha256 over all that can change the text, and nothing that can't (batch size, paths, shared prefix)."""
     sampling = request.sampling
     return digest(
         {
             **engine.identity,
-            "messages": [message.model_dump() for message in request.messages],
+            "messages": _plain(request.messages),
             "seed": request.seed if sampling.temperature > 0 else None,
             "max_new_tokens": request.max_new_tokens,
             "temperature": sampling.temperature,
@@ -117,12 +156,13 @@ def journal_key(engine: Transformers, request: Request) -> str:
     )
 
 
-def metrics(completions: Sequence[Completion], engine: Transformers, seed: int) -> dict[str, Any]:
+def metrics(completions: Sequence[Completion], engine: Engine, seed: int) -> dict[str, Any]:
     """What a stage's completions are: counts and shares that do not depend on the machine's mood."""
     count = len(completions)
     return {
         "model": engine.name,
         "revision": engine.revision,
+        "unverified_weights": engine.unverified_weights,
         "seed": seed,
         "completions": count,
         "ended": sum(done.finish_reason == "stop" for done in completions) / count,
@@ -130,73 +170,115 @@ def metrics(completions: Sequence[Completion], engine: Transformers, seed: int) 
     }
 
 
-class Progress:
-    """What is about to run, how far it is, and what it took."""
+class _Run:
+    """What is wanted, by journal key: looked up at the start, kept as it comes, with a word on how far it is.
 
-    def __init__(self, stage: str, engine: Transformers, requests: Sequence[Request], reused: int) -> None:
-        self._stage, self._engine, self._reused = stage, engine, reused
-        self._total = len(requests)
-        self._done = self._tokens = 0
-        most = sum(request.max_new_tokens for request in requests)
-        estimate = engine.estimate(requests) / 60 if requests else 0.0
-        about = f", up to {most:,} tokens, about {estimate:.1f} minutes" if requests else ""
-        print(f"{stage}: {self._total} completions to generate ({reused} reused){about}", flush=True)
+    Attributes:
+        values: what the journal has under each of the keys by now.
+        missing: places in `keys` of what it did not have at the start, one of each key.
+        reused: how many of the wanted cost nothing.
+        generated, tokens: what was kept since, and its length.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        things: str,
+        keys: Sequence[str],
+        expected: Callable[[Sequence[int]], str] = lambda missing: "",
+    ) -> None:
+        self._stage = stage
+        self._journal = Journal(cache.folder("journal"))
+        if self._journal.damaged:
+            print(f"{stage}: the journal has {self._journal.damaged} damaged lines; passed over", flush=True)
+        found = {key: self._journal.get(key) for key in keys}
+        self.values = {key: value for key, value in found.items() if value is not None}
+        self.missing = list({key: place for place, key in enumerate(keys) if key not in self.values}.values())
+        self.reused = len(keys) - len(self.missing)
+        self.generated = self.tokens = 0
+        about = expected(self.missing) if self.missing else ""
+        print(f"{stage}: {len(self.missing)} {things} to generate ({self.reused} reused){about}", flush=True)
+        hidden = not self.missing or not sys.stderr.isatty()
+        self._bar = tqdm(total=len(self.missing), desc=stage, unit=" " + things, disable=hidden)
         self._start = self._last_line = time.monotonic()
-        self._bar = tqdm(
-            total=self._total, desc=stage, unit="completion", disable=not sys.stderr.isatty() or not requests
-        )
 
-    def update(self, finished: Sequence[Completed]) -> None:
-        """Count a finished batch; a bar on a terminal, now and then a line in a log."""
-        self._done += len(finished)
-        self._tokens += sum(done.completion_tokens for done in finished)
+    @property
+    def seconds(self) -> float:
+        """Since generation began."""
+        return time.monotonic() - self._start
+
+    def keep(self, values: Mapping[str, dict[str, Any]], tokens: int = 0) -> None:
+        """Keep what has finished; then a bar on a terminal, now and then a line in a log."""
+        if values:
+            self._journal.put(values)
+        self.values.update(values)
+        self.generated += len(values)
+        self.tokens += tokens
+        self._bar.update(len(values))
         now = time.monotonic()
-        rate = self._tokens / (now - self._start)
-        self._bar.update(len(finished))
-        self._bar.set_postfix_str(f"{rate:.0f} tokens/s")
-        if self._bar.disable and (now - self._last_line > LINE_EVERY or self._done == self._total):
-            left = (now - self._start) / max(self._done, 1) * (self._total - self._done)
-            print(
-                f"{self._stage}: {self._done}/{self._total}, {rate:.0f} tokens/s, {left / 60:.1f} minutes left",
-                flush=True,
-            )
+        last = bool(values) and self.generated == len(self.missing)
+        if self._bar.disable and (last or now - self._last_line >= LINE_EVERY):
             self._last_line = now
+            print(f"{self._stage}: {self.generated}/{len(self.missing)}{self._pace()}", flush=True)
 
     def close(self) -> None:
         """Leave the terminal in order."""
         self._bar.close()
+        self._journal.close()
 
-    def runtime(self) -> dict[str, Any]:
-        """For metrics/runtime."""
-        seconds = time.monotonic() - self._start
-        placement = self._engine.placement
-        return {
-            "generated": self._done,
-            "reused": self._reused,
-            "generated_tokens": self._tokens,
-            "tokens_per_second": round(self._tokens / seconds, 1) if self._tokens else None,
-            "device": placement.device,
-            "dtype": placement.dtype,
-            "quantization": placement.quantization,
-            "placement": placement.reason,
-        }
+    def _pace(self) -> str:
+        seconds, left = self.seconds, len(self.missing) - self.generated
+        if self.generated < FORETOLD * len(self.missing):
+            return ""
+        rate = f", {self.tokens / seconds:.0f} tokens/s" if self.tokens else ""
+        if left:
+            return f"{rate}, about {seconds / self.generated * left / 60:.1f} minutes left"
+        return f"{rate}, {seconds / 60:.1f} minutes"
+
+
+@functools.cache
+def _placed(name: str, hardware: Hardware) -> tuple[Model, Placement]:
+    """Found and placed once a process: both arms of eval are held alike, however much memory is free by then."""
+    model = models.find(name)
+    placement = models.place(model, hardware)
+    print(f"model: {placement.reason}", flush=True)
+    return model, placement
+
+
+def _expected(engine: Engine, requests: Sequence[Request]) -> str:
+    most = sum(request.max_new_tokens for request in requests)
+    seconds = engine.estimate(requests)
+    return f", up to {most:,} tokens" + ("" if seconds is None else f", about {seconds / 60:.1f} minutes")
 
 
 def _says_something(done: Completed) -> bool:
     return any(character.isalnum() for character in done.text)
 
 
-def _request(job: Job, sampling: Generation, seed: int, attempt: int) -> Request:
-    key = (*job.key, f"attempt {attempt}") if attempt else job.key
-    return Request(
-        messages=job.turns.messages,
-        shared=job.turns.shared,
-        seed=seed_for(seed, *key),
-        max_new_tokens=job.max_new_tokens,
-        sampling=sampling,
-    )
+def _request(job: Job, sampling: Generation, seed: int, attempt: int = 0) -> Request:
+    return Request(job.turns.messages, job.turns.shared, _seed(job, seed, attempt), job.max_new_tokens, sampling)
 
 
-def _fields(engine: Transformers, request: Request, done: Completed) -> dict[str, Any]:
-    messages = [message.model_dump() for message in request.messages]
-    return {**done._asdict(), "conversation": digest(messages), "model": engine.name, "seed": request.seed}
+def _seed(job: Job, seed: int, attempt: int) -> int:
+    return seed_for(seed, *job.key, f"attempt {attempt}") if attempt else seed_for(seed, *job.key)
+
+
+def _fields(engine: Engine, job: Job, seed: int, value: Mapping[str, Any]) -> dict[str, Any]:
+    """A journal's value as fields of a record: without the margin, whose last digits depend on the batch."""
+    return {
+        **{name: value[name] for name in ("text", "finish_reason", "prompt_tokens", "completion_tokens")},
+        "conversation": digest(_plain(job.turns.messages)),
+        "model": engine.name,
+        "unverified_weights": engine.unverified_weights,
+        "seed": _seed(job, seed, value.get("attempt", 0)),  # none in journals of before it was kept
+    }
+
+
+def _smallest_margin(values: Sequence[Mapping[str, Any]]) -> float | None:
+    """None where no engine gave one; infinite ones (a single candidate each time) don't count."""
+    margins = [value["margin"] for value in values if value.get("margin") is not None]
+    return min(filter(math.isfinite, margins), default=None)
+
+
+def _plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [message.model_dump() for message in messages]

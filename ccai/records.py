@@ -54,7 +54,8 @@ class Completion(Record):
     """What a model wrote, and what is needed to trace and repeat it.
 
     `conversation` is the sha256 of the messages it answered, `model` the logical name (never a path),
-    `seed` the record's own sampling seed, tokens are counts of the model's own tokenizer.
+    `unverified_weights` says that only the name vouches for them (an endpoint's can't be hashed), `seed` is the
+    record's own sampling seed, tokens are counts of the model's own tokenizer.
     """
 
     text: str
@@ -63,6 +64,7 @@ class Completion(Record):
     completion_tokens: int
     conversation: str
     model: str
+    unverified_weights: bool
     seed: int
 
 

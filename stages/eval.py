@@ -20,7 +20,6 @@ from ccai import (
     runtime,
     versions,
 )
-from ccai.engines.transformers import Transformers
 from ccai.errors import run
 
 PROMPTS = Path("data/prompts/eval.jsonl")
@@ -35,9 +34,6 @@ def main() -> None:
     settings, stopwatch = params.load(), runtime.Stopwatch()
     versions.check("torch", "transformers", "peft")
     prompts = records.read(PROMPTS, records.Prompt)
-    model = models.find(settings.models.train)
-    placement = models.place(model, settings.hardware)
-    print(f"model: {placement.reason}", flush=True)
     jobs = [
         generation.Job(
             ("answer", prompt.prompt_id),
@@ -50,25 +46,30 @@ def main() -> None:
     cost: dict[str, Any] = {}
     # Each arm loads its own model: an adapter changes the model object that it is put on.
     for arm, adapter in (("base", None), ("tuned", ADAPTER)):
-        engine = Transformers(model, placement, adapter)
+        engine = generation.load_engine(settings.models.train, settings.hardware, adapter)
         result = generation.complete(f"eval {arm}", engine, jobs, settings.generation, settings.seed)
         cost[arm] = result.runtime
         answers[arm] = [
             evaluation.judge_by_rules(prompt, arm, fields)
             for prompt, fields in zip(prompts, result.completions, strict=True)
         ]
+        revision = engine.revision  # the base's weights in both arms
         del engine
+    judged_by, unverified = "rules", False
     if settings.eval.judge:
         examiner = generation.load_engine(settings.models.judge, settings.hardware)
-        answers = {arm: judge.judge(examiner, prompts, given) for arm, given in answers.items()}
+        judged_by, unverified = examiner.name, examiner.unverified_weights
+        judged, cost["judge"] = judge.judge("eval judge", examiner, prompts * 2, answers["base"] + answers["tuned"])
+        answers = {"base": judged[: len(prompts)], "tuned": judged[len(prompts) :]}
     compared = evaluation.compare(
         answers["base"], answers["tuned"], settings.seed, settings.eval.resamples, judged=settings.eval.judge
     )
     about = {
-        "model": model.name,
-        "revision": model.revision,
+        "model": answers["base"][0].model,
+        "revision": revision,
         "adapter": models.fingerprint(ADAPTER),
-        "judged_by": settings.models.judge if settings.eval.judge else "rules",
+        "judged_by": judged_by,
+        "unverified_weights": unverified,
         "seed": settings.seed,
         "prompts": len(prompts),
     }

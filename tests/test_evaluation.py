@@ -8,7 +8,7 @@ import pytest
 
 from ccai import rules
 from ccai.evaluation import compare, judge_by_rules
-from ccai.records import Answer, Prompt
+from ccai.records import Answer, Completion, Prompt
 
 NAMES = [name for names in rules.FAMILIES.values() for name in names]
 
@@ -19,6 +19,7 @@ def answer(arm: str, place: int, **fields: Any) -> Answer:
         "finish_reason": "stop",
         "prompt_tokens": 5,
         "completion_tokens": 10,
+        "unverified_weights": False,
         "conversation": "c",
         "model": "org/tiny",
         "seed": 1,
@@ -154,9 +155,7 @@ def test_judged_by_rules() -> None:
         principle="care",
         split="eval",
     )
-    fields = answer("", 0, text="I'm sorry, but I can't help with that.").model_dump(
-        include={"text", "finish_reason", "prompt_tokens", "completion_tokens", "conversation", "model", "seed"}
-    )
+    fields = answer("", 0, text="I'm sorry, but I can't help with that.").model_dump(include={*Completion.model_fields})
     judged = judge_by_rules(prompt, "tuned", fields)
     assert (judged.prompt_id, judged.arm, judged.hazard, judged.harmful) == ("p0", "tuned", "privacy", None)
     assert judged.refusal == "full_refusal"

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
+import re
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import CPU, as_model, load_engine, save_model, save_tokenizer
+from peft import LoraConfig, get_peft_model
 
 from ccai import cache, generation
 from ccai.conversation import Turns, to_answer
-from ccai.engines import transformers as engines
-from ccai.engines.request import Completed, Request
+from ccai.engines.request import Completed, Engine, Request
 from ccai.engines.transformers import Transformers
 from ccai.errors import UserError
 from ccai.generation import Job, journal_key
 from ccai.journal import Journal
 from ccai.models import Placement
-from ccai.params import Generation
+from ccai.params import Generation, Hardware
 from ccai.records import Message, Response, digest, seed_for
 
 SAMPLING = Generation(temperature=1, min_p=0, repetition_penalty=1)
+GREEDY = SAMPLING.model_copy(update={"temperature": 0.0})
 SEED = 7
 
 
@@ -32,15 +38,20 @@ def jobs(count: int, limit: int = 16) -> list[Job]:
     return [Job(("answer", str(n)), to_answer("Be brief.", f"Question {n}?"), limit) for n in range(count)]
 
 
-def run(engine: Transformers, wanted: Sequence[Job], seed: int = SEED) -> generation.Result:
-    return generation.complete("test", engine, wanted, SAMPLING, seed)
+def run(engine: Engine, wanted: Sequence[Job], sampling: Generation = SAMPLING) -> generation.Result:
+    return generation.complete("test", engine, wanted, sampling, SEED)
+
+
+def alone(engine: Engine, request: Request) -> Completed:
+    [(_, done)] = chain.from_iterable(engine.complete([request]))
+    return done
 
 
 def journal() -> Journal:
     return Journal(cache.folder("journal"))
 
 
-def spent(result: generation.Result) -> tuple[int, int]:
+def spent(result: generation.Result | generation.Scores) -> tuple[int, int]:
     return result.runtime["generated"], result.runtime["reused"]
 
 
@@ -61,33 +72,50 @@ def test_completions_are_records_that_can_be_traced(tiny_engine: Transformers) -
     for job, fields in zip(jobs(30), result.completions, strict=True):
         response = Response(prompt_id="p", **fields)
         assert response.conversation == digest([message.model_dump() for message in job.turns.messages])
-        assert response.model == "org/tiny"
+        assert (response.model, response.unverified_weights) == ("org/tiny", False)
         first_two = [seed_for(SEED, *job.key), seed_for(SEED, *job.key, "attempt 1")]
         assert response.seed in first_two
         asked = Request(job.turns.messages, 0, response.seed, 16, SAMPLING)
-        [[(_, done)]] = tiny_engine.complete([asked])
-        assert response == Response(prompt_id="p", **fields | done._asdict())
+        done = alone(tiny_engine, asked)._asdict()
+        del done["margin"]
+        assert response == Response(prompt_id="p", **fields | done)
     assert len({fields["seed"] for fields in result.completions}) == 30
 
 
-class Stopped(Transformers):
-    """Is interrupted after so many batches."""
+class OneByOne(Transformers):
+    """Hands on every completion and score by itself, with nothing in between; is stopped after so many."""
+
+    stop_after = 1000
 
     def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completed]]]:
-        for number, batch in enumerate(super().complete(requests)):
-            if number == 4:
+        return self._apart(super().complete(requests))
+
+    def score(
+        self, conversations: Sequence[Sequence[Message]], labels: Sequence[str]
+    ) -> Iterator[list[tuple[int, list[float]]]]:
+        return self._apart(super().score(conversations, labels))
+
+    def _apart(self, batches: Iterator[list[tuple[int, Any]]]) -> Iterator[list[tuple[int, Any]]]:
+        for number, finished in enumerate(chain.from_iterable(batches)):
+            if number == self.stop_after:
                 raise KeyboardInterrupt
-            yield batch
+            yield []
+            yield [finished]
+
+
+@pytest.fixture
+def one_by_one(tiny_model: Path) -> OneByOne:
+    return OneByOne(as_model(tiny_model), CPU)
 
 
 def test_after_a_kill_only_the_rest_is_generated(
-    tiny_model: Path, tiny_engine: Transformers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    one_by_one: OneByOne, tiny_engine: Transformers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(engines.MAX_ROWS, "cpu", 8)
+    one_by_one.stop_after = 20
     with pytest.raises(KeyboardInterrupt):
-        run(Stopped(as_model(tiny_model), CPU), jobs(50))
+        run(one_by_one, jobs(50))
     kept = len(journal())
-    assert 0 < kept < 50
+    assert 0 < kept <= 20  # those that said something
     resumed = run(tiny_engine, jobs(50))
     assert spent(resumed) == (50 - kept, kept)
     monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "another"))
@@ -123,9 +151,11 @@ def test_empty_completions_are_drawn_again_and_never_kept(tiny_engine: Transform
             [fields] = result.completions
             assert any(character.isalnum() for character in fields["text"])
             at = seeds.index(fields["seed"])
-            assert spent(run(tiny_engine, [job])) == (0, 1)
+            again = run(tiny_engine, [job])
+            assert spent(again) == (0, 1)
+            assert again.completions == result.completions
         for seed in seeds[:at]:
-            [[(_, done)]] = tiny_engine.complete([Request(job.turns.messages, 1, seed, 1, SAMPLING)])
+            done = alone(tiny_engine, Request(job.turns.messages, 1, seed, 1, SAMPLING))
             assert not any(character.isalnum() for character in done.text)
         attempts[at] = attempts.get(at, 0) + 1
     assert set(attempts) == {0, 1, 2, 3}
@@ -139,9 +169,202 @@ def test_empty_completion_does_not_cost_the_others(tiny_engine: Transformers) ->
 
 
 def test_greedy_is_asked_once(tiny_engine: Transformers) -> None:
-    greedy = SAMPLING.model_copy(update={"temperature": 0.0})
     with pytest.raises(UserError, match=r"wrote nothing for answer/[0-9]+ in 1 attempts"):
-        generation.complete("test", tiny_engine, jobs(60, limit=1), greedy, SEED)
+        run(tiny_engine, jobs(60, limit=1), GREEDY)
+
+
+class FirstAttemptOnly(Transformers):
+    """Is stopped as soon as something is drawn again."""
+
+    asked = False
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completed]]]:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        return super().complete(requests)
+
+
+def test_stopped_between_attempts_ends_with_the_same(
+    tiny_model: Path, tiny_engine: Transformers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is kept of an empty first attempt: it is made again, and so is the second."""
+    wanted = []  # which say something at the first attempt, or later
+    for job in jobs(60, limit=1):
+        with suppress(UserError):
+            run(tiny_engine, [job])
+            wanted.append(job)
+    whole = run(tiny_engine, wanted).completions
+    seeds = [seed_for(SEED, *job.key) for job in wanted]
+    at_once = sum(fields["seed"] == seed for fields, seed in zip(whole, seeds, strict=True))
+    assert 0 < at_once < len(wanted)
+    monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "another"))
+    with pytest.raises(KeyboardInterrupt):
+        run(FirstAttemptOnly(as_model(tiny_model), CPU), wanted)
+    assert len(journal()) == at_once
+    resumed = run(tiny_engine, wanted)
+    assert spent(resumed) == (len(wanted) - at_once, at_once)
+    assert resumed.completions == whole
+
+
+def test_jobs_that_must_come_out_the_same_are_generated_once(tiny_engine: Transformers) -> None:
+    """At temperature 0 the seed is no part of the key; the records still have seeds of their own."""
+    twice = [job._replace(key=(name, *job.key[1:])) for name in ("base", "tuned") for job in jobs(5)]
+    greedy = run(tiny_engine, twice, GREEDY)
+    assert spent(greedy) == (5, 5)
+    assert len(journal()) == 5
+    assert [fields["seed"] for fields in greedy.completions] == [seed_for(SEED, *job.key) for job in twice]
+    texts = [fields["text"] for fields in greedy.completions]
+    assert texts[:5] == texts[5:]
+    assert spent(run(tiny_engine, twice)) == (10, 0)
+
+
+def test_one_key_a_job_is_hashed(tiny_engine: Transformers, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tiny_engine, jobs(5))
+    hashed: list[str] = []
+
+    def counting(engine: Engine, request: Request) -> str:
+        hashed.append(journal_key(engine, request))
+        return hashed[-1]
+
+    monkeypatch.setattr(generation, "journal_key", counting)
+    assert spent(run(tiny_engine, jobs(30))) == (25, 5)
+    assert len(hashed) == 30
+
+
+def test_journal_of_before_attempts_and_margins_is_still_good(tiny_engine: Transformers) -> None:
+    [job] = jobs(1)
+    first = run(tiny_engine, [job])
+    names = ("text", "finish_reason", "prompt_tokens", "completion_tokens")
+    [segment] = cache.folder("journal").iterdir()
+    segment.unlink()
+    kept = journal()
+    request = Request(*job.turns, seed_for(SEED, *job.key), job.max_new_tokens, SAMPLING)
+    kept.put({journal_key(tiny_engine, request): {name: first.completions[0][name] for name in names}})
+    kept.close()
+    again = run(tiny_engine, [job])
+    assert spent(again) == (0, 1)
+    assert again.completions == first.completions
+
+
+class Margins(Transformers):
+    """Says of each completion how close a call it was."""
+
+    margins: list[float | None]
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completed]]]:
+        for batch in super().complete(requests):
+            yield [(place, done._replace(margin=self.margins[place])) for place, done in batch]
+
+
+@pytest.mark.parametrize(
+    ("margins", "smallest"),
+    [([0.5, 0.25, math.inf], 0.25), ([None, 0.5, None], 0.5), ([None] * 3, None), ([math.inf] * 3, None)],
+)
+def test_smallest_margin_is_told_and_in_no_record(
+    tiny_model: Path, margins: list[float | None], smallest: float | None
+) -> None:
+    engine = Margins(as_model(tiny_model), CPU)
+    engine.margins = margins
+    for generated in (3, 0):
+        result = run(engine, jobs(3), GREEDY)
+        assert spent(result) == (generated, 3 - generated)
+        assert result.runtime["smallest_margin"] == smallest
+        json.dumps(result.runtime, allow_nan=False)
+        for fields in result.completions:
+            assert Response(prompt_id="p", **fields)
+
+
+# --- label scores -------------------------------------------------------------------------------------------
+
+LABELS = ("A", "B")
+
+
+def conversations(count: int) -> list[list[Message]]:
+    return [[Message(role="user", content=f"Is {n} even? A) yes B) no")] for n in range(count)]
+
+
+def scored(engine: Engine, count: int, labels: Sequence[str] = LABELS) -> generation.Scores:
+    return generation.score("test", engine, conversations(count), labels)
+
+
+def test_scores_are_those_of_the_engine_and_kept(tiny_engine: Transformers, capsys: pytest.CaptureFixture[str]) -> None:
+    first = scored(tiny_engine, 5)
+    assert spent(first) == (5, 0)
+    assert capsys.readouterr().out.startswith("test: 5 label scores to generate (0 reused)\ntest: 5/5, ")
+    direct = dict(chain.from_iterable(tiny_engine.score(conversations(5), LABELS)))
+    assert first.probabilities == [pytest.approx(direct[place], abs=1e-6) for place in range(5)]
+    assert len({tuple(found) for found in first.probabilities}) == 5
+    more = scored(tiny_engine, 8)
+    assert spent(more) == (3, 5)
+    assert more.probabilities[:5] == first.probabilities
+    assert scored(tiny_engine, 8) == more._replace(runtime=more.runtime | {"generated": 0, "reused": 8})
+    assert more.runtime["device"] == "cpu"
+
+
+def test_scores_of_other_labels_are_others_and_none_is_a_completion(tiny_engine: Transformers) -> None:
+    straight, turned = scored(tiny_engine, 2), scored(tiny_engine, 2, ("B", "A"))
+    assert spent(turned) == (2, 0)
+    assert turned.probabilities == [pytest.approx(found[::-1], abs=1e-6) for found in straight.probabilities]
+    asked = [Job(("x", str(n)), Turns(tuple(messages), 0), 16) for n, messages in enumerate(conversations(2))]
+    assert spent(run(tiny_engine, asked, GREEDY)) == (2, 0)
+
+
+def test_scores_known_before_a_kill_are_kept(one_by_one: OneByOne) -> None:
+    one_by_one.stop_after = 4
+    with pytest.raises(KeyboardInterrupt):
+        scored(one_by_one, 10)
+    one_by_one.stop_after = 1000
+    assert spent(scored(one_by_one, 10)) == (6, 4)
+
+
+def test_equal_questions_are_scored_once(tiny_engine: Transformers) -> None:
+    result = generation.score("test", tiny_engine, conversations(3) * 2, LABELS)
+    assert spent(result) == (3, 3)
+    assert result.probabilities[:3] == result.probabilities[3:]
+
+
+def test_labels_that_cannot_be_scored_leave_nothing(tiny_engine: Transformers) -> None:
+    with pytest.raises(UserError, match="not single tokens"):
+        scored(tiny_engine, 2, ("A", "no such token"))
+    assert len(journal()) == 0
+
+
+# --- engines by name ----------------------------------------------------------------------------------------
+
+HARDWARE = Hardware(engine="transformers", device="cpu", dtype="float32", quantization="none")
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of its own as the current one, whose catalogue has a model behind an endpoint."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").mkdir()
+    entry = "served: {endpoints: [http://127.0.0.1:9/v1], model: m, revision: r1}\n"
+    (tmp_path / "conf/models.yaml").write_text(entry, encoding="utf-8")
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_folder_is_placed_once_for_both_arms(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "tiny")
+    adapter = tmp_path / "adapter"
+    get_peft_model(save_model(tmp_path / "other"), LoraConfig(target_modules=["q_proj"])).save_pretrained(adapter)
+    base = generation.load_engine(str(folder), HARDWARE)
+    assert capsys.readouterr().out.startswith("model: local/tiny on cpu, float32: needs about ")
+    tuned = generation.load_engine(str(folder), HARDWARE, adapter)
+    assert capsys.readouterr().out == ""
+    assert (base.name, tuned.name) == ("local/tiny", "local/tiny+adapter")
+    assert base.revision == tuned.revision
+    assert base.runtime == tuned.runtime
+    assert {part for part in base.identity if base.identity[part] != tuned.identity[part]} == {"adapter"}
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_endpoint_takes_no_adapter(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^model served: an endpoint can't take .*adapter; name a model whose weights"):
+        generation.load_engine("served", HARDWARE, tmp_path / "adapter")
 
 
 # --- the key ------------------------------------------------------------------------------------------------
@@ -176,11 +399,10 @@ def test_key_changes_with_all_that_can_change_the_text(tiny_engine: Transformers
 
 
 def test_key_stays_with_what_cannot_change_the_text(
-    tiny_engine: Transformers, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_engine: Transformers, tiny_model: Path, tmp_path: Path
 ) -> None:
     key = journal_key(tiny_engine, REQUEST)
     assert journal_key(tiny_engine, replace(REQUEST, shared=0)) == key
-    monkeypatch.setitem(engines.MAX_ROWS, "cpu", 2)
     elsewhere = load_engine(shutil.copytree(tiny_model, tmp_path / "elsewhere"))
     assert journal_key(elsewhere, REQUEST) == key
     greedy = REQUEST.sampling.model_copy(update={"temperature": 0.0})
@@ -217,6 +439,7 @@ def test_metrics_are_counts_of_the_completions(tiny_engine: Transformers) -> Non
     assert generation.metrics(written, tiny_engine, SEED) == {
         "model": "org/tiny",
         "revision": "0123abcd",
+        "unverified_weights": False,
         "seed": SEED,
         "completions": 40,
         "ended": len(ended) / 40,
@@ -231,6 +454,42 @@ def test_says_before_it_starts_what_there_is_to_do(
     assert capsys.readouterr().out.startswith("test: 3 completions to generate (0 reused), up to 48 tokens, about ")
     run(tiny_engine, jobs(3))
     assert capsys.readouterr().out == "test: 0 completions to generate (3 reused)\n"
+
+
+class Silent(Transformers):
+    """Can't tell how long it may take."""
+
+    def estimate(self, requests: Sequence[Request]) -> None:  # type: ignore[override]
+        return None
+
+
+def test_no_estimate_is_no_number(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(Silent(as_model(tiny_model), CPU), jobs(3))
+    assert capsys.readouterr().out.startswith("test: 3 completions to generate (0 reused), up to 48 tokens\n")
+
+
+def test_progress_says_what_is_known(
+    one_by_one: OneByOne, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Completions come one by one, with nothing in between: no rate before a tenth is there, no end before the end."""
+    monkeypatch.setattr(generation, "LINE_EVERY", 0.0)
+    result = run(one_by_one, jobs(30))
+    _, *lines = capsys.readouterr().out.splitlines()
+    counts = [int(line.removeprefix("test: ").partition("/30")[0]) for line in lines]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, 30)
+    for count, line in zip(counts, lines, strict=True):
+        end = r", \d+ tokens/s, about \d+\.\d minutes left" if count < 30 else r", \d+ tokens/s, \d+\.\d minutes"
+        assert re.fullmatch(f"test: {count}/30" + (end if count >= 3 else ""), line)
+    assert result.runtime["generated_tokens"] == sum(fields["completion_tokens"] for fields in result.completions)
+
+
+def test_log_has_a_line_now_and_then_and_one_at_the_end(
+    one_by_one: OneByOne, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generation, "LINE_EVERY", 3600.0)
+    run(one_by_one, jobs(30))
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_shared_prefix_and_single_messages_are_the_same_text(

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any, cast
 
 import pytest
 from test_evaluation import answer
 
 from ccai.engines.transformers import Transformers
-from ccai.judge import HARMFUL, HARMLESS, judge
+from ccai.judge import HARMFUL, HARMLESS, Judged, judge
 from ccai.records import Answer, Message, Prompt
 
 Scorer = Callable[[str], list[float]]
+NUMBERS = count()
 
 
 class Scores:
-    """An engine that reads the question and gives [P(A), P(B)]."""
+    """An engine that reads the question and gives [P(A), P(B)], the last question's first."""
+
+    runtime = {"device": "cpu"}
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer, self.asked = scorer, list[str]()
+        self.identity = {"engine": next(NUMBERS)}  # or one would find the other's scores in the journal
 
-    def score(self, conversations: Sequence[Sequence[Message]], labels: Sequence[str]) -> list[list[float]]:
+    def score(
+        self, conversations: Sequence[Sequence[Message]], labels: Sequence[str]
+    ) -> Iterator[list[tuple[int, list[float]]]]:
         assert tuple(labels) == ("A", "B")
         texts = [message.content for [message] in conversations]
         self.asked += texts
-        return [self.scorer(text) for text in texts]
+        for place in reversed(range(len(texts))):
+            yield [(place, self.scorer(texts[place]))]
 
 
 def verdicts(scorer: Scorer, texts: Sequence[str] = ("Well.",)) -> list[float | None]:
@@ -34,21 +42,25 @@ def verdicts(scorer: Scorer, texts: Sequence[str] = ("Well.",)) -> list[float | 
 
 def asked(scorer: Scorer, texts: Sequence[str]) -> tuple[list[str], list[Answer]]:
     engine = Scores(scorer)
-    prompts = [
-        Prompt(
-            prompt_id=f"p{place}",
-            text=f"Question {place} with {{braces}}?",
-            source="ours",
-            source_id=str(place),
-            hazard="none",
-            persona="normal",
-            principle="care",
-            split="eval",
-        )
-        for place in range(len(texts))
-    ]
+    return engine.asked, judged(engine, texts).answers
+
+
+def judged(engine: Scores, texts: Sequence[str]) -> Judged:
     answers = [answer("base", place, text=text) for place, text in enumerate(texts)]
-    return engine.asked, judge(cast(Any, engine), prompts, answers)
+    return judge("test", cast(Any, engine), [prompt(place) for place in range(len(texts))], answers)
+
+
+def prompt(place: int) -> Prompt:
+    return Prompt(
+        prompt_id=f"p{place}",
+        text=f"Question {place} with {{braces}}?",
+        source="ours",
+        source_id=str(place),
+        hazard="none",
+        persona="normal",
+        principle="care",
+        split="eval",
+    )
 
 
 def harmful_is_a(question: str) -> bool:
@@ -88,12 +100,20 @@ def test_unreadable_in_either_order_is_none(unsure_at: bool) -> None:
     assert verdicts(lambda question: [0.3, 0.21]) != [None]
 
 
+def test_what_was_asked_before_is_not_asked_again() -> None:
+    engine = Scores(lambda question: [0.6, 0.3])
+    first = judged(engine, ["one", "two"])
+    assert first.runtime == {"generated": 4, "reused": 0, "device": "cpu"}
+    more = judged(engine, ["one", "two", "three"])
+    assert more.runtime == {"generated": 2, "reused": 4, "device": "cpu"}
+    assert more.answers[:2] == first.answers
+    assert len(engine.asked) == 6
+
+
 def test_real_engine_that_cannot_judge_is_unreadable(tiny_engine: Transformers) -> None:
     """Random weights spread their probability over all tokens."""
-    prompt = Prompt(
-        prompt_id="p0", text="Q?", source="s", source_id="1", hazard="none", persona="n", principle="c", split="eval"
-    )
-    given = [answer("base", 0)]
-    [judged] = judge(tiny_engine, [prompt], given)
-    assert judged == given[0]
-    assert judged.harmful is None
+    given = answer("base", 0)
+    done = judge("test", tiny_engine, [prompt(0)], [given])
+    assert done.answers == [given]
+    assert given.harmful is None
+    assert done.runtime["generated"] == 2

@@ -34,7 +34,7 @@ def prompt(name: str, hazard: str = "none") -> Prompt:
 
 def completion(text: str, **fields: Any) -> dict[str, Any]:
     given = {"finish_reason": "stop", "prompt_tokens": 5, "completion_tokens": 10, "conversation": "c", "seed": 1}
-    return given | {"text": text, "model": "org/tiny"} | fields
+    return given | {"text": text, "model": "org/tiny", "unverified_weights": False} | fields
 
 
 def response(name: str, text: str = REJECTED, **fields: Any) -> Response:

@@ -28,6 +28,7 @@ def response(text: str = ODD, prompt_id: str = "p1") -> Response:
         completion_tokens=4,
         conversation="c",
         model="org/tiny",
+        unverified_weights=False,
         seed=5,
         prompt_id=prompt_id,
     )
@@ -79,6 +80,7 @@ LINE = json.dumps(response("fine").model_dump())
         (LINE.replace('"seed": 5', '"seed": "five"'), "seed: Input should be a valid integer"),
         (LINE.replace('"seed": 5, ', ""), "seed: Field required"),
         (LINE.replace('"seed"', '"sead"'), "seed: Field required"),
+        (LINE.replace('"unverified_weights": false, ', ""), "unverified_weights: Field required"),
         (LINE.replace("{", '{"extra": 1, ', 1), "extra: Extra inputs are not permitted"),
         (LINE.replace('"stop"', '"error"'), "finish_reason: Input should be 'stop' or 'length'"),
     ],

@@ -18,6 +18,7 @@ WROTE: dict[str, Any] = {
     "finish_reason": "stop",
     "prompt_tokens": 9,
     "completion_tokens": 5,
+    "unverified_weights": False,
     "conversation": "c",
     "model": "m",
     "seed": 1,

@@ -19,12 +19,14 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from packaging.requirements import Requirement
 
-from ccai import cache, constitution, conversation, models, params, sources, versions
+from ccai import cache, constitution, conversation, generation, models, params, sources, versions
+from ccai.engines.request import Engine, Request
 from ccai.errors import BAD_INPUT, UserError, run
 from ccai.journal import Journal
 from ccai.params import Params
@@ -144,7 +146,6 @@ def device() -> Iterator[Finding]:
 
 def model(settings: Params) -> Iterator[Finding]:
     """The model that is trained: where it would run and why, and that it answers."""
-    from ccai.engines.request import Request
     from ccai.engines.transformers import Transformers
 
     found = models.find(settings.models.train)
@@ -153,13 +154,26 @@ def model(settings: Params) -> Iterator[Finding]:
     start = time.monotonic()
     engine = Transformers(found, placement)
     loaded = time.monotonic() - start
+    yield _answers(engine, settings, f"loads in {loaded:.1f} s, ")
+
+
+def endpoints(settings: Params) -> Iterator[Finding]:
+    """Models behind endpoints: that each answers."""
+    known = models.catalogue()
+    for name in dict.fromkeys((settings.models.answer, settings.models.revise, settings.models.judge)):
+        if "endpoints" in known.get(name, {}):
+            yield _answers(generation.load_engine(name, settings.hardware), settings, f"{name} ")
+
+
+def _answers(engine: Engine, settings: Params, before: str) -> Finding:
+    start = time.monotonic()
     messages = conversation.to_answer("", "Say hello.").messages
     request = Request(messages, shared=0, seed=0, max_new_tokens=16, sampling=settings.generation)
-    [[(_, done)]] = engine.complete([request])
-    took = time.monotonic() - start - loaded
+    [(_, done)] = chain.from_iterable(engine.complete([request]))
     if not done.text:
-        yield Finding("failed", f"{found.name} answers nothing → choose another: python -m ccai.scale --model NAME")
-    yield Finding("ok", f"loads in {loaded:.1f} s, writes {done.completion_tokens} tokens in {took:.1f} s")
+        return Finding("failed", f"{engine.name} answers nothing → choose another: python -m ccai.scale --model NAME")
+    took = time.monotonic() - start
+    return Finding("ok", f"{before}writes {done.completion_tokens} tokens in {took:.1f} s")
 
 
 def git() -> Iterator[Finding]:
@@ -308,6 +322,7 @@ def main() -> None:
         }
         if not options.no_model:
             needing["model"] = partial(model, settings)
+            needing["endpoints"] = partial(endpoints, settings)
         checks = needing | checks
     failed += [report(name, check) for name, check in checks.items()]
     if any(failed):

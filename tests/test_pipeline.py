@@ -6,6 +6,7 @@ Two own virtual environments are not compared here (one takes minutes to make): 
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -243,16 +244,77 @@ def test_public_file_that_is_not_selected_changes_nothing(changed: Project) -> N
     assert changed.repro() == []
 
 
-def test_edited_principle_generates_its_own_critiques_only(changed: Project) -> None:
-    before = changed.rows("data/critiques.jsonl")
-    changed.edit(CONSTITUTION, ITS_CRITIQUE, "Say where the answer treats a belief")
-    assert changed.repro("--single-item", "critiques") == ["critiques"]
-    cost = changed.json("metrics/runtime/critiques.json")
-    assert (cost["generated"], cost["reused"]) == (6, 18)
-    after = changed.rows("data/critiques.jsonl")
-    assert len(after) == len(before)
-    for old, new in zip(before, after, strict=True):
-        assert (old == new) == (old["principle"] != PRINCIPLE)
+# What a stage that runs again pays for
+
+
+@pytest.fixture
+def alone(built: Built, home: Path, tmp_path: Path) -> Project:
+    """A copy to change whose journal no other test adds to."""
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    return built.project.copy(tmp_path / "project", CCAI_CACHE=str(tmp_path / "cache"))
+
+
+def cost(project: Project, *stages: str) -> list[tuple[int, int]]:
+    """Generated and reused completions of each stage."""
+    runtimes = [project.json(f"metrics/runtime/{stage}.json") for stage in stages]
+    return [(runtime["generated"], runtime["reused"]) for runtime in runtimes]
+
+
+def test_first_run_says_what_it_generated_and_reused(built: Built) -> None:
+    assert cost(built.project, "responses", "critiques", "revisions") == [(6, 0), (24, 0), (24, 0)]
+    both = built.project.json("metrics/runtime/eval.json")
+    assert [(both[arm]["generated"], both[arm]["reused"]) for arm in ("base", "tuned")] == [(4, 0), (4, 0)]
+    assert "judge" not in both
+
+
+def test_edited_principle_pays_for_its_own_and_back_again_for_nothing(alone: Project) -> None:
+    stages = ("critiques", "revisions")
+    before = {stage: alone.rows(f"data/{stage}.jsonl") for stage in stages}
+    alone.edit(CONSTITUTION, ITS_CRITIQUE, "Say where the answer treats a belief")
+    assert alone.repro("revisions") == list(stages)
+    assert cost(alone, *stages) == [(6, 18), (6, 18)]
+    for stage in stages:
+        for old, new in zip(before[stage], alone.rows(f"data/{stage}.jsonl"), strict=True):
+            assert (old == new) == (old["principle"] != PRINCIPLE)
+    whole = sum(row["completion_tokens"] for stage in stages for row in before[stage])
+    assert sum(alone.json(f"metrics/runtime/{stage}.json")["generated_tokens"] for stage in stages) <= 0.27 * whole
+    alone.git("checkout", "-q", CONSTITUTION)
+    assert alone.repro("--no-run-cache", "revisions") == list(stages)  # else DVC gives back what it remembers
+    assert cost(alone, *stages) == [(0, 24), (0, 24)]
+    assert {stage: alone.rows(f"data/{stage}.jsonl") for stage in stages} == before
+
+
+def test_more_prompts_pay_for_themselves(alone: Project) -> None:
+    alone.set({"prompts": {"train": 7}})
+    assert alone.repro("revisions") == STAGES[:4]
+    assert cost(alone, "responses", "critiques", "revisions") == [(1, 6), (4, 24), (4, 24)]
+
+
+def test_shuffled_source_pays_for_nothing(alone: Project) -> None:
+    source = alone.folder / "data/sources/contemplative.jsonl"
+    lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
+    shuffled = random.Random(0).sample(lines, len(lines))
+    assert shuffled != lines
+    source.write_text("".join(shuffled), encoding="utf-8")
+    assert alone.repro() == ["prompts"]
+
+
+def test_verdicts_are_kept_too(alone: Project) -> None:
+    """Random weights give no readable verdict, but they are asked."""
+    alone.set({"eval": {"judge": True}})
+    questions = 2 * len({(row["prompt_id"], row["text"]) for arm in ("base", "tuned") for row in answers(alone, arm)})
+    for expected in ((questions, 16 - questions), (0, 16)):
+        assert alone.module("stages.eval").returncode == 0
+        runtime = alone.json("metrics/runtime/eval.json")
+        assert [runtime[arm]["generated"] for arm in ("base", "tuned")] == [0, 0]
+        assert (runtime["judge"]["generated"], runtime["judge"]["reused"]) == expected
+    metrics = alone.json("metrics/eval.json")
+    assert (metrics["judged_by"], metrics["unverified_weights"]) == ("local/toy", False)
+    assert [row["harmful"] for arm in ("base", "tuned") for row in answers(alone, arm)] == [None] * 8
+
+
+def answers(project: Project, arm: str) -> list[dict[str, Any]]:
+    return project.rows(f"data/eval/{arm}.jsonl")
 
 
 # Experiments

@@ -487,7 +487,7 @@ def test_public_model_is_fetched_and_loads(project: Path, hub: Hub, tiny_model: 
         "tokenizer_config.json",
     }, "never pickles, never code"
     question = [[Message(role="user", content="A or B?")]]
-    fetched, there = (load_engine(path).score(question, ("A",)) for path in (folder, tiny_model))
+    fetched, there = (list(load_engine(path).score(question, ("A",))) for path in (folder, tiny_model))
     assert fetched == there
     requested = len(hub.requested)
     offline = fetch(project, f"org/tiny@{COMMIT}", "http://127.0.0.1:9", HF_HUB_OFFLINE="1")

@@ -239,6 +239,33 @@ def place(model: Model, hardware: Hardware) -> Placement:
     )
 
 
+def load(model: Model, placement: Placement) -> Any:
+    """A causal language model on its device; quantized through bitsandbytes if the placement says so."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    quantization = None
+    if placement.quantization == "8bit":
+        quantization = BitsAndBytesConfig(load_in_8bit=True)
+    elif placement.quantization == "4bit":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=getattr(torch, placement.dtype),
+        )
+    return AutoModelForCausalLM.from_pretrained(
+        model.folder,
+        dtype=getattr(torch, placement.dtype),
+        quantization_config=quantization,
+        device_map=placement.device,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+
+
 def free_memory(device: str) -> int:
     """Bytes free for a model on `device`."""
     import torch

@@ -21,7 +21,6 @@ from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 from ccai import cache, models
-from ccai.engines.transformers import load_weights
 from ccai.errors import UserError
 from ccai.models import Model, Placement
 from ccai.params import Train
@@ -105,7 +104,7 @@ def _run(
             f"train.max_length: none of {len(pairs)} training or {len(validation)} validation pairs fits "
             f"{params.max_length} tokens; raise it or shorten revisions.max_new_tokens"
         )
-    weights = load_weights(model, placement)
+    weights = models.load(model, placement)
     arguments = DPOConfig(
         output_dir=str(work / "checkpoints"),
         seed=seed,

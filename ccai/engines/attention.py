@@ -74,9 +74,8 @@ class Rows:
         for kept in self.kept if slot < last else ():
             for each in kept:
                 each[slot, :, : self.lengths[last]] = each[last, :, : self.lengths[last]]
-        for values in (self.lengths, self.prefixes):
-            values[slot] = values[last]  # type: ignore[index]
-            values.pop()
+        self.lengths[slot], self.prefixes[slot] = self.lengths[last], self.prefixes[last]
+        del self.lengths[last], self.prefixes[last]
 
     def resize(self, slots: int, capacity: int) -> None:
         """Give the same rows other room."""
@@ -186,8 +185,8 @@ class Pass:
         groups = key.shape[0]
         keys, values = (each.flatten(0, 1)[: rows * groups, : self._widest] for each in kept)
         asked = query.view(groups, -1, rows, size).permute(2, 0, 3, 1).reshape(rows * groups, size, -1)
-        scores = torch.bmm(keys, asked).transpose(1, 2).unflatten(0, (rows, groups))
-        scores = (scores.to(torch.float32, memory_format=torch.contiguous_format) + self._mask).flatten(0, 1)
+        scores = torch.bmm(keys, asked).transpose(1, 2).contiguous().float()
+        scores = scores.view(rows, groups, -1, self._widest).add_(self._mask).flatten(0, 1)
         top = scores.amax(dim=-1, keepdim=True)
         scores = scores.sub_(top).exp_()
         total = scores.sum(dim=-1, keepdim=True)

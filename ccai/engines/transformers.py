@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os.path
 import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from transformers.utils import logging
+from transformers import AutoTokenizer
 
 from ccai import models
 from ccai.engines import attention
@@ -25,8 +24,6 @@ from ccai.errors import UserError
 from ccai.models import Model, Placement
 from ccai.records import FinishReason, Message
 
-logging.disable_progress_bar()
-logging.set_verbosity_error()
 # PEFT and TRL use names of transformers that will go; nothing a user could do about it.
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
@@ -79,7 +76,7 @@ class Transformers:
         self._tokenizer = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=False)
         if self._tokenizer.chat_template is None:
             raise UserError(f"model {model.name}: its tokenizer has no chat template; use an instruct model")
-        self.model = load_weights(model, placement)
+        self.model = models.load(model, placement)
         self.model.set_attn_implementation(attention.NAME)
         self.identity: dict[str, Any] = {
             "engine": f"transformers-{transformers.__version__.split('.')[0]} gumbel-max-3",
@@ -182,7 +179,8 @@ class Transformers:
         rows = [self.tokens(messages, generation_prompt=True) for messages in conversations]
         for row in rows:
             self._check_length(len(row), 1)
-        prefix = self._prefix(os.path.commonprefix([row[:-1] for row in rows]) if len(rows) > 1 else [])
+        alike = takewhile(lambda column: len(set(column)) == 1, zip(*(row[:-1] for row in rows), strict=False))
+        prefix = self._prefix([column[0] for column in alike] if len(rows) > 1 else [])
         first = len(prefix.tokens) if prefix else 0
         budget = MAX_TOKENS[self.placement.device]
         todo = deque(range(len(rows)))
@@ -323,24 +321,3 @@ class Transformers:
         reason: FinishReason = "stop" if row.ended else "length"
         length = (len(row.prefix.tokens) if row.prefix else 0) + len(row.suffix)
         return Completed(text, reason, length, len(row.written), row.margin)
-
-
-def load_weights(model: Model, placement: Placement) -> Any:
-    """A causal language model on its device; quantized through bitsandbytes if the placement says so."""
-    quantization = None
-    if placement.quantization == "8bit":
-        quantization = BitsAndBytesConfig(load_in_8bit=True)
-    elif placement.quantization == "4bit":
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=getattr(torch, placement.dtype),
-        )
-    return AutoModelForCausalLM.from_pretrained(
-        model.folder,
-        dtype=getattr(torch, placement.dtype),
-        quantization_config=quantization,
-        device_map=placement.device,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 
 __version__ = "0.1.0"
 
@@ -12,3 +13,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 # Before PEFT imports it: on a CPU it warns of a kernel that nothing here uses.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+# PEFT and TRL use names of transformers that will go; nothing a user could do about it.
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

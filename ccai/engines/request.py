@@ -32,8 +32,8 @@ class Request:
 class Completed(NamedTuple):
     """A completion: text without special tokens, why it ended, lengths in the model's tokens.
 
-    `margin` is how far the closest decision was from falling otherwise, in units of logits over temperature; None
-    where the engine does not see its logits.
+    `margin` is how many logits the closest decision was from falling otherwise; None where the engine does not see its
+    logits.
     """
 
     text: str

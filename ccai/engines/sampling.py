@@ -20,7 +20,7 @@ _GOLDEN, _MIX_1, _MIX_2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644E
 
 
 class Drawn(NamedTuple):
-    """Token ids, int64 (rows,), and how far each decision was from falling otherwise, float32 (rows,)."""
+    """Token ids, int64 (rows,), and by how much logits could change and each token stay the same, float32 (rows,)."""
 
     tokens: torch.Tensor
     margins: torch.Tensor
@@ -47,7 +47,7 @@ def draw(
         counts: how many each row has written.
         seeds: of each row.
         settings: of each row.
-        slack: how far below the floor a token may lie and still count in the margin.
+        slack: how many logits below the floor a token may lie and still count in the margin.
     """
     device = logits.device
     scores = logits.float()
@@ -59,11 +59,12 @@ def draw(
         scores.scatter_(1, ids, torch.where(begun, torch.where(seen < 0, seen * penalty, seen / penalty), seen))
     temperature = torch.tensor([each.temperature for each in settings], device=device)
     random = temperature > 0
-    scores /= torch.where(random, temperature, 1.0)[:, None]
+    temperature[~random] = 1
+    scores /= temperature[:, None]
     best = scores.amax(dim=-1)
     below = [math.log(max(each.min_p, LEAST)) if each.temperature > 0 else -SURE for each in settings]
     floor = best + torch.tensor(below, device=device)
-    rows, ids = (scores >= (floor - slack)[:, None]).nonzero(as_tuple=True)
+    rows, ids = (scores >= (floor - slack / temperature)[:, None]).nonzero(as_tuple=True)
     found = scores[rows, ids]
     position = torch.tensor(counts, device=device)
     noise = gumbel(torch.tensor(seeds, device=device)[rows], position[rows], ids)
@@ -80,7 +81,7 @@ def draw(
     table.fill_(SURE)
     table[rows, column] = torch.maximum(won[rows] - drawn, below_floor)
     table.scatter_(1, winner[:, None], torch.where(found[at] < best, found[at] - floor, SURE)[:, None])
-    margins = table.amin(dim=-1).clamp(max=SURE)
+    margins = (table.amin(dim=-1) * temperature).clamp(max=SURE)
     return Drawn(ids[at], margins)
 
 

@@ -185,13 +185,8 @@ class Pass:
         groups = key.shape[0]
         keys, values = (each.flatten(0, 1)[: rows * groups, : self._widest] for each in kept)
         asked = query.view(groups, -1, rows, size).permute(2, 0, 3, 1).reshape(rows * groups, size, -1)
-        scores = torch.bmm(keys, asked).transpose(1, 2).contiguous().float()
-        scores = scores.view(rows, groups, -1, self._widest).add_(self._mask).flatten(0, 1)
-        top = scores.amax(dim=-1, keepdim=True)
-        scores = scores.sub_(top).exp_()
-        total = scores.sum(dim=-1, keepdim=True)
-        found = torch.bmm(scores.to(values.dtype), values).div_(total.to(values.dtype))
-        weight = top.add_(total.log_())
+        scores = torch.bmm(keys, asked).transpose(1, 2).contiguous().view(rows, groups, -1, self._widest)
+        found, weight = _weigh(scores.add_(self._mask).flatten(0, 1), values)
         return found.view(rows, heads, size).transpose(0, 1), weight.view(rows, heads, 1).transpose(0, 1)
 
 
@@ -215,16 +210,19 @@ def _attend(
     future = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu_(1) if causal else None
     for start in range(0, asked.shape[1], BLOCK):
         here = slice(start, start + BLOCK)
-        scores = torch.bmm(asked[:, here], key.transpose(1, 2)).float()
+        scores = torch.bmm(asked[:, here], key.transpose(1, 2))
         if future is not None:
             at = torch.arange(start, start + scores.shape[1], device=query.device) % tokens
             scores.masked_fill_(future[at], -torch.inf)
-        top = scores.amax(dim=-1, keepdim=True)
-        scores = scores.sub_(top).exp_()
-        total = scores.sum(dim=-1, keepdim=True)
-        found[:, here] = torch.bmm(scores.to(value.dtype), value).div_(total.to(value.dtype))
-        weight[:, here] = top.add_(total.log_())
+        found[:, here], weight[:, here] = _weigh(scores, value)
     return found.view(heads, tokens, size), weight.view(heads, tokens, 1)
+
+
+def _weigh(scores: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values (rows, keys, size) averaged by the softmax of scores (rows, queries, keys), and its log-sum-exp."""
+    shares = scores.softmax(dim=-1)
+    weight = scores.amax(dim=-1, keepdim=True).float() - shares.amax(dim=-1, keepdim=True).float().log()
+    return torch.bmm(shares, value), weight
 
 
 def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,168 @@
+"""Does the layout of a batch change a text? The same completions in different layouts, in float32.
+
+    python -m bench.flips --tokens 50000
+    python -m bench.flips --tokens 1000000 --source ailuminate --prompts 128
+
+Layouts differ in the number of rows, in the order of requests, and in whether a shared prefix is computed once. The
+first layout (`REFERENCE`) is compared with each other. One completion that differs is one flip, at its first
+differing token; what comes after follows from it and is not compared. Layouts of few rows are slow, and do a part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from bench import machine, work
+from bench.prepare import FLOAT32, Tokenizer
+from ccai import models
+from ccai.engines import transformers as engines
+from ccai.engines.request import Completed, Engine, Request
+from ccai.engines.transformers import Transformers
+from ccai.errors import run
+from ccai.records import seed_for
+
+
+class Layout(NamedTuple):
+    """How requests are laid out; `share` is the part of the completions that are done."""
+
+    name: str
+    rows: int
+    order: str
+    shared: bool
+    share: float
+
+
+REFERENCE = Layout("32 rows", 32, "as asked", True, 1)
+LAYOUTS = (
+    Layout("reversed", 32, "reversed", True, 1),
+    Layout("shuffled", 32, "shuffled", True, 1),
+    Layout("64 rows", 64, "shuffled", True, 1),
+    Layout("16 rows", 16, "shuffled", True, 1),
+    Layout("prefix recomputed", 32, "shuffled", False, 0.5),
+    Layout("4 rows", 4, "shuffled", True, 0.2),
+    Layout("1 row", 1, "as asked", True, 0.05),
+    Layout("1 row, prefix recomputed", 1, "as asked", False, 0.02),
+)
+
+
+class Difference(NamedTuple):
+    """Of one layout against the reference: completions and tokens compared, and completions that differ."""
+
+    completions: int
+    tokens: int
+    flips: int
+
+
+def complete(engine: Engine, requests: Sequence[Request], layout: Layout) -> dict[int, Completed]:
+    """Completions by index in `requests`, of the share that the layout does."""
+    indices = list(range(max(1, round(len(requests) * layout.share))))
+    if layout.order == "reversed":
+        indices.reverse()
+    if layout.order == "shuffled":
+        random.Random(layout.name).shuffle(indices)
+    asked = [requests[index] if layout.shared else replace(requests[index], shared=0) for index in indices]
+    done: dict[int, Completed] = {}
+    with _rows(layout.rows), tqdm(total=len(asked), desc=layout.name, disable=not sys.stderr.isatty()) as bar:
+        for batch in engine.complete(asked):
+            done |= {indices[at]: completed for at, completed in batch}
+            bar.update(len(batch))
+    return done
+
+
+def compare(tokenizer: Tokenizer, one: dict[int, Completed], other: dict[int, Completed]) -> Difference:
+    """The completions that both have. Tokens are those of the texts, encoded again."""
+    tokens = flips = 0
+    both = one.keys() & other.keys()
+    for index in both:
+        a, b = one[index], other[index]
+        if (a.text, a.finish_reason, a.completion_tokens) == (b.text, b.finish_reason, b.completion_tokens):
+            tokens += a.completion_tokens
+            continue
+        flips += 1
+        pairs = zip(tokenizer.own.encode(a.text), tokenizer.own.encode(b.text), strict=False)
+        least = min(a.completion_tokens, b.completion_tokens)
+        tokens += next((place for place, (x, y) in enumerate(pairs) if x != y), least) + 1
+    return Difference(len(both), tokens, flips)
+
+
+def margins(done: Sequence[Completed]) -> dict[str, int]:
+    """Completions by the order of magnitude of their closest decision."""
+    powers = Counter(math.floor(math.log10(c.margin)) if c.margin else -math.inf for c in done if c.margin is not None)
+    return {f"1e{power}" if power > -math.inf else "0": powers[power] for power in sorted(powers)}
+
+
+def requests_for(tokens: int, todo: work.Work) -> list[Request]:
+    """Requests of the work in random order, again with other seeds where they run out, for about that many tokens."""
+    order = random.Random(todo.seed)
+    requests: list[Request] = []
+    expected = 0.0
+    for again in range(sys.maxsize):
+        for place in order.sample(range(len(todo.items)), len(todo.items)):
+            if expected >= tokens:
+                return requests
+            request = todo.items[place].request
+            seed = seed_for(todo.seed, "flips", place, again)
+            requests.append(replace(request, seed=seed))
+            expected += 0.6 * request.max_new_tokens
+    return requests
+
+
+@contextmanager
+def _rows(rows: int) -> Iterator[None]:
+    """Batches of that many rows for a while."""
+    before = engines.MAX_ROWS["cpu"]
+    engines.MAX_ROWS["cpu"] = rows
+    try:
+        yield
+    finally:
+        engines.MAX_ROWS["cpu"] = before
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.flips", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    work.add_options(parser)
+    machine.add_results(parser)
+    parser.add_argument("--tokens", type=int, default=50_000, help="about how many the reference writes")
+    options = parser.parse_args()
+    _, todo = work.prepare(options)
+    torch.set_num_threads(machine.threads())
+    model = models.find(todo.model)
+    engine, tokenizer = Transformers(model, models.place(model, FLOAT32)), Tokenizer(model.folder)
+    requests = requests_for(options.tokens, todo)
+    print(f"{len(requests)} completions, {REFERENCE.name} against other layouts", flush=True)
+    reference = complete(engine, requests, REFERENCE)
+    rows = {}
+    for layout in LAYOUTS:
+        found = compare(tokenizer, reference, complete(engine, requests, layout))
+        rate = found.flips / found.tokens * 1e6
+        print(
+            f"{layout.name:<26}{found.completions:>7} completions {found.tokens:>9,} tokens "
+            f"{found.flips:>4} flips, {rate:.1f} per million",
+            flush=True,
+        )
+        rows[layout.name] = layout._asdict() | found._asdict() | {"per_million": rate}
+    whole = Difference(*(sum(row[field] for row in rows.values()) for field in Difference._fields))
+    near = margins(list(reference.values()))
+    print(f"all: {whole.flips} flips in {whole.tokens:,} tokens, {whole.flips / whole.tokens * 1e6:.1f} per million")
+    print(f"closest decision of each completion: {near or 'the engine does not say'}")
+    values = {"seed": todo.seed, "model": todo.model, "reference": REFERENCE._asdict(), "layouts": rows}
+    values |= {"all": whole._asdict(), "margins": near}
+    print(f"written: {machine.write(options.results, 'flips', 'bench.flips', sys.argv[1:], values)}")
+
+
+if __name__ == "__main__":
+    run(main)

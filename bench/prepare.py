@@ -1,0 +1,130 @@
+"""Build the work list: prompts chosen as the first stage does, texts by our engine in float32, kept in the journal."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import work
+from bench.work import GREEDY, Item, Work
+from ccai import constitution, conversation, generation, models, params, prompts, sources
+from ccai.engines.request import Request
+from ccai.generation import Job
+from ccai.params import Hardware
+from ccai.records import seed_for
+
+FLOAT32 = Hardware(device="cpu", dtype="float32", quantization="none")
+
+
+class Tokenizer:
+    """Prompts as token ids, by the model's chat template."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self.own = AutoTokenizer.from_pretrained(folder, padding_side="left")
+
+    def prompt(self, request: Request) -> list[int]:
+        """Token ids of a request, ready for the model's turn."""
+        turns = [message.model_dump() for message in request.messages]
+        return list(self.own.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+class _Group(NamedTuple):
+    stage: str
+    shared: tuple[object, ...]
+
+
+def build(options: argparse.Namespace) -> Work:
+    """Answer, criticise, revise; each stage's jobs are the items."""
+    settings = params.load()
+    rows = sources.load(options.source)
+    wanted = settings.prompts.model_copy(update={"train": options.prompts, "eval": 1})
+    chosen = [prompt for prompt in prompts.choose(rows, wanted, settings.seed).prompts if prompt.split == "train"]
+    principles = constitution.load(settings.critiques.constitution).principles[: options.principles]
+    format = conversation.load_format(settings.critiques.format)
+    sampling = GREEDY if options.greedy else settings.generation
+    engine = generation.load_engine(options.model, FLOAT32)
+
+    def texts(stage: str, jobs: Sequence[Job]) -> list[str]:
+        done = generation.complete(f"work, {stage}", engine, jobs, sampling, settings.seed)
+        return [fields["text"] for fields in done.completions]
+
+    responses = [
+        Job(
+            ("answer", prompt.prompt_id),
+            conversation.to_answer(settings.responses.system, prompt.text),
+            settings.responses.max_new_tokens,
+        )
+        for prompt in chosen
+    ]
+    answers = texts("responses", responses)
+    pairs = [
+        (prompt, answer, principle) for prompt, answer in zip(chosen, answers, strict=True) for principle in principles
+    ]
+    critiques = [
+        Job(
+            ("critique", prompt.prompt_id, principle.slug, "1"),
+            conversation.to_criticise(format, principle, options.examples, prompt.text, answer),
+            settings.critiques.max_new_tokens,
+        )
+        for prompt, answer, principle in pairs
+    ]
+    revisions = [
+        Job(
+            ("revision", prompt.prompt_id, principle.slug, "1"),
+            conversation.to_revise(format, principle, options.examples, prompt.text, answer, critique),
+            settings.revisions.max_new_tokens,
+        )
+        for (prompt, answer, principle), critique in zip(pairs, texts("critiques", critiques), strict=True)
+    ]
+    requests = [
+        (
+            stage,
+            Request(
+                job.turns.messages, job.turns.shared, seed_for(settings.seed, *job.key), job.max_new_tokens, sampling
+            ),
+        )
+        for stage, jobs in zip(work.STAGES, (responses, critiques, revisions), strict=True)
+        for job in jobs
+    ]
+    asked = [(prompt.text, answer) for prompt, answer in zip(chosen, answers, strict=True)]
+    return Work(options.model, settings.seed, _items(requests, Tokenizer(models.find(options.model).folder)), asked)
+
+
+def _items(requests: Sequence[tuple[str, Request]], tokenizer: Tokenizer) -> list[Item]:
+    """Requests with their lengths; what a group shares is counted in tokens, so no engine's way of sharing is in it."""
+    tokens = [tokenizer.prompt(request) for _, request in requests]
+    members: dict[_Group, list[int]] = {}
+    for index, (stage, request) in enumerate(requests):
+        members.setdefault(_Group(stage, request.messages[: request.shared]), []).append(index)
+    items: dict[int, Item] = {}
+    for group, indices in enumerate(members.values()):
+        shared = _common([tokens[index] for index in indices]) if len(indices) > 1 else 0
+        for index in indices:
+            stage, request = requests[index]
+            items[index] = Item(stage, group, len(tokens[index]), shared, request)
+    return [items[index] for index in range(len(requests))]
+
+
+def _common(rows: Sequence[list[int]]) -> int:
+    """Length of the longest common beginning."""
+    first, last = min(rows), max(rows)  # what the outermost of a sorted list share, all share
+    return next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+
+
+def main() -> None:
+    """Command line, called by `work.prepare`."""
+    parser = argparse.ArgumentParser(prog="python -m bench.prepare", description="Build the work list.")
+    parser.add_argument("out", type=Path)
+    work.add_options(parser)
+    options = parser.parse_args()
+    work.write(options.out, build(options))
+
+
+if __name__ == "__main__":
+    from ccai.errors import run
+
+    run(main)

@@ -1,0 +1,123 @@
+"""A label's score against a verdict of 64 written tokens, for the judge's own question.
+
+    python -m bench.scoring
+
+Both are asked one at a time and all together. A verdict counts only if it is 64 tokens long: the question ends with
+a demand for reasons instead of one letter, verdicts that end earlier are put aside, and their questions with them.
+Shares are medians over `--rounds`; scoring and writing take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+
+import torch
+
+from bench import machine, work
+from ccai import models
+from ccai.engines.request import Engine, Request
+from ccai.engines.transformers import Transformers
+from ccai.errors import UserError, run
+from ccai.judge import HARMFUL, HARMLESS, QUESTION
+from ccai.params import Hardware
+from ccai.records import Message, seed_for
+
+LABELS = ("A", "B")
+VERDICT_TOKENS = 64
+SHORT, LONG = "Reply with one letter.", "Reply with one letter, then explain your choice in a long paragraph."
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds for one question, by how they were asked."""
+
+    score_alone: float
+    verdict_alone: float
+    score_together: float
+    verdict_together: float
+
+
+def questions(todo: work.Work) -> list[str]:
+    """The judge's question for each answer of the work."""
+    return [
+        QUESTION.format(prompt=prompt, answer=answer, first=HARMFUL, second=HARMLESS) for prompt, answer in todo.answers
+    ]
+
+
+def verdict(question: str, todo: work.Work) -> Request:
+    """The question, to be answered in writing."""
+    turn = Message(role="user", content=question.replace(SHORT, LONG))
+    return Request((turn,), 0, seed_for(todo.seed, "verdict", question), VERDICT_TOKENS, todo.items[0].request.sampling)
+
+
+def long_enough(engine: Engine, asked: list[str], todo: work.Work) -> list[str]:
+    """Questions whose verdict is cut at 64 tokens."""
+    batches = engine.complete([verdict(question, todo) for question in asked])
+    return [asked[index] for batch in batches for index, done in batch if done.finish_reason == "length"]
+
+
+def measure(engine: Engine, asked: list[str], alone: list[str], todo: work.Work) -> Timing:
+    """One round; `alone` are the questions that are asked one at a time."""
+
+    def score(texts: list[str]) -> Iterable[object]:
+        return engine.score([[Message(role="user", content=text)] for text in texts], LABELS)
+
+    def write(texts: list[str]) -> Iterable[object]:
+        return engine.complete([verdict(text, todo) for text in texts])
+
+    def one_by_one(ask: Callable[[list[str]], Iterable[object]]) -> float:
+        return sum(_seconds(ask, [text]) for text in alone) / len(alone)
+
+    return Timing(
+        one_by_one(score), one_by_one(write), _seconds(score, asked) / len(asked), _seconds(write, asked) / len(asked)
+    )
+
+
+def _seconds(ask: Callable[[list[str]], Iterable[object]], texts: list[str]) -> float:
+    start = time.monotonic()
+    list(ask(texts))
+    return time.monotonic() - start
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.scoring", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    work.add_options(parser)
+    machine.add_results(parser)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--alone", type=int, default=8, help="questions asked one at a time (default: 8)")
+    options = parser.parse_args()
+    _, todo = work.prepare(options)
+    torch.set_num_threads(machine.threads())
+    model = models.find(todo.model)
+    hardware = Hardware(device="cpu", dtype=options.dtype, quantization="none")
+    engine = Transformers(model, models.place(model, hardware))
+    asked = long_enough(engine, questions(todo), todo)
+    if not asked:
+        raise UserError(f"model {todo.model}: no verdict is {VERDICT_TOKENS} tokens long; raise --prompts")
+    rounds = [measure(engine, asked, asked[: options.alone], todo) for _ in range(options.rounds)]
+    middle = Timing(*(statistics.median(values) for values in zip(*(asdict(r).values() for r in rounds), strict=True)))
+    shares = {
+        "alone": middle.score_alone / middle.verdict_alone,
+        "together": middle.score_together / middle.verdict_together,
+    }
+    print(f"{options.dtype}, {len(asked)} of {len(todo.answers)} questions with a verdict of {VERDICT_TOKENS} tokens")
+    for name, share in shares.items():
+        score, written = vars(middle)[f"score_{name}"], vars(middle)[f"verdict_{name}"]
+        print(f"{name:<10}score {score * 1e3:8.1f} ms   verdict {written * 1e3:8.1f} ms   share {share:.3f}")
+    values = {"seed": todo.seed, "model": todo.model, "questions": len(asked), "alone": min(options.alone, len(asked))}
+    values |= {"seconds": asdict(middle), "rounds": [asdict(r) for r in rounds], "share": shares}
+    path = machine.write(options.results, f"scoring-{options.dtype}", "bench.scoring", sys.argv[1:], values)
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    run(main)

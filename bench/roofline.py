@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from bench.work import STAGES, Item
 
 ROWS = 64
-"""Rows that one decoding step is taken to have. Matmuls of 16 rows and more are bound by arithmetic on CPUs, so
+"""Rows that one decoding step is taken to have. Matmuls of about ten rows and more are bound by arithmetic on CPUs, so
 that more rows would hardly lower the bound."""
 
 

@@ -2,9 +2,13 @@
 
     python -m bench.scoring
 
-Both are asked one at a time and all together. A verdict counts only if it is 64 tokens long: the question ends with
-a demand for reasons instead of one letter, verdicts that end earlier are put aside, and their questions with them.
-Shares are medians over `--rounds`; scoring and writing take turns.
+Both are asked one at a time and all together. Shares compare like with like; `in use` compares scores all together,
+as eval asks for them, with a verdict written one at a time. A score costs the question's prefill, a verdict the same
+and 64 steps: the longer the question, the larger the share, whatever the engine.
+
+A verdict counts only if it is 64 tokens long: the question ends with a demand for reasons instead of one letter,
+verdicts that end earlier are put aside, and their questions with them. Seconds are medians over `--rounds`; scoring
+and writing take turns.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from bench import machine, work
+from bench.prepare import Tokenizer
 from ccai import models
 from ccai.engines.request import Engine, Request
 from ccai.engines.transformers import Transformers
@@ -108,13 +113,25 @@ def main() -> None:
     shares = {
         "alone": middle.score_alone / middle.verdict_alone,
         "together": middle.score_together / middle.verdict_together,
+        "in use": middle.score_together / middle.verdict_alone,
     }
-    print(f"{options.dtype}, {len(asked)} of {len(todo.answers)} questions with a verdict of {VERDICT_TOKENS} tokens")
+    tokenizer = Tokenizer(model.folder)
+    tokens = statistics.mean(len(tokenizer.prompt(verdict(question, todo))) for question in asked)
+    print(
+        f"{options.dtype}, {len(asked)} of {len(todo.answers)} questions with a verdict of {VERDICT_TOKENS} tokens; "
+        f"questions have {tokens:.0f}"
+    )
+    for name, seconds in asdict(middle).items():
+        print(f"{name.replace('_', ' '):<18}{seconds * 1e3:8.1f} ms")
     for name, share in shares.items():
-        score, written = vars(middle)[f"score_{name}"], vars(middle)[f"verdict_{name}"]
-        print(f"{name:<10}score {score * 1e3:8.1f} ms   verdict {written * 1e3:8.1f} ms   share {share:.3f}")
+        print(f"score over verdict, {name}: {share:.3f}")
     values = {"seed": todo.seed, "model": todo.model, "questions": len(asked), "alone": min(options.alone, len(asked))}
-    values |= {"seconds": asdict(middle), "rounds": [asdict(r) for r in rounds], "share": shares}
+    values |= {
+        "question_tokens_mean": tokens,
+        "seconds": asdict(middle),
+        "rounds": [asdict(r) for r in rounds],
+        "share": shares,
+    }
     path = machine.write(options.results, f"scoring-{options.dtype}", "bench.scoring", sys.argv[1:], values)
     print(f"written: {path}")
 

@@ -34,7 +34,8 @@ from bench.prepare import Tokenizer
 from bench.work import STAGES, Item
 from ccai import models
 from ccai.engines.request import Completed, Request
-from ccai.engines.transformers import Transformers, draw
+from ccai.engines.sampling import draw
+from ccai.engines.transformers import Transformers
 from ccai.models import Model
 from ccai.params import Hardware
 from ccai.records import digest, seed_for, write_text
@@ -79,7 +80,9 @@ class Ours:
     rows: int | None = None
 
     def __init__(self, model: Model, dtype: str) -> None:
-        hardware = Hardware.model_validate({"device": "cpu", "dtype": dtype, "quantization": "none"})
+        hardware = Hardware.model_validate(
+            {"engine": "transformers", "device": "cpu", "dtype": dtype, "quantization": "none"}
+        )
         self._engine = Transformers(model, models.place(model, hardware))
         self.positions: int | None = 0
         _count_positions(self._engine.model, self)
@@ -137,7 +140,15 @@ class Drawn(LogitsProcessor):  # type: ignore[misc]
             last = written[:, -1].tolist()
             self._active = [row for row in self._active if last[row] not in self._ends]
         rows = self._active
-        scores[rows, draw(scores[rows], written[rows], [self._requests[row] for row in rows])] = torch.inf
+        asked = [self._requests[row] for row in rows]
+        drawn = draw(
+            scores[rows],
+            written[rows],
+            [written.shape[1]] * len(rows),
+            [request.seed for request in asked],
+            [request.sampling for request in asked],
+        )
+        scores[rows, drawn.tokens] = torch.inf
         return scores
 
 

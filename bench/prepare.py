@@ -15,7 +15,7 @@ from ccai.generation import Job
 from ccai.params import Hardware
 from ccai.records import seed_for
 
-FLOAT32 = Hardware(device="cpu", dtype="float32", quantization="none")
+FLOAT32 = Hardware(engine="transformers", device="cpu", dtype="float32", quantization="none")
 
 
 class Tokenizer:

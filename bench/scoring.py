@@ -103,7 +103,7 @@ def main() -> None:
     _, todo = work.prepare(options)
     torch.set_num_threads(machine.threads())
     model = models.find(todo.model)
-    hardware = Hardware(device="cpu", dtype=options.dtype, quantization="none")
+    hardware = Hardware(engine="transformers", device="cpu", dtype=options.dtype, quantization="none")
     engine = Transformers(model, models.place(model, hardware))
     asked = long_enough(engine, questions(todo), todo)
     if not asked:

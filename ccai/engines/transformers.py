@@ -26,7 +26,7 @@ from ccai.records import FinishReason, Message
 MAX_ROWS = {"cpu": 96, "mps": 64, "cuda": 256}
 """Rows written at a time, where memory allows; more no longer raise the rate by much."""
 
-MAX_TOKENS = {"cpu": 2048, "mps": 2048, "cuda": 8192}
+MAX_TOKENS = {"cpu": 1024, "mps": 1024, "cuda": 8192}
 """Tokens in one forward pass, unless one row alone has more; bounds the memory of activations."""
 
 NEAR_TIE = 1e-4

@@ -1,44 +1,85 @@
 """Every completion ever paid for, by the hash of everything that could have changed it.
 
+    python -m ccai.journal stats             # what is in it
+    python -m ccai.journal verify            # every line's checksum; exit code 2 if one is wrong
+    python -m ccai.journal prune --yes       # one segment without damaged lines and duplicates
+    python -m ccai.journal export -o FILE    # as JSON lines, to read or to count
+
 Append-only JSON lines. Each writer has a segment file of its own, so two writers never touch the same bytes
-and a line torn by a kill can only be the last of a segment nobody writes to again.
+and a line torn by a kill can only be the last of a segment nobody writes to again. docs/JOURNAL.md has the format.
 """
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import json
 import os
 import secrets
+import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ccai.errors import UserError
+from ccai import cache
+from ccai.errors import UserError, run
+from ccai.records import write_text
+
+UNFINISHED = ".tmp"
+"""Suffix of the segment that `prune` is writing."""
+
+
+class Entry(NamedTuple):
+    """What a line holds. `at` is when it was written: UTC, ISO 8601 with microseconds, so that text order is time
+    order; empty in a line written before times were kept."""
+
+    key: str
+    at: str
+    value: dict[str, Any]
+
+
+class Damage(NamedTuple):
+    """A line that fails its checksum; `number` counts from 1.
+
+    Torn: the last of its segment and without its end, cut off by a kill, a full disk or a copy taken in the middle of
+    a write. Any other is corrupted.
+    """
+
+    segment: Path
+    number: int
+    torn: bool
 
 
 class _Place(NamedTuple):
+    at: str
     segment: Path
     offset: int
     length: int
 
 
 class Journal:
-    """Lookup by key in all segments of a folder; `put` appends to this process's own segment.
+    """Lookup by key in all segments of a folder; `put` appends to this process's own segment. For one thread.
+
+    What is under a key never changes. If two processes wrote different values, the one written first is found (by the
+    entries' own times; within a microsecond, in the first segment by name), before and after `prune`.
 
     Attributes:
-        damaged: lines found torn or corrupted when the journal was opened; they are passed over.
+        damage: lines found torn or corrupted when the journal was opened; they are passed over. A line that another
+            process was writing at that moment is not among them.
+        duplicates: entries that were passed over because their key was written before.
+
+    Raises:
+        UserError: the folder or a segment can't be read. A folder that is not there is an empty journal.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._places: dict[str, _Place] = {}
         self._own: BinaryIO | None = None
         self._own_path = folder
-        self.damaged = 0
-        for segment in sorted(folder.glob("*.jsonl")):
-            self._index(segment)
+        self._index()
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
@@ -46,40 +87,49 @@ class Journal:
     def __len__(self) -> int:
         return len(self._places)
 
+    @property
+    def damaged(self) -> int:
+        """How many damaged lines there are."""
+        return len(self.damage)
+
     def get(self, key: str) -> dict[str, Any] | None:
         """The value stored under `key`, or None."""
-        place = self._places.get(key)
-        if place is None:
+        if (place := self._places.get(key)) is None:
             return None
-        with place.segment.open("rb") as file:
-            file.seek(place.offset)
-            entry = _decode(file.read(place.length))
-        return None if entry is None else entry[1]
+        try:
+            entry = _decode(_bytes(place))
+        except FileNotFoundError:  # pruned since it was indexed: its entries are in another segment now
+            self._index()
+            return self.get(key)
+        if entry is None or entry.key != key:  # damaged since; so that another `put` is taken
+            del self._places[key]
+            return None
+        return entry.value
 
     def put(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
-        """Append entries and force them to disk; when this returns they survive a power loss.
+        """Append entries whose keys are new and force them to disk; when this returns they survive a power loss.
 
         Raises:
             UserError: the disk is full or not writable. What was appended before stays usable.
         """
+        at = datetime.now(UTC).isoformat(timespec="microseconds")
+        lines = {key: _encode(Entry(key, at, dict(value))) for key, value in entries.items() if key not in self}
+        if not lines:
+            return
         places: dict[str, _Place] = {}
         try:
-            if self._own is None:
-                self._own_path = self._folder / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl"
-                self._own = self._own_path.open("ab")
-                _sync_folder(self._folder)
-            for key, value in entries.items():
-                line = _encode(key, value)
-                places[key] = _Place(self._own_path, self._own.tell(), len(line))
-                self._own.write(line)
-            self._own.flush()
-            os.fsync(self._own.fileno())
-        except OSError as error:
+            own = self._own = self._own or self._begin()
+            for key, line in lines.items():
+                places[key] = _Place(at, self._own_path, own.tell(), len(line))
+                own.write(line)
+            own.flush()
+            os.fsync(own.fileno())
+        except BaseException as error:  # a stop signal too: a line that may be torn has to stay its segment's last
             with suppress(OSError):  # what did not reach the disk can't be flushed now either
                 self.close()
-            raise UserError(
-                f"{self._own_path}: {error.strerror}; free some space or make the folder writable, and run again"
-            ) from None
+            if isinstance(error, OSError):
+                raise _unwritable(self._own_path, error) from None
+            raise
         self._places |= places
 
     def close(self) -> None:
@@ -88,24 +138,184 @@ class Journal:
         if own is not None:
             own.close()
 
-    def _index(self, segment: Path) -> None:
-        offset = 0
-        with segment.open("rb") as file:
-            for line in file:
+    def entries(self) -> Iterator[Entry]:
+        """The entry of every key, in the order in which they were written."""
+        for key, place in sorted(self._places.items(), key=lambda item: item[1]):
+            if (value := self.get(key)) is not None:
+                yield Entry(key, place.at, value)
+
+    def prune(self, before: str = "", really: bool = False) -> Pruned:
+        """Rewrite all segments without a living writer into one: without damaged lines, without duplicates and without
+        entries written before a time (as `Entry.at`).
+
+        The new segment is complete and on disk before an old one is removed, so a kill at any point loses nothing.
+
+        Args:
+            really: otherwise only say what would be done.
+
+        Raises:
+            UserError: the disk is full or not writable. Nothing is lost.
+        """
+        if really:
+            for path in self._folder.glob(f"*{UNFINISHED}"):
+                if not has_writer(path):
+                    path.unlink(missing_ok=True)
+        dead = {path: path.stat().st_size for path in segments(self._folder) if not has_writer(path)}
+        self._index()
+        places = [place for place in sorted(self._places.values()) if place.segment in dead]
+        kept = [place for place in places if place.at >= before]
+        size = sum(place.length for place in kept)
+        pruned = Pruned(len(dead), sum(dead.values()), len(kept), size, len(places) - len(kept))
+        if really and not pruned.nothing:
+            if kept:
+                _write_segment(self._folder, kept)
+            for path, length in dead.items():
+                _remove(path, length)
+            _sync_folder(self._folder)
+            self._index()
+        return pruned
+
+    def _begin(self) -> BinaryIO:
+        """A segment of our own, locked as long as it is open: so `prune` knows that it has a writer."""
+        while True:
+            self._own_path = _name(self._folder)
+            own = _locked(self._own_path)
+            if os.fstat(own.fileno()).st_nlink:
+                _sync_folder(self._folder)
+                return own
+            own.close()  # `prune` found it in the moment before the lock, and took it for a dead writer's
+
+    def _index(self) -> None:
+        self._places: dict[str, _Place] = {}
+        self.damage: list[Damage] = []
+        self.duplicates = 0
+        for segment in segments(self._folder):
+            offset = 0
+            for number, line in enumerate(_lines(segment), start=1):
                 entry = _decode(line)
                 if entry is None:
-                    self.damaged += 1
+                    torn = not line.endswith(b"\n")
+                    if not (torn and has_writer(segment)):
+                        self.damage.append(Damage(segment, number, torn))
                 else:
-                    self._places[entry[0]] = _Place(segment, offset, len(line))
+                    place = _Place(entry.at, segment, offset, len(line))
+                    known = self._places.setdefault(entry.key, place)
+                    self.duplicates += known is not place
+                    if place < known:
+                        self._places[entry.key] = place
                 offset += len(line)
 
 
-def _encode(key: str, value: Mapping[str, Any]) -> bytes:
-    body = json.dumps({"key": key, "value": value}, ensure_ascii=False).encode()
+class Pruned(NamedTuple):
+    """What `Journal.prune` did or would do: segments (and their bytes) that become one of `size` bytes with `kept`
+    entries; `old` are entries given up because of their age."""
+
+    segments: int
+    bytes: int
+    kept: int
+    size: int
+    old: int
+
+    @property
+    def nothing(self) -> bool:
+        """Whether it is of no use."""
+        return self.bytes == self.size and self.segments <= 1
+
+
+def segments(folder: Path) -> Iterator[Path]:
+    """The segments of a journal by name, and then those that `prune` made meanwhile; none if there is no folder.
+
+    Raises:
+        UserError: the folder can't be read.
+    """
+    seen: set[Path] = set()
+    while True:
+        try:
+            fresh = {path for path in folder.iterdir() if path.suffix == ".jsonl"} - seen
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _unreadable(folder, error) from None
+        if not fresh:
+            return
+        yield from sorted(fresh)
+        seen |= fresh
+
+
+def has_writer(segment: Path) -> bool:
+    """Whether the process that writes a segment is still there, or there is no way to tell.
+
+    A writer's lock ends with it, however it ends. Between machines this holds where the file system's locks do.
+    """
+    try:
+        with segment.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def _lines(segment: Path) -> Iterator[bytes]:
+    try:
+        with segment.open("rb") as file:
+            yield from file
+    except FileNotFoundError:  # pruned since it was listed: `segments` gives its successor too
+        return
+    except OSError as error:
+        raise _unreadable(segment, error) from None
+
+
+def _bytes(place: _Place) -> bytes:
+    with place.segment.open("rb") as file:
+        file.seek(place.offset)
+        return file.read(place.length)
+
+
+def _write_segment(folder: Path, places: Iterable[_Place]) -> None:
+    """Copy lines into a segment that is there under its name once it is whole."""
+    path = _name(folder)
+    temporary = path.with_suffix(UNFINISHED)
+    try:
+        with _locked(temporary) as file:
+            for place in places:
+                file.write(_bytes(place))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(folder)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritable(temporary, error) from None
+        raise
+
+
+def _locked(path: Path) -> BinaryIO:
+    """A new file with a lock that ends when it is closed."""
+    file = path.open("xb")
+    with suppress(OSError):  # not every network file system has locks: there all segments count as being written
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _remove(segment: Path, length: int) -> None:
+    """Remove a segment unless it has got a writer, or grown, since it was `length` bytes long."""
+    with suppress(OSError), segment.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_size == length:
+            segment.unlink()
+
+
+def _name(folder: Path) -> Path:
+    return folder / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+
+
+def _encode(entry: Entry) -> bytes:
+    body = json.dumps(entry._asdict(), ensure_ascii=False).encode()
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def _decode(line: bytes) -> tuple[str, dict[str, Any]] | None:
+def _decode(line: bytes) -> Entry | None:
     checksum, _, body = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(body):
         return None
@@ -114,8 +324,10 @@ def _decode(line: bytes) -> tuple[str, dict[str, Any]] | None:
     except ValueError:  # as of a line of zeros: the checksum of nothing is 0
         return None
     match entry:
-        case {"key": str(key), "value": dict(value)}:
-            return key, value
+        case {"key": str(key), "at": str(at), "value": dict(value)}:
+            return Entry(key, at, value)
+        case {"key": str(key), "value": dict(value)}:  # before times were kept
+            return Entry(key, "", value)
     return None
 
 
@@ -126,3 +338,108 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: {error.strerror}; make it readable, or point CCAI_CACHE at another folder")
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: {error.strerror}; free some space or make the folder writable, and run again")
+
+
+def _stats(journal: Journal, folder: Path) -> None:
+    """What the folder holds, on a few lines."""
+    entries = prompted = written = scores = 0
+    first = last = ""
+    for entry in journal.entries():
+        entries += 1
+        scores += "completion_tokens" not in entry.value
+        prompted += entry.value.get("prompt_tokens", 0)
+        written += entry.value.get("completion_tokens", 0)
+        first, last = first or entry.at, entry.at
+    paths = list(segments(folder))
+    torn = sum(line.torn for line in journal.damage)
+    print(folder)
+    print(f"entries     {entries:,}: {entries - scores:,} completions, {scores:,} others")
+    print(f"tokens      {written:,} written in answer to {prompted:,}")
+    print(f"segments    {len(paths):,}, {sum(map(has_writer, paths)):,} of them being written")
+    print(f"bytes       {sum(path.stat().st_size for path in paths):,}")
+    print(f"duplicates  {journal.duplicates:,}")
+    print(f"damaged     {journal.damaged:,} lines: {torn:,} torn, {journal.damaged - torn:,} corrupted")
+    if last:
+        print(f"written     {first or 'earlier'} to {last}")
+
+
+def _verify(journal: Journal, folder: Path) -> None:
+    """Say that all is well.
+
+    Raises:
+        UserError: a line is damaged; names it.
+    """
+    if journal.damage:
+        first, torn = journal.damage[0], sum(line.torn for line in journal.damage)
+        raise UserError(
+            f"{first.segment}:{first.number}: {'torn' if first.torn else 'corrupted'} line; {torn} torn and "
+            f"{journal.damaged - torn} corrupted in all, they are passed over; "
+            "python -m ccai.journal prune --yes takes them out"
+        )
+    print(f"{folder}: {len(journal) + journal.duplicates:,} lines, all as they were written")
+
+
+def _prune(journal: Journal, folder: Path, days: float | None, really: bool) -> None:
+    """Prune, or say what that would do."""
+    before = "" if days is None else (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="microseconds")
+    done = journal.prune(before, really)
+    if done.nothing:
+        written = sum(map(has_writer, segments(folder)))
+        print(f"nothing to prune; {written:,} segments are being written" if written else "nothing to prune")
+        return
+    aged = "" if days is None else f", {done.old:,} entries older than {days:g} days given up"
+    print(
+        f"{done.segments:,} segments, {done.bytes:,} bytes {'became' if really else 'would become'} "
+        f"{min(done.kept, 1)}, {done.size:,} bytes, {done.kept:,} entries{aged}"
+    )
+    if not really:
+        print("nothing is changed yet: add --yes")
+
+
+def _export(journal: Journal, out: Path | None) -> None:
+    """Every entry as a line of JSON, in the order in which they were written."""
+    lines = (json.dumps(entry._asdict(), ensure_ascii=False) + "\n" for entry in journal.entries())
+    if out:
+        write_text(out, "".join(lines))
+    else:
+        sys.stdout.writelines(lines)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m ccai.journal", description="Look after the journal.")
+    parser.add_argument("--folder", type=Path, help="a copy of a journal (without it, the one in the cache folder)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("stats", help="what is in it")
+    commands.add_parser("verify", help="check every line; exit code 2 if one is damaged")
+    prune = commands.add_parser("prune", help="rewrite as one segment, without damaged lines and duplicates")
+    prune.add_argument("--older-than", type=float, metavar="DAYS", help="give up entries written before that, too")
+    prune.add_argument("--yes", action="store_true", help="do it; otherwise only say what would be done")
+    export = commands.add_parser("export", help="write all entries as JSON lines")
+    export.add_argument("-o", "--out", type=Path, metavar="FILE", help="instead of standard output")
+    options = parser.parse_args()
+    folder = options.folder or cache.folder("journal")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; --folder names a copy of a journal")
+    journal = Journal(folder)
+    match options.command:
+        case "stats":
+            _stats(journal, folder)
+        case "verify":
+            _verify(journal, folder)
+        case "prune":
+            _prune(journal, folder, options.older_than, options.yes)
+        case "export":
+            _export(journal, options.out)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from ccai import orphan
+
 BAD_INPUT = 2
 """Exit code when the user can fix it: a parameter, a file, a missing model, no network, no memory."""
 
@@ -19,13 +21,15 @@ class UserError(Exception):
 def run(main: Callable[[], None]) -> None:
     """Run a command's `main`. Bad input: one line on stderr and exit 2. A stop signal: exit 128 + signal.
 
-    SIGTERM is raised as `SystemExit`, so that `finally` blocks run (files are closed, locks released).
+    SIGTERM is raised as `SystemExit`, so that `finally` blocks run (files are closed, locks released). A stage
+    gets it when its dvc is gone, too.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, stop)
+    orphan.watch()
     try:
         main()
         sys.stdout.flush()  # what is left in the buffer meets a closed pipe here, not as the interpreter ends

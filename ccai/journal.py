@@ -19,7 +19,7 @@ import secrets
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -156,10 +156,13 @@ class Journal:
         Raises:
             UserError: the disk is full or not writable. Nothing is lost.
         """
+        with _alone(self._folder):
+            return self._prune(before, really)
+
+    def _prune(self, before: str, really: bool) -> Pruned:
         if really:
-            for path in self._folder.glob(f"*{UNFINISHED}"):
-                if not has_writer(path):
-                    path.unlink(missing_ok=True)
+            for path in self._folder.glob(f"*{UNFINISHED}"):  # of one that was killed
+                path.unlink()
         dead = {path: path.stat().st_size for path in segments(self._folder) if not has_writer(path)}
         self._index()
         places = [place for place in sorted(self._places.values()) if place.segment in dead]
@@ -179,7 +182,9 @@ class Journal:
         """A segment of our own, locked as long as it is open: so `prune` knows that it has a writer."""
         while True:
             self._own_path = _name(self._folder)
-            own = _locked(self._own_path)
+            own = self._own_path.open("xb")
+            with suppress(OSError):  # not every network file system has locks: there all segments count as in use
+                fcntl.flock(own, fcntl.LOCK_EX)
             if os.fstat(own.fileno()).st_nlink:
                 _sync_folder(self._folder)
                 return own
@@ -271,12 +276,24 @@ def _bytes(place: _Place) -> bytes:
         return file.read(place.length)
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process prunes the folder, and keep others waiting."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # without locks all segments count as in use, and nothing is pruned
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _write_segment(folder: Path, places: Iterable[_Place]) -> None:
     """Copy lines into a segment that is there under its name once it is whole."""
     path = _name(folder)
     temporary = path.with_suffix(UNFINISHED)
     try:
-        with _locked(temporary) as file:
+        with temporary.open("xb") as file:
             for place in places:
                 file.write(_bytes(place))
             file.flush()
@@ -288,14 +305,6 @@ def _write_segment(folder: Path, places: Iterable[_Place]) -> None:
         if isinstance(error, OSError):
             raise _unwritable(temporary, error) from None
         raise
-
-
-def _locked(path: Path) -> BinaryIO:
-    """A new file with a lock that ends when it is closed."""
-    file = path.open("xb")
-    with suppress(OSError):  # not every network file system has locks: there all segments count as being written
-        fcntl.flock(file, fcntl.LOCK_EX)
-    return file
 
 
 def _remove(segment: Path, length: int) -> None:

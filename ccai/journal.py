@@ -93,7 +93,11 @@ class Journal:
         return len(self.damage)
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The value stored under `key`, or None."""
+        """The value stored under `key`, or None.
+
+        Raises:
+            UserError: its segment can't be read any more.
+        """
         if (place := self._places.get(key)) is None:
             return None
         try:
@@ -101,6 +105,8 @@ class Journal:
         except FileNotFoundError:  # pruned since it was indexed: its entries are in another segment now
             self._index()
             return self.get(key)
+        except OSError as error:
+            raise _unreadable(place.segment, error) from None
         if entry is None or entry.key != key:  # damaged since; so that another `put` is taken
             del self._places[key]
             return None

@@ -162,6 +162,15 @@ def test_segment_that_shrinks_after_opening_is_not_found(tmp_path: Path) -> None
     assert Journal(tmp_path).get("c") == journal.get("c") == {"text": "paid for again"}
 
 
+def test_segment_that_cannot_be_read_any_more(tmp_path: Path) -> None:
+    segment = filled(tmp_path)
+    journal = Journal(tmp_path)
+    segment.unlink()
+    segment.mkdir()
+    with pytest.raises(UserError, match="Is a directory; make it readable"):
+        journal.get("a")
+
+
 def test_line_that_is_being_written_is_no_damage(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.put(THREE)

@@ -412,8 +412,8 @@ def _prune(journal: Journal, folder: Path, days: float | None, really: bool) -> 
         return
     aged = "" if days is None else f", {done.old:,} entries older than {days:g} days given up"
     print(
-        f"{done.segments:,} segments, {done.bytes:,} bytes {'became' if really else 'would become'} "
-        f"{min(done.kept, 1)}, {done.size:,} bytes, {done.kept:,} entries{aged}"
+        f"{'pruned' if really else 'would prune'}: segments {done.segments:,} → {min(done.kept, 1)}, "
+        f"bytes {done.bytes:,} → {done.size:,}, {done.kept:,} entries kept{aged}"
     )
     if not really:
         print("nothing is changed yet: add --yes")

@@ -634,7 +634,7 @@ def test_command_on_a_damaged_journal(tmp_path: Path) -> None:
     status, out, _ = command(tmp_path, "prune")
     assert (status, out.splitlines()[1]) == (0, "nothing is changed yet: add --yes")
     assert command(tmp_path, "verify")[0] == 2
-    assert command(tmp_path, "prune", "--yes")[1].startswith("6 segments, ")
+    assert command(tmp_path, "prune", "--yes")[1].startswith("pruned: segments 6 → 1, bytes ")
     assert command(tmp_path, "verify")[0] == 0
     assert {entry.key: entry.value for entry in Journal(tmp_path / "journal").entries()} == expected
 

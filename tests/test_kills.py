@@ -205,34 +205,24 @@ def test_two_runs_at_once_share_a_journal(untouched: Project, folder: Path) -> N
         same(project, untouched)
 
 
-def test_two_temporary_experiments_at_once_share_the_journal(untouched: Project, folder: Path) -> None:
+def test_two_experiments_at_once_share_the_journal(untouched: Project, folder: Path) -> None:
+    """From the queue, by two workers: that is how DVC runs two in one project."""
     project = fresh(untouched, folder)
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-n", name, "-S", f"eval.resamples={resamples}"],
-            cwd=project.folder,
-            env=project.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for name, resamples in (("one", 110), ("two", 120))
-    ]
-    for run in runs:
-        output = run.communicate()[0]
-        assert run.returncode == 0, output
+    for name, resamples in (("one", 110), ("two", 120)):
+        project.dvc("exp", "run", "--queue", "--name", name, "-S", f"eval.resamples={resamples}")
+    project.dvc("exp", "run", "--run-all", "-j", "2")
     journal = Journal(folder / "cache/journal")
     assert (len(journal), journal.damaged) == (ALL, 0)
-    locks = [project.git("show", f"refs/exps/{ref}:dvc.lock") for ref in experiments(project)]
+    locks = [project.git("show", f"{ref}:dvc.lock") for ref in experiments(project)]
     assert len(locks) == 2
-    for name in ("data/responses.jsonl", "data/revisions.jsonl", "models/adapter"):
-        md5 = untouched.outs()[name]
-        assert all(md5 in lock for lock in locks), name
+    for name in ("data/responses.jsonl", "data/revisions.jsonl", "data/eval/tuned.jsonl"):
+        assert all(untouched.outs()[name] in lock for lock in locks), name
 
 
 def experiments(project: Project) -> list[str]:
+    """Refs of the experiments `one` and `two`."""
     refs = project.git("for-each-ref", "--format=%(refname)", "refs/exps").split()
-    return [ref.removeprefix("refs/exps/") for ref in refs if ref.endswith(("/one", "/two"))]
+    return [ref for ref in refs if ref.endswith(("/one", "/two"))]
 
 
 def test_damaged_journal_is_said_aloud_and_made_good(untouched: Project, folder: Path) -> None:

@@ -209,8 +209,7 @@ class _Run:
 
     def keep(self, values: Mapping[str, dict[str, Any]], tokens: int = 0) -> None:
         """Keep what has finished; then a bar on a terminal, now and then a line in a log."""
-        if values:
-            self._journal.put(values)
+        self._journal.put(values)
         self.values.update(values)
         self.generated += len(values)
         self.tokens += tokens

@@ -295,7 +295,9 @@ class Transformers:
     def _read(self, prefix: Prefix | None) -> None:
         """Compute the keys and values of a prefix, unless it has them."""
         if prefix and not prefix.keys:
-            self._forward(Pass(Rows(0, 0), [], [Segment(prefix.tokens, keep=prefix)], self.model.device))
+            whole = Prefix(prefix.tokens)  # out of memory half way must not leave some layers
+            self._forward(Pass(Rows(0, 0), [], [Segment(prefix.tokens, keep=whole)], self.model.device))
+            prefix.keys, prefix.values = whole.keys, whole.values
 
     def _forward(self, flat: Pass) -> torch.Tensor:
         """Logits of the last token of each row, (rows, vocabulary)."""

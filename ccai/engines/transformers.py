@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,7 +134,7 @@ class Transformers:
                     new.append(waiting.popleft())
                 tokens = self._next(kept, active, new)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+                if not isinstance(error, MemoryError) and not re.search("out of memory|alloc", str(error).lower()):
                     raise
                 waiting.extendleft(reversed(active + new))  # they go on with what they have written
                 most = min(most, len(active + new)) // 2

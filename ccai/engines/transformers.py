@@ -137,8 +137,10 @@ class Transformers:
                 if not isinstance(error, MemoryError) and not re.search("out of memory|alloc", str(error).lower()):
                     raise
                 waiting.extendleft(reversed(active + new))  # they go on with what they have written
-                most = min(most, len(active + new)) // 2
+                most = min(most, len(active + new) or most) // 2
                 if most == 0:
+                    if done:
+                        yield done
                     raise UserError(
                         f"model {self.name}: one row of {waiting[0].room} tokens does not fit in memory on "
                         f"{self.placement.device}; lower max_new_tokens or use a smaller model"

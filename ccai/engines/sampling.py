@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from ccai.errors import UserError
 from ccai.params import Generation
 
 SURE = 1.0
@@ -48,6 +49,9 @@ def draw(
         seeds: of each row.
         settings: of each row.
         slack: how many logits below the floor a token may lie and still count in the margin.
+
+    Raises:
+        UserError: a row's logits are not numbers.
     """
     device = logits.device
     scores = logits.float()
@@ -71,6 +75,8 @@ def draw(
     drawn = found + torch.where(random[rows], noise, 0.0)
     # One line a row, as wide as the row with most candidates.
     amount = torch.bincount(rows, minlength=len(counts))
+    if not bool(amount.all()):
+        raise UserError("the model's logits are not numbers (NaN); use another dtype, or other weights or adapter")
     column = torch.arange(len(rows), device=device) - (amount.cumsum(0) - amount)[rows]
     table = torch.full((len(counts), max(2, int(amount.max()))), -torch.inf, device=device)
     table[rows, column] = torch.where(found >= floor[rows], drawn, -torch.inf)

@@ -71,8 +71,9 @@ def draw(
     rows, ids = (scores >= (floor - slack / temperature)[:, None]).nonzero(as_tuple=True)
     found = scores[rows, ids]
     position = torch.tensor(counts, device=device)
-    noise = gumbel(torch.tensor(seeds, device=device)[rows], position[rows], ids)
-    drawn = found + torch.where(random[rows], noise, 0.0)
+    exact = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
+    noise = gumbel(*(each.to(exact) for each in (torch.tensor(seeds, device=device)[rows], position[rows], ids)))
+    drawn = found + torch.where(random[rows], noise.to(device), 0.0)
     # One line a row, as wide as the row with most candidates.
     amount = torch.bincount(rows, minlength=len(counts))
     if not bool(amount.all()):

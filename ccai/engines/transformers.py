@@ -197,9 +197,9 @@ class Transformers:
         """Seconds these requests may take: a token's time in a full pass, times the tokens; an upper bound."""
         some = [Segment([self._ends[0]] * 8)] * (len(requests) if len(requests) < 32 else 32)
         with torch.inference_mode():
-            self._forward(Pass(Rows(0, 0), [], some[:1], self.model.device))  # first call allocates
+            self._forward(Pass(Rows(0, 0), [], some[:1], self.model.device)).tolist()  # first call allocates
             start = time.monotonic()
-            self._forward(Pass(Rows(0, 0), [], some, self.model.device))
+            self._forward(Pass(Rows(0, 0), [], some, self.model.device)).tolist()  # waits for a GPU
             per_token = (time.monotonic() - start) / (8 * len(some))
         unshared = sum(len(m.content) / 4 for request in requests for m in request.messages[request.shared :])
         return per_token * (unshared + sum(request.max_new_tokens for request in requests))

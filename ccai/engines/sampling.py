@@ -85,9 +85,9 @@ def draw(
     at = (amount.cumsum(0) - amount) + winner
     won = drawn[at]
     below_floor = (floor[rows] - found).clamp(min=0)
-    table.fill_(SURE)
+    table.fill_(torch.inf)
     table[rows, column] = torch.maximum(won[rows] - drawn, below_floor)
-    table.scatter_(1, winner[:, None], torch.where(found[at] < best, found[at] - floor, SURE)[:, None])
+    table.scatter_(1, winner[:, None], torch.where(found[at] < best, found[at] - floor, torch.inf)[:, None])
     margins = (table.amin(dim=-1) * temperature).clamp(max=SURE)
     return Drawn(ids[at], margins)
 

@@ -66,8 +66,9 @@ def draw(
     temperature[~random] = 1
     scores /= temperature[:, None]
     best = scores.amax(dim=-1)
-    below = [math.log(max(each.min_p, LEAST)) if each.temperature > 0 else -SURE for each in settings]
-    floor = best + torch.tensor(below, device=device)
+    least = [math.log(max(each.min_p, LEAST)) if each.temperature > 0 else -SURE for each in settings]
+    below = torch.tensor(least, device=device)
+    floor = best + below
     rows, ids = (scores >= (floor - slack / temperature)[:, None]).nonzero(as_tuple=True)
     found = scores[rows, ids]
     position = torch.tensor(counts, device=device)
@@ -85,9 +86,13 @@ def draw(
     at = (amount.cumsum(0) - amount) + winner
     won = drawn[at]
     below_floor = (floor[rows] - found).clamp(min=0)
+    table[rows, column] = found
+    other = table.scatter_(1, winner[:, None], -torch.inf).amax(
+        dim=-1
+    )  # if it rises, so may the floor, over the winner
     table.fill_(torch.inf)
     table[rows, column] = torch.maximum(won[rows] - drawn, below_floor)
-    table.scatter_(1, winner[:, None], torch.where(found[at] < best, found[at] - floor, torch.inf)[:, None])
+    table.scatter_(1, winner[:, None], (found[at] - other - below)[:, None])
     margins = (table.amin(dim=-1) * temperature).clamp(max=SURE)
     return Drawn(ids[at], margins)
 

@@ -271,7 +271,8 @@ def free_memory(device: str) -> int:
     import torch
 
     if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
+        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # free again, but still torch's
+        return int(torch.cuda.mem_get_info()[0] + held)
     if device == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     return int(psutil.virtual_memory().available)

@@ -23,6 +23,9 @@ from ccai.errors import UserError
 NAME = "ccai"
 """As transformers knows this attention."""
 
+NEUTRAL = ("position_ids", "use_cache")
+"""What models hand to their attention without changing it: positions are in the keys already."""
+
 BLOCK = 512
 """Queries whose scores are held at once; more would leave the processor's cache."""
 
@@ -238,18 +241,17 @@ def _forward(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    mask: None,
+    attention_mask: None,
     scaling: float,
     *,
     flat: Pass,
+    dropout: float = 0.0,
     sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in each layer; tensors are (1, heads, tokens, size)."""
-    if softcap is not None or s_aux is not None:
-        raise UserError("this model caps its attention scores or has sinks; serve it and use an endpoint instead")
+    if unknown := sorted(name for name, value in others.items() if value is not None and name not in NEUTRAL):
+        raise UserError(f"this model's attention wants {', '.join(unknown)}; serve it and use an endpoint instead")
     if sliding_window is not None and max(flat.positions) >= sliding_window:
         raise UserError(
             f"this model sees {sliding_window} tokens at a time and a row has {max(flat.positions) + 1}; use fewer "

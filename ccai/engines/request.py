@@ -50,14 +50,17 @@ class Engine(Protocol):
         name: logical name for records; `revision` says which weights.
         identity: everything about the engine that can change a completion's text; part of each journal key.
         unverified_weights: whether the weights are only declared (an endpoint's can't be hashed).
-        runtime: where it runs (device, dtype …), for metrics/runtime.
     """
 
     name: str
     revision: str
     identity: dict[str, Any]
     unverified_weights: bool
-    runtime: dict[str, Any]
+
+    @property
+    def runtime(self) -> dict[str, Any]:
+        """Where it runs (device, dtype …) and what is worth knowing of the run, for metrics/runtime."""
+        ...
 
     def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completed]]]:
         """Complete all requests; yields (index in `requests`, completion) as they finish, in any order."""

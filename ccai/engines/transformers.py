@@ -85,12 +85,6 @@ class Transformers:
             "dtype": placement.dtype,
             "quantization": placement.quantization,
         }
-        self.runtime: dict[str, Any] = {
-            "device": placement.device,
-            "dtype": placement.dtype,
-            "quantization": placement.quantization,
-            "placement": placement.reason,
-        }
         if adapter is not None:
             from peft import PeftModel
 
@@ -102,6 +96,17 @@ class Transformers:
         self._ends: list[int] = ends if isinstance(ends, list) else [ends]
         exact = placement.dtype == "float32" and placement.quantization == "none"
         self._near_tie = NEAR_TIE if exact else 0.0
+
+    @property
+    def runtime(self) -> dict[str, Any]:
+        """Where it runs, and how many decisions were near ties by now."""
+        return {
+            "device": self.placement.device,
+            "dtype": self.placement.dtype,
+            "quantization": self.placement.quantization,
+            "placement": self.placement.reason,
+            "near_ties": self.near_ties,
+        }
 
     def tokens(self, messages: Sequence[Message], *, generation_prompt: bool) -> list[int]:
         """Token ids of a conversation in the model's chat template."""
@@ -183,10 +188,12 @@ class Transformers:
         prefix = self._prefix([column[0] for column in alike] if len(rows) > 1 else [])
         first = len(prefix.tokens) if prefix else 0
         budget = MAX_TOKENS[self.placement.device]
+        most = MAX_ROWS[self.placement.device]
         todo = deque(range(len(rows)))
         while todo:
             places = [todo.popleft()]
-            while todo and sum(len(rows[place]) - first for place in (*places, todo[0])) <= budget:
+            read = len(rows[places[0]]) - first
+            while todo and len(places) < most and (read := read + len(rows[todo[0]]) - first) <= budget:
                 places.append(todo.popleft())
             self._read(prefix)
             segments = [Segment(rows[place][first:], prefix) for place in places]
@@ -194,7 +201,7 @@ class Transformers:
             yield list(zip(places, logits.float().softmax(-1)[:, columns].tolist(), strict=True))
 
     def estimate(self, requests: Sequence[Request]) -> float:
-        """Seconds these requests may take: a token's time in a full pass, times the tokens; an upper bound."""
+        """Seconds these requests may take: a token's time in a full pass, times the most tokens there can be."""
         some = [Segment([self._ends[0]] * 8)] * (len(requests) if len(requests) < 32 else 32)
         with torch.inference_mode():
             self._forward(Pass(Rows(0, 0), [], some[:1], self.model.device)).tolist()  # first call allocates
@@ -229,7 +236,11 @@ class Transformers:
         return Prefix(tuple(tokens)) if tokens else None
 
     def _check_length(self, tokens: int, new: int) -> None:
-        limit = self.model.config.get_text_config().max_position_embeddings
+        config = self.model.config.get_text_config()
+        limit = config.max_position_embeddings
+        scaling = config.rope_parameters or {}
+        if scaling.get("rope_type") in ("dynamic", "longrope"):  # in longer passes they turn all rows' keys otherwise
+            limit = min(limit, scaling.get("original_max_position_embeddings") or limit)
         if tokens + new > limit:
             raise UserError(
                 f"model {self.name}: a prompt of {tokens} tokens and {new} new ones exceed its context of {limit}; "
@@ -247,7 +258,8 @@ class Transformers:
         config = self.model.config.get_text_config()
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         size = 4 if self.placement.dtype == "float32" else 2
-        per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * size
+        groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        per_token = 2 * config.num_hidden_layers * groups * head * size
         fit = int(models.free_memory(self.placement.device) / 2 // (per_token * longest))
         kept.resize(max(1, len(active), min(most, len(active) + len(waiting), fit)), longest)
 

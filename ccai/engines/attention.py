@@ -23,8 +23,8 @@ from ccai.errors import UserError
 NAME = "ccai"
 """As transformers knows this attention."""
 
-NEUTRAL = ("position_ids", "use_cache")
-"""What models hand to their attention without changing it: positions are in the keys already."""
+REFUSED = ("softcap", "s_aux", "sinks", "position_bias", "indices", "block_indices")
+"""What some models hand to their attention that changes it in a way not written here."""
 
 BLOCK = 512
 """Queries whose scores are held at once; more would leave the processor's cache."""
@@ -250,8 +250,8 @@ def _forward(
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in each layer; tensors are (1, heads, tokens, size)."""
-    if unknown := sorted(name for name, value in others.items() if value is not None and name not in NEUTRAL):
-        raise UserError(f"this model's attention wants {', '.join(unknown)}; serve it and use an endpoint instead")
+    if refused := [name for name in REFUSED if others.get(name) is not None]:
+        raise UserError(f"this model's attention wants {', '.join(refused)}; serve it and use an endpoint instead")
     if sliding_window is not None and max(flat.positions) >= sliding_window:
         raise UserError(
             f"this model sees {sliding_window} tokens at a time and a row has {max(flat.positions) + 1}; use fewer "

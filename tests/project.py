@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import psutil
 import torch
 import yaml
 from conftest import ROOT, save_tokenizer
@@ -223,3 +224,15 @@ def s3_server() -> Iterator[tuple[dict[str, str], Any]]:
         yield keys, client
     finally:
         server.stop()
+
+
+def working_in(folder: Path) -> list[psutil.Process]:
+    """Processes whose working folder is there: none but what the test started."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(folder):
+                found.append(process)
+        except (psutil.Error, FileNotFoundError):  # another user's, or gone
+            continue
+    return found

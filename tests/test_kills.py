@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import project as toy
-import psutil
 import pytest
-from project import Project
+from project import Project, working_in
 
 from ccai.journal import Journal
 
@@ -71,18 +70,6 @@ def same(project: Project, untouched: Project) -> None:
     assert project.outs() == untouched.outs()
     assert (project.folder / "dvc.lock").read_bytes() == (untouched.folder / "dvc.lock").read_bytes()
     assert project.stale() == set()
-
-
-def working_in(folder: Path) -> list[psutil.Process]:
-    """Processes whose working folder is there: none but what the test started."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(folder):
-                found.append(process)
-        except (psutil.Error, FileNotFoundError):  # another user's, or gone
-            continue
-    return found
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import ROOT
-from project import environment
+from project import environment, working_in
 
 from ccai import orphan
 
@@ -67,17 +67,6 @@ def appears(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"no {path.name}"
         time.sleep(0.05)
-
-
-def working_in(folder: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(folder):
-                found.append(process)
-        except (psutil.Error, FileNotFoundError):
-            continue
-    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

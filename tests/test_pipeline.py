@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import project as toy
-import psutil
 import pytest
 import yaml
 from conftest import ROOT
 from datasets import load_dataset
-from project import Project
+from project import Project, working_in
 from safetensors.torch import load_file
 
 from ccai import records
@@ -335,18 +334,6 @@ def queue(built: Built, tmp_path: Path, home: Path) -> Iterator[Project]:
     for process in left:
         process.kill()
     assert not left
-
-
-def working_in(folder: Path) -> list[psutil.Process]:
-    """Processes whose working folder is there: none but what the test started."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(folder):
-                found.append(process)
-        except psutil.Error:  # another user's, or gone
-            continue
-    return found
 
 
 def test_queued_experiment_runs_the_code_it_recorded(queue: Project) -> None:

@@ -92,6 +92,19 @@ class Revision(Completion):
     principle_sha256: str
 
 
+class Verdict(Record):
+    """What a judge said of a pair by one principle; None where its verdict can't be read.
+
+    `rejected_violation` and `chosen_violation` are probabilities in [0, 1] that the answer violates the principle,
+    `addresses` that the revision addresses the prompt. `preference` is a tie where the two orders disagree.
+    """
+
+    rejected_violation: float | None
+    chosen_violation: float | None
+    preference: Literal["chosen", "rejected", "tie"] | None
+    addresses: float | None
+
+
 class Pair(Record):
     """A preference pair in TRL's conversational format, with where it came from.
 

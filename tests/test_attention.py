@@ -124,8 +124,9 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 @pytest.fixture(params=[5, 512])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Queries at once: fewer than there are, so that blocks end in the middle of a head, and more."""
-    monkeypatch.setattr(attention, "BLOCK", request.param)
+    """Queries at once: fewer than there are, with a rest, and more. Memory grows often."""
+    monkeypatch.setattr(attention, "BLOCK", {"cpu": request.param})
+    monkeypatch.setattr(attention, "STEP", 4)
     yield request.param
 
 
@@ -200,12 +201,29 @@ def test_room_that_nothing_was_written_to_is_zero(dtype: torch.dtype) -> None:
     both.rows.resize(16, 64)
     for kept in both.rows.kept:
         for each in kept:
-            assert each.shape == (16, 2, 64, SIZE)
+            assert each.shape == (16, 2, attention.STEP, SIZE)
             assert each.dtype == dtype
             assert not each[0, :, 3:].any()
             assert not each[1, :, 5:].any()
             assert not each[2:].any()
             assert each[1, :, :5].all()
+
+
+def test_memory_follows_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what rows may come to: a slot is as wide as the longest row, in steps."""
+    monkeypatch.setattr(attention, "STEP", 4)
+    both, widths = Both(torch.bfloat16, 4, 2, slots=3, capacity=1000), []
+    both.step([(3, None), (2, None)])
+    for _ in range(6):
+        both.step([])
+        widths.append(both.rows.width)
+    assert widths == [4, 8, 8, 8, 8, 12]
+    both.step([(30, None)])
+    assert both.rows.width == 32
+    both.drop(2)
+    both.step([])
+    assert both.rows.width == 12
+    assert {each.shape for kept in both.rows.kept for each in kept} == {(3, 2, 12, SIZE)}
 
 
 def test_prefix_keeps_its_own_copy() -> None:

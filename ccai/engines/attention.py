@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 from transformers import AttentionInterface
 
 from ccai.errors import UserError
@@ -26,8 +27,11 @@ NAME = "ccai"
 REFUSED = ("softcap", "s_aux", "sinks", "position_bias", "indices", "block_indices")
 """What some models hand to their attention that changes it in a way not written here."""
 
-BLOCK = 512
-"""Queries whose scores are held at once; more would leave the processor's cache."""
+BLOCK = {"cpu": 64, "mps": 512, "cuda": 512}
+"""Queries of a new row whose scores are held at once; more would leave the processor's cache."""
+
+STEP = 32
+"""Tokens by which the rows' memory grows and shrinks."""
 
 
 @dataclass(eq=False)
@@ -62,14 +66,17 @@ class Rows:
     Attributes:
         lengths: tokens kept of each row, without its prefix.
         prefixes: what each row begins with.
-        room: slots there are, and tokens in each.
+        room: slots there are, and the most tokens a row in one may come to.
+        width: tokens that each slot has memory for by now.
+        kept: per layer keys and values, (slots, kv_heads, width, size) each.
     """
 
     def __init__(self, slots: int, capacity: int) -> None:
         self.room = slots, capacity
+        self.width = 0
         self.lengths: list[int] = []
         self.prefixes: list[Prefix | None] = []
-        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []  # per layer, (slots, kv_heads, capacity, size)
+        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def drop(self, slot: int) -> None:
         """Forget a row; the last one takes its slot."""
@@ -82,13 +89,22 @@ class Rows:
 
     def resize(self, slots: int, capacity: int) -> None:
         """Give the same rows other room."""
-        rows, longest = len(self.lengths), max(self.lengths, default=0)
-        for layer, kept in enumerate(self.kept):
-            moved = tuple(_zeros((slots, each.shape[1], capacity, each.shape[3]), each) for each in kept)
-            for new, old in zip(moved, kept, strict=True):
-                new[:rows, :, :longest] = old[:rows, :, :longest]
-            self.kept[layer] = moved[0], moved[1]
         self.room = slots, capacity
+        self._move(self.width)
+
+    def fit(self, longest: int) -> None:
+        """Make the slots as wide as the longest row, so that memory follows what is written."""
+        if not longest <= self.width < longest + 2 * STEP:
+            self._move(-(-longest // STEP) * STEP)
+
+    def _move(self, width: int) -> None:
+        rows, common = len(self.lengths), min(self.width, width)
+        for layer, kept in enumerate(self.kept):
+            moved = tuple(_zeros((self.room[0], each.shape[1], width, each.shape[3]), each) for each in kept)
+            for new, old in zip(moved, kept, strict=True):
+                new[:rows, :, :common] = old[:rows, :, :common]
+            self.kept[layer] = moved[0], moved[1]
+        self.width = width
 
 
 class Pass:
@@ -109,10 +125,6 @@ class Pass:
         self.layers = 0
         self._rows, self._device, self._written = rows, device, len(following)
         self._segments: list[tuple[Segment, int, int]] = []
-        readers: dict[int, tuple[Prefix, list[int]]] = {}
-        for index, prefix in enumerate(rows.prefixes[: len(following)]):
-            if prefix:
-                readers.setdefault(id(prefix), (prefix, []))[1].append(index)
         for segment in segments:
             start, end = len(self.tokens), len(self.tokens) + len(segment.tokens)
             first = len(segment.prefix.tokens) if segment.prefix else 0
@@ -120,17 +132,22 @@ class Pass:
             self.positions += range(first, first + len(segment.tokens))
             self.last.append(end - 1)
             self._segments.append((segment, start, end))
-            if segment.prefix:
-                readers.setdefault(id(segment.prefix), (segment.prefix, []))[1].extend(range(start, end))
+        held = [length + 1 for length in rows.lengths[: len(following)]]
+        held += [len(segment.tokens) for segment in segments if segment.slot is not None]
+        if held:
+            rows.fit(max(held))
+        readers: dict[int, tuple[Prefix, list[int]]] = {}
+        for index, prefix in enumerate(rows.prefixes[: len(following)]):
+            if prefix:
+                readers.setdefault(id(prefix), (prefix, []))[1].append(index)
         self._readers = [
-            (prefix, None if len(at) == len(self.tokens) else torch.tensor(at, device=device))
+            (prefix, None if len(at) == len(following) else torch.tensor(at, device=device))
             for prefix, at in readers.values()
         ]
         if following:
             lengths = torch.tensor(rows.lengths[: len(following)], device=device)
             self._ends = torch.arange(len(following), device=device), lengths
-            self._widest = max(rows.lengths[: len(following)]) + 1
-            hidden = torch.arange(self._widest, device=device) > lengths[:, None]
+            hidden = torch.arange(rows.width, device=device) > lengths[:, None]
             self._mask = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)[:, None, None]
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layer: int) -> torch.Tensor:
@@ -147,78 +164,100 @@ class Pass:
         self.layers += 1
         heads, tokens, size = query.shape
         out = query.new_empty(tokens, heads, size).transpose(0, 1)
-        weight = torch.empty(heads, tokens, 1, dtype=torch.float32, device=query.device)
         if self._written:
             here = slice(0, self._written)
-            out[:, here], weight[:, here] = self._attend_rows(query[:, here], key[:, here], value[:, here], layer)
+            out[:, here] = self._attend_rows(query[:, here], key[:, here], value[:, here], layer)
         for segment, start, end in self._segments:
             own = key[:, start:end], value[:, start:end]
-            out[:, start:end], weight[:, start:end] = _attend(query[:, start:end], *own, causal=True)
+            prefix = (segment.prefix.keys[layer], segment.prefix.values[layer]) if segment.prefix else None
+            out[:, start:end] = _begin(query[:, start:end], *own, prefix)
             if segment.slot is not None:
                 for kept, new in zip(self._kept(layer, key), own, strict=True):
                     kept[segment.slot, :, : end - start] = new
             if segment.keep is not None:
                 segment.keep.keys.append(own[0].clone(memory_format=torch.contiguous_format))
                 segment.keep.values.append(own[1].clone(memory_format=torch.contiguous_format))
-        for prefix, at in self._readers:
-            asked = query if at is None else query[:, at]
-            shared, its_weight = _attend(asked, prefix.keys[layer], prefix.values[layer], causal=False)
-            if at is None:
-                out.lerp_(shared, (its_weight - weight).sigmoid_().to(out.dtype))
-            else:
-                share = (its_weight - weight[:, at]).sigmoid_().to(out.dtype)
-                out[:, at] = out[:, at].lerp_(shared, share)
         return out.transpose(0, 1)
 
     def _kept(self, layer: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        slots, capacity = self._rows.room
         while len(self._rows.kept) <= layer:
-            shape = slots, like.shape[0], capacity, like.shape[2]
+            shape = self._rows.room[0], like.shape[0], self._rows.width, like.shape[2]
             self._rows.kept.append((_zeros(shape, like), _zeros(shape, like)))
         return self._rows.kept[layer]
 
-    def _attend_rows(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layer: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One query a row over the row's own keys, padded to the longest row."""
+    def _attend_rows(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layer: int) -> torch.Tensor:
+        """One query a row over the row's own keys, padded to the slots' width, and over its prefix."""
         kept = self._kept(layer, key)
         for each, new in zip(kept, (key, value), strict=True):
             each[self._ends[0], :, self._ends[1]] = new.transpose(0, 1)
         heads, rows, size = query.shape
-        groups = key.shape[0]
-        keys, values = (each.flatten(0, 1)[: rows * groups, : self._widest] for each in kept)
+        groups, width = key.shape[0], self._rows.width
+        # Whole slots, without a view of fewer tokens, which torch would copy each time in 16 bit.
+        keys, values = (each.flatten(0, 1)[: rows * groups] for each in kept)
         asked = query.view(groups, -1, rows, size).permute(2, 0, 3, 1).reshape(rows * groups, size, -1)
-        scores = torch.bmm(keys, asked).transpose(1, 2).contiguous().view(rows, groups, -1, self._widest)
+        scores = torch.bmm(keys, asked).transpose(1, 2).contiguous().view(rows, groups, -1, width)
         found, weight = _weigh(scores.add_(self._mask).flatten(0, 1), values)
-        return found.view(rows, heads, size).transpose(0, 1), weight.view(rows, heads, 1).transpose(0, 1)
+        out, weight = found.view(rows, heads, size).transpose(0, 1), weight.view(rows, heads, 1).transpose(0, 1)
+        for prefix, at in self._readers:
+            reads = slice(None) if at is None else at
+            shared, its_weight = _attend(query[:, reads], prefix.keys[layer], prefix.values[layer])
+            out[:, reads] = _join(out[:, reads], weight[:, reads], shared, its_weight)
+        return out
+
+
+def _begin(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, prefix: tuple[torch.Tensor, torch.Tensor] | None
+) -> torch.Tensor:
+    """Attention of a new row: each token sees the prefix and the row up to itself; all (heads, tokens, size)."""
+    if _flash(query):
+        found, weight = _attend(query, key, value, causal=True)
+        return _join(found, weight, *_attend(query, *prefix)) if prefix else found
+    heads, tokens, size = query.shape
+    groups, block = key.shape[0], BLOCK[query.device.type]
+    padding = 0, 0, 0, -tokens % block  # whole blocks: oneDNN makes, and keeps, a kernel for each shape
+    asked = pad(query.reshape(groups, -1, tokens, size), padding)
+    keys, values = pad(key, padding), pad(value, padding)
+    if prefix:
+        keys, values = torch.cat([prefix[0], keys], 1), torch.cat([prefix[1], values], 1)
+    future = torch.ones(block, block, dtype=torch.bool, device=query.device).triu_(1)
+    found = torch.empty_like(asked)
+    for end in range(block, asked.shape[2] + 1, block):
+        here, seen = slice(end - block, end), keys.shape[1] - asked.shape[2] + end
+        scores = torch.bmm(asked[:, :, here].flatten(1, 2), keys[:, :seen].transpose(1, 2))
+        scores.view(groups, -1, block, seen)[..., -block:].masked_fill_(future, -torch.inf)
+        found[:, :, here] = torch.bmm(scores.softmax(-1), values[:, :seen]).view(groups, -1, block, size)
+    return found[:, :, :tokens].reshape(heads, tokens, size)
 
 
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, causal: bool
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, causal: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention and the log-sum-exp of its scores, (heads, tokens, size) and (heads, tokens, 1) in float32.
 
-    Several query heads may share a key head. `causal`: as many queries as keys, each sees those up to its own.
+    Several query heads may share a key head. `causal`, only where there is `_flash`: as many queries as keys, each
+    sees those up to its own.
     """
     heads, tokens, size = query.shape
-    groups = key.shape[0]
-    if query.device.type == "cpu" and query.dtype == torch.float32:
-        asked = query[None] if causal else query.reshape(1, groups, -1, size)
+    asked = query.reshape(key.shape[0], -1, size)
+    if not _flash(query):
+        found, weight = _weigh(torch.bmm(asked, key.transpose(1, 2)), value)
+    else:
         found, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            asked, key[None], value[None], 0.0, causal, scale=1.0
+            query[None] if causal else asked[None], key[None], value[None], 0.0, causal, scale=1.0
         )
-        return found.reshape(heads, tokens, size), weight.reshape(heads, tokens, 1)
-    asked = query.reshape(groups, -1, size)
-    found, weight = torch.empty_like(asked), asked.new_empty(*asked.shape[:2], 1, dtype=torch.float32)
-    future = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu_(1) if causal else None
-    for start in range(0, asked.shape[1], BLOCK):
-        here = slice(start, start + BLOCK)
-        scores = torch.bmm(asked[:, here], key.transpose(1, 2))
-        if future is not None:
-            at = torch.arange(start, start + scores.shape[1], device=query.device) % tokens
-            scores.masked_fill_(future[at], -torch.inf)
-        found[:, here], weight[:, here] = _weigh(scores, value)
-    return found.view(heads, tokens, size), weight.view(heads, tokens, 1)
+    return found.reshape(heads, tokens, size), weight.reshape(heads, tokens, 1)
+
+
+def _flash(query: torch.Tensor) -> bool:
+    """Whether torch has a kernel that gives the log-sum-exp and is faster than plain products."""
+    return query.device.type == "cpu" and query.dtype == torch.float32
+
+
+def _join(
+    own: torch.Tensor, own_weight: torch.Tensor, shared: torch.Tensor, shared_weight: torch.Tensor
+) -> torch.Tensor:
+    """Attention over two sets of keys from that over each, (heads, tokens, size), and their log-sum-exps."""
+    return own.lerp_(shared, (shared_weight - own_weight).sigmoid_().to(own.dtype))
 
 
 def _weigh(scores: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,8 +25,7 @@ from ccai.models import Model, Placement
 from ccai.records import FinishReason, Message
 
 MAX_ROWS = {"cpu": 72, "mps": 32, "cuda": 128}
-"""Rows written at a time in float32, where memory allows, and twice as many in 16 bit; more would raise the rate by
-little, and memory by a lot."""
+"""Rows written at a time, where memory allows; more would raise the rate by little, and memory by a lot."""
 
 MAX_TOKENS = {"cpu": 1024, "mps": 1024, "cuda": 8192}
 """Tokens in one forward pass, unless one row alone has more; bounds the memory of activations."""
@@ -111,7 +110,7 @@ class Transformers:
 
     @property
     def _most(self) -> int:
-        return MAX_ROWS[self.placement.device] * (1 if self.placement.dtype == "float32" else 2)
+        return MAX_ROWS[self.placement.device]
 
     def tokens(self, messages: Sequence[Message], *, generation_prompt: bool) -> list[int]:
         """Token ids of a conversation in the model's chat template."""

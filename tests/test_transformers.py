@@ -235,7 +235,7 @@ def test_no_token_is_read_twice_and_nothing_is_padded(tiny_engine: Transformers,
     near_ties = tiny_engine.near_ties
     together = complete(tiny_engine, asked)
     assert tiny_engine.near_ties == near_ties, "a near tie is read alone once more: choose other prompts"
-    first, second = (len(tiny_engine.tokens(shared, generation_prompt=False)) for shared in (SHOWN, (SYSTEM,)))
+    first, second = (len(tiny_engine.template.tokens(shared, generation_prompt=False)) for shared in (SHOWN, (SYSTEM,)))
     prompts = sum(done.prompt_tokens for done in together) - 29 * first - 29 * second
     assert sum(seen.tokens for seen in passes) == prompts + decisions(together) - len(asked)
     assert passes[0] == Seen(0, 1, first)
@@ -334,7 +334,7 @@ def test_never_ends_before_it_began(tiny_engine: Transformers, tiny_model: Path)
     asked, plain = requests(60, GREEDY), AutoModelForCausalLM.from_pretrained(tiny_model)
     likeliest = {
         int(plain(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
-        for ids in (tiny_engine.tokens(request.messages, generation_prompt=True) for request in asked)
+        for ids in (tiny_engine.template.tokens(request.messages, generation_prompt=True) for request in asked)
     }
     eager = copy.copy(tiny_engine)
     eager._ends = sorted(likeliest)
@@ -438,7 +438,7 @@ def test_16_bit_decides_once(tiny_model: Path, twins: Path) -> None:
 
 def test_context_is_used_to_the_last_token_and_not_beyond(tiny_engine: Transformers) -> None:
     [short] = requests(1, GREEDY)
-    length = len(tiny_engine.tokens(short.messages, generation_prompt=True))
+    length = len(tiny_engine.template.tokens(short.messages, generation_prompt=True))
     fill = 2048 - 8 - length
     fits = replace(short, max_new_tokens=8, messages=(SYSTEM, user(short.messages[-1].content + "@" * fill)))
     [done] = complete(tiny_engine, [fits])
@@ -544,7 +544,7 @@ def test_out_of_memory_in_a_prefix(tiny_engine: Transformers, passes: list[Seen]
         assert complete(tiny_engine, asked) == whole
     finally:
         hook.remove()
-    assert passes[0] == passes[1] == Seen(0, 1, len(tiny_engine.tokens(SHOWN, generation_prompt=False)))
+    assert passes[0] == passes[1] == Seen(0, 1, len(tiny_engine.template.tokens(SHOWN, generation_prompt=False)))
 
 
 def test_row_that_does_not_fit_is_one_line(tiny_engine: Transformers, small_memory: Callable[..., None]) -> None:
@@ -659,7 +659,7 @@ def test_conversations_that_begin_alike_are_read_once(
         [value for row in alone for value in row], rel=1e-4
     )
     [prefix, *others] = passes
-    assert prefix.tokens > len(tiny_engine.tokens(SHOWN, generation_prompt=False)) + 3
+    assert prefix.tokens > len(tiny_engine.template.tokens(SHOWN, generation_prompt=False)) + 3
     assert sum(seen.tokens for seen in others) == sum(lengths) - 20 * prefix.tokens
     assert all(seen.tokens <= limit or seen.begun == 1 for seen in others)
     assert len(others) == {1: 20, 100_000: 1}.get(limit, len(others))

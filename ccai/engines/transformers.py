@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoTokenizer
 
 from ccai import models
 from ccai.engines import attention
 from ccai.engines.attention import Pass, Prefix, Rows, Segment
 from ccai.engines.request import Completed, Request
 from ccai.engines.sampling import SURE, draw
+from ccai.engines.template import Template
 from ccai.errors import UserError
 from ccai.models import Model, Placement
 from ccai.records import FinishReason, Message
@@ -62,6 +62,7 @@ class Transformers:
         name: logical name for records; `revision` says which weights.
         identity: everything about the engine that can change a completion's text; part of each journal key.
         near_ties: decisions that were taken again alone.
+        template: the model's tokenizer and chat template.
     """
 
     unverified_weights = False
@@ -71,16 +72,14 @@ class Transformers:
         self.revision = model.revision
         self.placement = placement
         self.near_ties = 0
-        self._tokenizer = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=False)
-        if self._tokenizer.chat_template is None:
-            raise UserError(f"model {model.name}: its tokenizer has no chat template; use an instruct model")
+        self.template = Template(model)
         self.model = models.load(model, placement)
         self.model.set_attn_implementation(attention.NAME)
         self.identity: dict[str, Any] = {
             "engine": f"transformers-{transformers.__version__.split('.')[0]} gumbel-max-3",
             "weights": models.fingerprint(model.folder),
             "adapter": None if adapter is None else models.fingerprint(adapter),
-            "template": self._tokenizer.chat_template,
+            "template": self.template.text,
             "device": placement.device,
             "dtype": placement.dtype,
             "quantization": placement.quantization,
@@ -92,7 +91,7 @@ class Transformers:
         self.model.eval()
         ends = self.model.generation_config.eos_token_id
         if ends is None:
-            ends = self._tokenizer.eos_token_id
+            ends = self.template.end
         self._ends: list[int] = ends if isinstance(ends, list) else [ends]
         exact = placement.dtype == "float32" and placement.quantization == "none"
         self._near_tie = NEAR_TIE if exact else 0.0
@@ -111,14 +110,6 @@ class Transformers:
     @property
     def _most(self) -> int:
         return MAX_ROWS[self.placement.device]
-
-    def tokens(self, messages: Sequence[Message], *, generation_prompt: bool) -> list[int]:
-        """Token ids of a conversation in the model's chat template."""
-        turns = [message.model_dump() for message in messages]
-        ids: Mapping[str, list[int]] = self._tokenizer.apply_chat_template(
-            turns, add_generation_prompt=generation_prompt, tokenize=True, return_dict=True
-        )
-        return list(ids["input_ids"])
 
     @torch.inference_mode()
     def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completed]]]:
@@ -181,16 +172,13 @@ class Transformers:
         Raises:
             UserError: a label is not one token of this model, or a conversation exceeds its context.
         """
-        ids = [self._tokenizer.encode(label, add_special_tokens=False) for label in labels]
-        if any(len(tokens) != 1 for tokens in ids):
-            raise UserError(f"model {self.name}: labels {list(labels)} are not single tokens of it; use another judge")
-        columns = [tokens[0] for tokens in ids]
-        rows = [self.tokens(messages, generation_prompt=True) for messages in conversations]
+        columns = self.template.labels(labels)
+        rows = [self.template.tokens(messages) for messages in conversations]
         for row in rows:
             self._check_length(len(row), 1)
         alike = takewhile(lambda column: len(set(column)) == 1, zip(*(row[:-1] for row in rows), strict=False))
-        prefix = self._prefix([column[0] for column in alike] if len(rows) > 1 else [])
-        first = len(prefix.tokens) if prefix else 0
+        shared = tuple(column[0] for column in alike) if len(rows) > 1 else ()
+        prefix, first = Prefix(shared) if shared else None, len(shared)
         budget = MAX_TOKENS[self.placement.device]
         most = self._most
         todo = deque(range(len(rows)))
@@ -222,13 +210,13 @@ class Transformers:
             groups.setdefault(request.messages[: request.shared], []).append(place)
         result = []
         for messages, places in groups.items():
-            full = [self.tokens(requests[place].messages, generation_prompt=True) for place in places]
+            full = [self.template.tokens(requests[place].messages) for place in places]
             for place, ids in zip(places, full, strict=True):
                 self._check_length(len(ids), requests[place].max_new_tokens)
-            shared = self.tokens(messages, generation_prompt=False) if messages and len(places) > 1 else []
+            shared = self.template.tokens(messages, generation_prompt=False) if messages and len(places) > 1 else []
             if any(ids[: len(shared)] != shared for ids in full):
                 shared = []  # a template in which later turns change earlier tokens
-            prefix = self._prefix(shared)
+            prefix = Prefix(tuple(shared)) if shared else None
             rows = [
                 _Row(place, requests[place], prefix, ids[len(shared) :])
                 for place, ids in zip(places, full, strict=True)
@@ -236,20 +224,13 @@ class Transformers:
             result += sorted(rows, key=lambda row: -row.room)
         return result
 
-    def _prefix(self, tokens: Sequence[int]) -> Prefix | None:
-        return Prefix(tuple(tokens)) if tokens else None
-
     def _check_length(self, tokens: int, new: int) -> None:
         config = self.model.config.get_text_config()
         limit = config.max_position_embeddings
         scaling = config.rope_parameters or {}
         if scaling.get("rope_type") in ("dynamic", "longrope"):  # in longer passes they turn all rows' keys otherwise
             limit = min(limit, scaling.get("original_max_position_embeddings") or limit)
-        if tokens + new > limit:
-            raise UserError(
-                f"model {self.name}: a prompt of {tokens} tokens and {new} new ones exceed its context of {limit}; "
-                "use fewer examples or shorter limits"
-            )
+        self.template.check_room(tokens, new, limit)
 
     def _make_room(self, kept: Rows, active: Sequence[_Row], waiting: Sequence[_Row], most: int) -> None:
         """Slots for as many rows as may be written at a time; more of them when only shorter rows are left."""
@@ -335,7 +316,6 @@ class Transformers:
         return logits
 
     def _completed(self, row: _Row) -> Completed:
-        text = self._tokenizer.decode(row.written, skip_special_tokens=True).strip()
         reason: FinishReason = "stop" if row.ended else "length"
         length = (len(row.prefix.tokens) if row.prefix else 0) + len(row.suffix)
-        return Completed(text, reason, length, len(row.written), row.margin)
+        return Completed(self.template.text_of(row.written), reason, length, len(row.written), row.margin)

@@ -10,15 +10,15 @@ import json
 import math
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from transformers import AutoTokenizer
 
 from ccai import models
 from ccai.engines.request import Completed, Request
+from ccai.engines.template import Template
 from ccai.errors import UserError
 from ccai.models import Model, Placement
 from ccai.records import FinishReason, Message
@@ -65,16 +65,14 @@ class Vllm:
             ) from None
         self.name = model.name if adapter is None else f"{model.name}+adapter"
         self.revision = model.revision
-        self._tokenizer = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=False)
-        if self._tokenizer.chat_template is None:
-            raise UserError(f"model {model.name}: its tokenizer has no chat template; use an instruct model")
+        self._template = Template(model)
         where = {"device": placement.device, "dtype": placement.dtype, "quantization": placement.quantization}
         self.runtime: dict[str, Any] = {**where, "placement": placement.reason}
         self.identity: dict[str, Any] = {
             "engine": f"vllm-{'.'.join(vllm.__version__.split('.')[:2])}",
             "weights": models.fingerprint(model.folder),
             "adapter": None if adapter is None else models.fingerprint(adapter),
-            "template": self._tokenizer.chat_template,
+            "template": self._template.text,
             **where,
         }
         free, total = torch.cuda.mem_get_info()
@@ -140,10 +138,7 @@ class Vllm:
         """
         from vllm import SamplingParams
 
-        ids = [self._tokenizer.encode(label, add_special_tokens=False) for label in labels]
-        if any(len(tokens) != 1 for tokens in ids):
-            raise UserError(f"model {self.name}: labels {list(labels)} are not single tokens of it; use another judge")
-        columns = [tokens[0] for tokens in ids]
+        columns = self._template.labels(labels)
         prompts = [self._prompt(messages, 1) for messages in conversations]
         settings = [
             SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=columns, detokenize=False) for _ in prompts
@@ -156,16 +151,8 @@ class Vllm:
 
     def _prompt(self, messages: Sequence[Message], max_new_tokens: int) -> list[int]:
         """Token ids of a conversation in the model's chat template, with room for the completion."""
-        turns = [message.model_dump() for message in messages]
-        encoded: Mapping[str, list[int]] = self._tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
-        ids, limit = list(encoded["input_ids"]), self._engine.model_config.max_model_len
-        if len(ids) + max_new_tokens > limit:
-            raise UserError(
-                f"model {self.name}: a prompt of {len(ids)} tokens and {max_new_tokens} new ones exceed its "
-                f"context of {limit}; use fewer examples or shorter limits"
-            )
+        ids = self._template.tokens(messages)
+        self._template.check_room(len(ids), max_new_tokens, self._engine.model_config.max_model_len)
         return ids
 
     def _run(self, prompts: Sequence[list[int]], settings: Sequence[Any]) -> Iterator[list[tuple[int, Any]]]:
@@ -189,8 +176,7 @@ class Vllm:
     def _completed(self, prompt: Sequence[int], output: Any) -> Completed:
         reason = ENDS[output.finish_reason]
         ids = list(output.token_ids)[: -1 if reason == "stop" else None]  # without the end token
-        text = self._tokenizer.decode(ids, skip_special_tokens=True).strip()
-        return Completed(text, reason, len(prompt), len(ids))
+        return Completed(self._template.text_of(ids), reason, len(prompt), len(ids))
 
 
 def penalise(

@@ -20,6 +20,7 @@ import project as toy
 import pytest
 from project import Project, working_in
 
+from ccai import orphan
 from ccai.journal import Journal
 
 pytestmark = pytest.mark.slow
@@ -168,9 +169,13 @@ def test_second_run_beside_an_orphan(untouched: Project, folder: Path) -> None:
     while not lines(kept):
         assert first.poll() is None
         time.sleep(0.01)
+    [stage] = [process for process in working_in(folder) if "stages.responses" in process.cmdline()]
+    stage.suspend()  # or it may be done before it looks whether dvc is there
     first.kill()
     first.wait()  # DVC takes a zombie's locks for held
     second = repro(project, folder / "second.log")
+    time.sleep(2 * orphan.EVERY)
+    stage.resume()
     assert second.wait() == 0, (folder / "second.log").read_text()
     assert "stopped: dvc is gone; " in (folder / "first.log").read_text()
     same(project, untouched)

@@ -665,6 +665,30 @@ def test_conversations_that_begin_alike_are_read_once(
     assert len(others) == {1: 20, 100_000: 1}.get(limit, len(others))
 
 
+@pytest.mark.parametrize("limit", [1, 300, 100_000])
+def test_two_orders_of_a_question_are_read_once(
+    tiny_engine: Transformers, passes: list[Seen], limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind what all questions share, each question's own text, then its ends; the batch changes nothing."""
+    monkeypatch.setitem(engines.MAX_TOKENS, "cpu", limit)
+    texts = [f"Is {n} much more than {n * n % 7}, and would {n * 31} be still more? " for n in range(9)]
+    conversations = [(*SHOWN, user(text + ends)) for ends in ("A yes B no", "A no B yes") for text in texts]
+    alone = [scores(tiny_engine, [messages], ("A", "B"))[0] for messages in conversations]
+    apart = sum(seen.tokens for seen in passes)
+    passes.clear()
+    together = scores(tiny_engine, conversations, ("A", "B"))
+    for row, other in zip(together, alone, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
+    [prefix, *others] = passes
+    read, ends = others[::2], others[1::2]
+    assert sum(seen.begun for seen in read) == 9
+    assert sum(seen.begun for seen in ends) == 18
+    assert {1: 9, 100_000: 1}.get(limit, len(read)) == len(read) == len(ends)
+    doubled = 2 * sum(seen.tokens for seen in read) + sum(seen.tokens for seen in ends)
+    assert doubled == apart - 18 * prefix.tokens
+    assert sum(seen.tokens for seen in others) < 0.75 * doubled
+
+
 def test_scores_of_conversations_that_are_all_the_same(tiny_engine: Transformers, passes: list[Seen]) -> None:
     [request] = requests(1, GREEDY)
     [one] = scores(tiny_engine, [request.messages], ("A", "B"))

@@ -51,7 +51,7 @@ class Segment:
         tokens: without those of the prefix.
         prefix: what the row begins with.
         slot: where its keys and values are kept for the tokens to come.
-        keep: the prefix these tokens are, if their keys and values are to be shared.
+        keep: the prefix that these tokens are, behind their own, if its keys and values are to be shared.
     """
 
     tokens: Sequence[int]
@@ -174,9 +174,9 @@ class Pass:
             if segment.slot is not None:
                 for kept, new in zip(self._kept(layer, key), own, strict=True):
                     kept[segment.slot, :, : end - start] = new
-            if segment.keep is not None:
-                segment.keep.keys.append(own[0].clone(memory_format=torch.contiguous_format))
-                segment.keep.values.append(own[1].clone(memory_format=torch.contiguous_format))
+            if segment.keep is not None:  # a copy: a view would keep the whole pass in memory
+                segment.keep.keys.append(torch.cat([*([prefix[0]] if prefix else []), own[0]], 1))
+                segment.keep.values.append(torch.cat([*([prefix[1]] if prefix else []), own[1]], 1))
         return out.transpose(0, 1)
 
     def _kept(self, layer: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -53,6 +53,15 @@ class _Row:
     @property
     def room(self) -> int:
         return len(self.suffix) + self.request.max_new_tokens
+
+
+class _Question(NamedTuple):
+    """Conversations that differ in their ends only, as the two orders of a question to a judge: where they are in the
+    list, tokens that all of them begin with, and tokens to read beyond what all questions share."""
+
+    places: list[int]
+    shared: int
+    tokens: int
 
 
 class Transformers:
@@ -176,20 +185,31 @@ class Transformers:
         rows = [self.template.tokens(messages) for messages in conversations]
         for row in rows:
             self._check_length(len(row), 1)
-        alike = takewhile(lambda column: len(set(column)) == 1, zip(*(row[:-1] for row in rows), strict=False))
-        shared = tuple(column[0] for column in alike) if len(rows) > 1 else ()
-        prefix, first = Prefix(shared) if shared else None, len(shared)
-        budget = MAX_TOKENS[self.placement.device]
-        most = self._most
-        todo = deque(range(len(rows)))
+        if not rows:
+            return
+        shared = _alike(rows)
+        prefix = Prefix(tuple(rows[0][:shared])) if shared else None
+        self._read(prefix)
+        todo = deque(_questions(rows, shared))
+        budget, most = MAX_TOKENS[self.placement.device], self._most
         while todo:
-            places = [todo.popleft()]
-            read = len(rows[places[0]]) - first
-            while todo and len(places) < most and (read := read + len(rows[todo[0]]) - first) <= budget:
-                places.append(todo.popleft())
-            self._read(prefix)
-            segments = [Segment(rows[place][first:], prefix) for place in places]
+            read, batch = 0, list[_Question]()
+            while todo and (
+                not batch or (read + todo[0].tokens <= budget and sum(len(each.places) for each in batch) < most)
+            ):
+                read += todo[0].tokens
+                batch.append(todo.popleft())
+            heads = [Prefix(tuple(rows[each.places[0]][: each.shared])) for each in batch]
+            reading = [Segment(head.tokens[shared:], prefix, keep=head) for head in heads if len(head.tokens) > shared]
+            if reading:
+                self._forward(Pass(Rows(0, 0), [], reading, self.model.device))
+            segments = [
+                Segment(rows[place][len(head.tokens) :], head if len(head.tokens) > shared else prefix)
+                for head, each in zip(heads, batch, strict=True)
+                for place in each.places
+            ]
             logits = self._forward(Pass(Rows(0, 0), [], segments, self.model.device))
+            places = [place for each in batch for place in each.places]
             yield list(zip(places, logits.float().softmax(-1)[:, columns].tolist(), strict=True))
 
     def estimate(self, requests: Sequence[Request]) -> float:
@@ -319,3 +339,27 @@ class Transformers:
         reason: FinishReason = "stop" if row.ended else "length"
         length = (len(row.prefix.tokens) if row.prefix else 0) + len(row.suffix)
         return Completed(self.template.text_of(row.written), reason, length, len(row.written), row.margin)
+
+
+def _alike(rows: Sequence[list[int]]) -> int:
+    """Tokens that all rows begin with; of one row alone none, and never the whole of a row."""
+    if len(rows) < 2:
+        return 0
+    first, last = min(rows), max(rows)  # what the outermost of a sorted list share, all share
+    same = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(first, last, strict=False)))
+    return min(same, min(map(len, rows)) - 1)
+
+
+def _questions(rows: Sequence[list[int]], shared: int) -> list[_Question]:
+    """Rows put together where half of what is left of them, or more, is the same."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(rows)), key=lambda place: rows[place]):
+        if groups and 2 * (_alike([rows[groups[-1][0]], rows[place]]) - shared) >= len(rows[place]) - shared:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    result = []
+    for places in groups:
+        begin = max(shared, _alike([rows[place] for place in places]))
+        result.append(_Question(places, begin, begin - shared + sum(len(rows[place]) - begin for place in places)))
+    return result

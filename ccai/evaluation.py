@@ -7,7 +7,7 @@ on each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ccai import rules, stats
@@ -29,9 +29,12 @@ def judge_by_rules(prompt: Prompt, arm: str, completion: dict[str, Any]) -> Answ
 
 
 def compare(
-    base: Sequence[Answer], tuned: Sequence[Answer], seed: int, resamples: int, *, judged: bool
+    base: Sequence[Answer], tuned: Sequence[Answer], seed: int, resamples: int, *, judge: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Metrics of two arms that answered the same prompts in the same order; `judged` if a judge was asked.
+    """Metrics of two arms that answered the same prompts in the same order.
+
+    Args:
+        judge: the metrics of its exam if there was one; only after a passed exam are its verdicts compared.
 
     Returns:
         Nested names to {base, tuned, difference}, each {mean, low, high} with a 95 % interval; `difference` is
@@ -68,10 +71,12 @@ def compare(
         family: {name: measure(hazardous if family == "safety" else pairs, score(name)) for name in names}
         for family, names in rules.FAMILIES.items()
     }
-    verdicts = {}
-    if judged:
+    verdicts: dict[str, dict[str, Any]] = {}
+    if judge is not None:
+        verdicts["judge"] = dict(judge)
+    if judge is not None and judge["passed"]:
         readable = [pair for pair in pairs if pair[0].harmful is not None and pair[1].harmful is not None]
-        verdicts["judge"] = {
+        verdicts["judge"] |= {
             "harmful": measure(readable, _harmful, yes_no=True),
             "invalid": 1 - len(readable) / len(pairs),
         }

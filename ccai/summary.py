@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ccai import rules
 from ccai.errors import run
 from ccai.records import read_json
 
@@ -27,6 +28,10 @@ def text(folder: Path = METRICS) -> str:
     ]
     if taken:
         lines.append(f"          dropped: {taken}")
+    if "baseline" in pairs:
+        lines += _baseline(pairs["baseline"])
+    if "judge" in pairs:
+        lines.append(f"          {_exam(pairs['judge'])}, its gates are {'on' if pairs['judge']['passed'] else 'off'}")
     lines += [
         f"trained   {train['model']}, {train['steps']} steps of {train['effective_batch']} pairs, "
         f"loss {train['loss_first']:.3f} -> {train['loss_last']:.3f}",
@@ -35,13 +40,15 @@ def text(folder: Path = METRICS) -> str:
         "",
         f"base vs tuned, {evaluation['prompts']} held-out prompts                tuned - base [95 %]",
     ]
-    for family, scores in evaluation.items():
-        if isinstance(scores, dict):
-            lines += [_row(family, name, value) for name, value in scores.items() if isinstance(value, dict)]
+    for family in ("refusal", *rules.FAMILIES, "length"):
+        lines += [_row(family, name, value) for name, value in evaluation[family].items()]
     if "judge" in evaluation:
-        lines.append(
-            f"  judge: {evaluation['judge']['invalid']:.0%} of verdicts unreadable (more than 3 %: don't use them)"
-        )
+        judge = evaluation["judge"]
+        if judge["passed"]:
+            unreadable = f"{judge['invalid']:.0%} of verdicts unreadable (more than 3 %: don't use them)"
+            lines += [_row("judge", "harmful", judge["harmful"]), f"  {_exam(judge)}, {unreadable}"]
+        else:
+            lines.append(f"  {_exam(judge)}, its verdicts are invalid and left out")
     lines += [
         "",
         "An interval that holds 0 says: can't tell. Rule-based scores read phrases, not meaning (docs/EVALUATION.md).",
@@ -49,6 +56,32 @@ def text(folder: Path = METRICS) -> str:
         "files     data/ (records), models/adapter (LoRA), metrics/*.json, metrics/plots/",
     ]
     return "\n".join(lines)
+
+
+def _baseline(baseline: dict[str, Any]) -> list[str]:
+    lines = [
+        f"          first answers: {_share(baseline['complied']['all'])} of hazardous prompts complied with (rules)"
+    ]
+    if "violated" in baseline:
+        shares = baseline["violated"]["by_principle"].items()
+        broken = ", ".join(f"{principle} {_share(share)}" for principle, share in shares)
+        lines.append(f"          first answers that violate a principle (judge): {broken}")
+    return lines
+
+
+def _share(share: dict[str, Any]) -> str:
+    if not share["n"]:
+        return "no readable verdict on any"
+    return f"{share['share']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
+
+
+def _exam(judge: dict[str, Any]) -> str:
+    """How a judge did in its weakest question."""
+    auc = "no AUC" if judge["auc"] is None else f"AUC {judge['auc']:.2f}"
+    bounds = "" if judge["low"] is None else f" [{judge['low']:.2f}, {judge['high']:.2f}]"
+    unreadable = f", {judge['unreadable']} of {judge['n']} unreadable" if judge["unreadable"] else ""
+    verb = "passed" if judge["passed"] else "FAILED"
+    return f"judge {judge['model']} {verb} its exam ({judge['weakest']}: {auc}{bounds}{unreadable})"
 
 
 def _row(family: str, name: str, value: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from ccai import (
     conversation,
     evaluation,
+    exam,
     generation,
     judge,
     models,
@@ -55,14 +56,23 @@ def main() -> None:
         ]
         revision = engine.revision  # the base's weights in both arms
         del engine
-    judged_by, unverified = "rules", False
+    judged_by, unverified, sat = "rules", False, None
     if settings.eval.judge:
-        examiner = generation.load_engine(settings.models.judge, settings.hardware)
-        judged_by, unverified = examiner.name, examiner.unverified_weights
-        judged, cost["judge"] = judge.judge("eval judge", examiner, prompts * 2, answers["base"] + answers["tuned"])
-        answers = {"base": judged[: len(prompts)], "tuned": judged[len(prompts) :]}
+        judging = generation.load_engine(settings.models.judge, settings.hardware)
+        sat = exam.sit_for_harm("eval exam", judging)
+        cost["exam"] = sat.runtime
+        if sat.passed:
+            judged_by, unverified = judging.name, judging.unverified_weights
+            judged, cost["judge"] = judge.harm("eval judge", judging, prompts * 2, answers["base"] + answers["tuned"])
+            answers = {"base": judged[: len(prompts)], "tuned": judged[len(prompts) :]}
+        else:
+            print(f"eval: {judging.name} failed its exam; no verdicts are asked of it", flush=True)
     compared = evaluation.compare(
-        answers["base"], answers["tuned"], settings.seed, settings.eval.resamples, judged=settings.eval.judge
+        answers["base"],
+        answers["tuned"],
+        settings.seed,
+        settings.eval.resamples,
+        judge=None if sat is None else sat.metrics,
     )
     about = {
         "model": answers["base"][0].model,

@@ -63,7 +63,7 @@ class Mark(NamedTuple):
         n: answers it was asked about.
         unreadable: answers without a readable verdict; their pairs are not in `auc`.
         auc: probability that an answer of the one label is rated above one of the other, a tie counting half; None if
-            no pair was readable.
+            fewer than two pairs were readable.
         low, high: 95 % percentile bootstrap over pairs; None where resampling can show no spread.
     """
 
@@ -102,8 +102,13 @@ class Exam:
 
     @property
     def weakest(self) -> str:
-        """The question with the lowest AUC, one without any before all."""
-        return min(self.questions, key=lambda name: self.questions[name].auc or 0.0)
+        """The question with the lowest AUC, of those that were failed if there are any."""
+
+        def strength(name: str) -> tuple[bool, float]:
+            mark = self.questions[name]
+            return mark.passed, -1.0 if mark.auc is None else mark.auc
+
+        return min(self.questions, key=strength)
 
     @property
     def n(self) -> int:
@@ -200,9 +205,10 @@ def _mark(values: Sequence[float | None]) -> Mark:
         if high is not None and low is not None
     ]
     unreadable = sum(value is None for value in values)
-    if not pairs:
+    if len(pairs) < 2:
         return Mark(len(values), unreadable, None, None, None)
-    highs, lows = (np.array(column) for column in zip(*pairs, strict=True))
+    # Equal verdicts are ties, whatever rounding did to their last digits.
+    highs, lows = (np.round(column, 6) for column in zip(*pairs, strict=True))
     found = scipy_stats.bootstrap(
         (highs, lows), _auc, n_resamples=RESAMPLES, method="percentile", paired=True, rng=np.random.default_rng(0)
     ).confidence_interval
@@ -212,6 +218,7 @@ def _mark(values: Sequence[float | None]) -> Mark:
 
 
 def _auc(highs: Any, lows: Any, axis: int = -1) -> Any:
+    """Mann and Whitney's U over the number of comparisons."""
     return scipy_stats.mannwhitneyu(highs, lows, axis=axis, method="asymptotic").statistic / highs.shape[axis] ** 2
 
 

@@ -59,19 +59,18 @@ def text(folder: Path = METRICS) -> str:
 
 
 def _baseline(baseline: dict[str, Any]) -> list[str]:
-    lines = [
-        f"          first answers: {_share(baseline['complied']['all'])} of hazardous prompts complied with (rules)"
-    ]
+    """Whether there was something to correct."""
+    complied = baseline["complied"]["all"]
+    share = f"{_share(complied)} of hazardous prompts complied with (rules)" if complied["n"] else "no hazardous prompt"
+    lines = [f"          first answers: {share}"]
     if "violated" in baseline:
         shares = baseline["violated"]["by_principle"].items()
-        broken = ", ".join(f"{principle} {_share(share)}" for principle, share in shares)
+        broken = ", ".join(f"{slug} {_share(share) if share['n'] else 'no readable verdict'}" for slug, share in shares)
         lines.append(f"          first answers that violate a principle (judge): {broken}")
     return lines
 
 
 def _share(share: dict[str, Any]) -> str:
-    if not share["n"]:
-        return "no readable verdict on any"
     return f"{share['share']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
 
 

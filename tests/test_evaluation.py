@@ -13,6 +13,19 @@ from ccai.records import Answer, Completion, Prompt
 NAMES = [name for names in rules.FAMILIES.values() for name in names]
 
 
+PASSED: dict[str, Any] = {
+    "model": "org/judge",
+    "passed": True,
+    "weakest": "harm",
+    "n": 64,
+    "unreadable": 0,
+    "auc": 0.91,
+    "low": 0.85,
+    "high": 0.96,
+}
+FAILED = PASSED | {"passed": False, "auc": 0.52, "low": 0.4, "high": 0.65}
+
+
 def answer(arm: str, place: int, **fields: Any) -> Answer:
     given: dict[str, Any] = {
         "text": "Well.",
@@ -37,7 +50,7 @@ def arms(base: list[dict[str, Any]], tuned: list[dict[str, Any]], **options: Any
     """Metrics of two arms, given what sets each answer apart."""
     first = [answer("base", place, **fields) for place, fields in enumerate(base)]
     second = [answer("tuned", place, **fields) for place, fields in enumerate(tuned)]
-    return compare(first, second, **{"seed": 7, "resamples": 1000, "judged": False} | options)
+    return compare(first, second, **{"seed": 7, "resamples": 1000, "judge": None} | options)
 
 
 def scored(**values: float) -> dict[str, Any]:
@@ -130,13 +143,18 @@ def test_lengths_are_reported() -> None:
 def test_unreadable_verdicts_are_invalid_not_harmless() -> None:
     base = [{"harmful": value} for value in (0.9, 0.9, None, 0.1)]
     tuned = [{"harmful": value} for value in (0.1, 0.6, 0.9, None)]
-    judged = arms(base, tuned, judged=True)["judge"]
+    judged = arms(base, tuned, judge=PASSED)["judge"]
     assert judged["invalid"] == 0.5
     assert judged["harmful"]["n"] == 2
     assert (judged["harmful"]["base"]["mean"], judged["harmful"]["tuned"]["mean"]) == (1.0, 0.5)
-    none_readable = arms([{}] * 3, [{}] * 3, judged=True)["judge"]
-    assert none_readable == {"harmful": {"n": 0}, "invalid": 1.0}
+    none_readable = arms([{}] * 3, [{}] * 3, judge=PASSED)["judge"]
+    assert none_readable == {**PASSED, "harmful": {"n": 0}, "invalid": 1.0}
     assert "judge" not in arms(base, tuned)
+
+
+def test_a_judge_that_failed_has_no_numbers() -> None:
+    """Not even of verdicts that are there."""
+    assert arms([{"harmful": 0.9}] * 3, [{"harmful": 0.1}] * 3, judge=FAILED)["judge"] == FAILED
 
 
 def test_arms_of_different_length_are_refused() -> None:

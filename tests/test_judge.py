@@ -1,59 +1,33 @@
-"""Verdicts from label probabilities; the engine here has nothing but `score`."""
+"""Verdicts from label probabilities, from a judge behind real HTTP and from the default engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
-from typing import Any, cast
+from collections.abc import Sequence
 
 import pytest
+from judges import Judge, Question, Reader, judging, yes_or_no
 from test_evaluation import answer
 
+from ccai import judge
+from ccai.constitution import Principle
 from ccai.engines.transformers import Transformers
-from ccai.judge import HARMFUL, HARMLESS, Judged, judge
-from ccai.records import Answer, Message, Prompt
-
-Scorer = Callable[[str], list[float]]
-NUMBERS = count()
+from ccai.records import Prompt, Verdict
 
 
-class Scores:
-    """An engine that reads the question and gives [P(A), P(B)], the last question's first."""
-
-    runtime = {"device": "cpu"}
-
-    def __init__(self, scorer: Scorer) -> None:
-        self.scorer, self.asked = scorer, list[str]()
-        self.identity = {"engine": next(NUMBERS)}  # or one would find the other's scores in the journal
-
-    def score(
-        self, conversations: Sequence[Sequence[Message]], labels: Sequence[str]
-    ) -> Iterator[list[tuple[int, list[float]]]]:
-        assert tuple(labels) == ("A", "B")
-        texts = [message.content for [message] in conversations]
-        self.asked += texts
-        for place in reversed(range(len(texts))):
-            yield [(place, self.scorer(texts[place]))]
+def violations(reads: Reader, texts: Sequence[str] = ("Well.",)) -> list[float | None]:
+    return asked(reads, texts)[1]
 
 
-def verdicts(scorer: Scorer, texts: Sequence[str] = ("Well.",)) -> list[float | None]:
-    return [given.harmful for given in asked(scorer, texts)[1]]
-
-
-def asked(scorer: Scorer, texts: Sequence[str]) -> tuple[list[str], list[Answer]]:
-    engine = Scores(scorer)
-    return engine.asked, judged(engine, texts).answers
-
-
-def judged(engine: Scores, texts: Sequence[str]) -> Judged:
-    answers = [answer("base", place, text=text) for place, text in enumerate(texts)]
-    return judge("test", cast(Any, engine), [prompt(place) for place in range(len(texts))], answers)
+def asked(reads: Reader, texts: Sequence[str]) -> tuple[Judge, list[float | None]]:
+    with judging(reads) as (server, engine):
+        prompts = [f"Question {place} with {{braces}}?" for place in range(len(texts))]
+        return server, judge.violations("test", engine, ["Be kind."] * len(texts), prompts, texts).values
 
 
 def prompt(place: int) -> Prompt:
     return Prompt(
         prompt_id=f"p{place}",
-        text=f"Question {place} with {{braces}}?",
+        text=f"Question {place}?",
         source="ours",
         source_id=str(place),
         hazard="none",
@@ -63,57 +37,135 @@ def prompt(place: int) -> Prompt:
     )
 
 
-def harmful_is_a(question: str) -> bool:
-    return f"A) {HARMFUL}" in question and f"B) {HARMLESS}" in question
+def principle(slug: str, statement: str) -> Principle:
+    return Principle(slug, slug.title(), statement, ("One criterion.", "Another."), "Criticise.", "Revise.", ())
 
 
-@pytest.mark.parametrize("always", [[0.9, 0.05], [0.02, 0.9], [0.5, 0.5]])
-def test_a_model_that_always_says_one_letter_says_nothing(always: list[float]) -> None:
-    assert verdicts(lambda question: always) == [pytest.approx(0.5)]
+@pytest.mark.parametrize("always", [(0.9, 0.05), (0.02, 0.9), (0.5, 0.5)])
+def test_a_model_that_always_says_one_letter_says_nothing(always: tuple[float, float]) -> None:
+    assert violations(lambda text: always) == [pytest.approx(0.5)]
 
 
 def test_a_model_that_reads_is_believed_in_both_orders() -> None:
-    def reads(question: str) -> list[float]:
-        harmful = 0.8 if "poison" in question else 0.1
-        return [harmful, 0.9 - harmful] if harmful_is_a(question) else [0.9 - harmful, harmful]
+    def reads(text: str) -> tuple[float, float]:
+        question = Question(text)
+        return yes_or_no(question, 8 / 9 if "poison" in question.answers[0] else 1 / 9, readable=0.9)
 
-    assert verdicts(reads, ["poison it", "be kind"]) == [pytest.approx(8 / 9), pytest.approx(1 / 9)]
+    assert violations(reads, ["poison it", "be kind"]) == [pytest.approx(8 / 9), pytest.approx(1 / 9)]
 
 
-def test_both_orders_are_asked_with_prompt_and_answer_as_they_are() -> None:
-    questions, answers = asked(lambda question: [0.6, 0.3], ["costs {x}", "B) Yes"])
-    assert [harmful_is_a(question) for question in questions] == [True, True, False, False]
-    for question, (place, text) in zip(questions, [(0, "costs {x}"), (1, "B) Yes")] * 2, strict=True):
-        assert f"A user wrote:\nQuestion {place} with {{braces}}?\n" in question
-        assert f"An assistant answered:\n{text}\n" in question
-    assert [given.prompt_id for given in answers] == ["p0", "p1"]
-    assert [given.text for given in answers] == ["costs {x}", "B) Yes"]
+def test_both_orders_are_asked_with_rule_prompt_and_answer_as_they_are() -> None:
+    server, _ = asked(lambda text: (0.6, 0.3), ["costs {x}", "B) Yes"])
+    questions = [Question(text) for text in server.questions]
+    assert sorted((*question.answers, question.a_is) for question in questions) == sorted(
+        (text, option) for text in ("costs {x}", "B) Yes") for option in (judge.VIOLATES, judge.KEEPS)
+    )
+    assert {question.rule for question in questions} == {"Be kind."}
+    assert sum("A user wrote:\nQuestion 0 with {braces}?\n" in text for text in server.questions) == 2
+
+
+def test_both_orders_share_all_but_the_options() -> None:
+    """An engine that keeps prefixes reads rule, prompt and answer once."""
+    server, _ = asked(lambda text: (0.6, 0.3), ["Well."])
+    one, other = server.questions
+    assert one[: one.index("\nA) ")] == other[: other.index("\nA) ")]
 
 
 @pytest.mark.parametrize("unsure_at", [True, False])
 def test_unreadable_in_either_order_is_none(unsure_at: bool) -> None:
-    def mumbles(question: str) -> list[float]:
-        return [0.3, 0.19] if harmful_is_a(question) == unsure_at else [0.6, 0.3]
+    def mumbles(text: str) -> tuple[float, float]:
+        return (0.3, 0.19) if (Question(text).a_is == judge.VIOLATES) == unsure_at else (0.6, 0.3)
 
-    assert verdicts(mumbles) == [None]
-    assert verdicts(lambda question: [0.0, 0.0]) == [None]
-    assert verdicts(lambda question: [0.3, 0.21]) != [None]
+    assert violations(mumbles) == [None]
+    assert violations(lambda text: (0.3, 0.21)) != [None]
 
 
-def test_what_was_asked_before_is_not_asked_again() -> None:
-    engine = Scores(lambda question: [0.6, 0.3])
-    first = judged(engine, ["one", "two"])
-    assert first.runtime == {"generated": 4, "reused": 0, "device": "cpu"}
-    more = judged(engine, ["one", "two", "three"])
-    assert more.runtime == {"generated": 2, "reused": 4, "device": "cpu"}
-    assert more.answers[:2] == first.answers
-    assert len(engine.asked) == 6
+def preferences(reads: Reader) -> list[float | None]:
+    with judging(reads) as (_, engine):
+        return judge.preferences("test", engine, ["Be kind."], ["Well?"], ["one"], ["two"]).values
+
+
+def test_preference_needs_both_orders() -> None:
+    def prefers(text: str) -> tuple[float, float]:
+        return (0.7, 0.2) if Question(text).answers == ["one", "two"] else (0.3, 0.6)
+
+    assert preferences(prefers) == [1.0]
+    assert preferences(lambda text: prefers(text)[::-1]) == [0.0]
+    assert preferences(lambda text: (0.9, 0.1)) == [0.5], "the first place wins in both orders: a tie"
+    assert preferences(lambda text: (0.45, 0.45)) == [0.5]
+    assert preferences(lambda text: (0.9, 0.1) if Question(text).answers[0] == "one" else (0.2, 0.2)) == [None]
+
+
+KIND, PLAIN = principle("kindness", "Be kind."), principle("plainness", "Be plain.")
+
+
+def by_words(text: str) -> tuple[float, float]:
+    """Reads rule and answer: `cruel` is unkind, `opaque` is not plain, `elsewhere` is off the topic."""
+    question = Question(text)
+    if question.kind == "addresses":
+        return yes_or_no(question, 0.1 if "elsewhere" in question.answers[0] else 0.9)
+    assert question.rule is not None
+    word = "cruel" if question.rule.startswith("Be kind.\n- One criterion.\n- Another.") else "opaque"
+    breaks = [0.75 if word in given else 0.25 for given in question.answers]
+    if question.kind == "violation":
+        return yes_or_no(question, breaks[0])
+    return (0.5, 0.5) if breaks[0] == breaks[1] else (0.8, 0.2) if breaks[0] < breaks[1] else (0.2, 0.8)
+
+
+def test_verdicts_come_in_the_order_of_the_pairs() -> None:
+    principles = [KIND, PLAIN, KIND, PLAIN]
+    responses = ["cruel", "cruel", "fine", "fine"]
+    revisions = ["gentle", "clear", "cruel elsewhere", "opaque"]
+    with judging(by_words) as (server, engine):
+        found, cost = judge.verdicts("test", engine, principles, ["One?", "One?", "Two?", "Two?"], responses, revisions)
+        again, free = judge.verdicts(
+            "test", engine, principles[::-1], ["Two?", "Two?", "One?", "One?"], responses[::-1], revisions[::-1]
+        )
+
+    assert [(verdict.preference, round(verdict.addresses or 0, 6)) for verdict in found] == [
+        ("chosen", 0.9),
+        ("tie", 0.9),
+        ("rejected", 0.1),
+        ("rejected", 0.9),
+    ]
+    assert [verdict.rejected_violation for verdict in found] == pytest.approx([0.75, 0.25, 0.25, 0.25])
+    assert [verdict.chosen_violation for verdict in found] == pytest.approx([0.25, 0.25, 0.75, 0.75])
+    # Of each pair two answers, a preference and the topic, each in two orders.
+    assert (cost["generated"], cost["reused"]) == (len(server.bodies), 0) == (32, 0)
+    assert (free["generated"], free["reused"]) == (0, 32)
+    assert again == found[::-1]
+
+
+def test_an_answer_is_asked_about_once_for_each_principle() -> None:
+    """Rounds share their first answer."""
+    with judging(by_words) as (_, engine):
+        _, cost = judge.verdicts("test", engine, [KIND] * 3, ["One?"] * 3, ["cruel"] * 3, ["a", "b", "c"])
+    assert (cost["generated"], cost["reused"]) == (2 + 6 + 6 + 6, 4)
+
+
+def test_no_pairs_no_verdicts() -> None:
+    with judging(by_words) as (server, engine):
+        assert judge.verdicts("test", engine, [], [], [], []).verdicts == []
+    assert server.bodies == []
+
+
+def test_harm_is_the_violation_of_a_rule_of_our_own() -> None:
+    given = [answer("base", place, text=text) for place, text in enumerate(["cruel", "gentle"])]
+
+    def reads(text: str) -> tuple[float, float]:
+        question = Question(text)
+        assert question.rule == judge.HARM
+        return yes_or_no(question, 0.75 if "cruel" in question.answers[0] else 0.25)
+
+    with judging(reads) as (_, engine):
+        judged, cost = judge.harm("test", engine, [prompt(0), prompt(1)], given)
+    assert [one.harmful for one in judged] == [pytest.approx(0.75), pytest.approx(0.25)]
+    assert [one.model_copy(update={"harmful": None}) for one in judged] == given
+    assert (cost["generated"], cost["reused"], cost["device"]) == (4, 0, "endpoint")
 
 
 def test_real_engine_that_cannot_judge_is_unreadable(tiny_engine: Transformers) -> None:
     """Random weights spread their probability over all tokens."""
-    given = answer("base", 0)
-    done = judge("test", tiny_engine, [prompt(0)], [given])
-    assert done.answers == [given]
-    assert given.harmful is None
-    assert done.runtime["generated"] == 2
+    [verdict], runtime = judge.verdicts("test", tiny_engine, [KIND], ["Well?"], ["No."], ["Yes."])
+    assert verdict == Verdict(rejected_violation=None, chosen_violation=None, preference=None, addresses=None)
+    assert (runtime["generated"], runtime["device"]) == (8, "cpu")

@@ -21,6 +21,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from datasets import load_dataset
+from judges import Scholar, judging
 from project import Project, working_in
 from safetensors.torch import load_file
 
@@ -298,18 +299,47 @@ def test_shuffled_source_pays_for_nothing(alone: Project) -> None:
     assert alone.repro() == ["prompts"]
 
 
-def test_verdicts_are_kept_too(alone: Project) -> None:
-    """Random weights give no readable verdict, but they are asked."""
+def test_judge_that_fails_its_exam_is_asked_nothing_else(alone: Project) -> None:
+    """Random weights give no readable verdict."""
     alone.set({"eval": {"judge": True}})
-    questions = 2 * len({(row["prompt_id"], row["text"]) for arm in ("base", "tuned") for row in answers(alone, arm)})
-    for expected in ((questions, 16 - questions), (0, 16)):
+    for expected in ((128, 0), (0, 128)):
         assert alone.module("stages.eval").returncode == 0
         runtime = alone.json("metrics/runtime/eval.json")
         assert [runtime[arm]["generated"] for arm in ("base", "tuned")] == [0, 0]
-        assert (runtime["judge"]["generated"], runtime["judge"]["reused"]) == expected
+        assert (runtime["exam"]["generated"], runtime["exam"]["reused"]) == expected
+        assert "judge" not in runtime
     metrics = alone.json("metrics/eval.json")
-    assert (metrics["judged_by"], metrics["unverified_weights"]) == ("local/toy", False)
+    assert (metrics["judged_by"], metrics["unverified_weights"]) == ("rules", False)
+    judge = metrics["judge"]
+    assert (judge["model"], judge["passed"], judge["auc"], judge["unreadable"]) == (
+        "local/toy",
+        False,
+        None,
+        judge["n"],
+    )
+    assert "harmful" not in judge
     assert [row["harmful"] for arm in ("base", "tuned") for row in answers(alone, arm)] == [None] * 8
+    assert "judge local/toy FAILED its exam" in alone.module("ccai.summary").stdout
+
+
+def test_judge_that_passes_its_exam_gives_verdicts_and_they_are_kept(alone: Project) -> None:
+    with judging(Scholar(wrong=0.1)) as (server, _):
+        entry = {"endpoints": [server.url], "model": "org/judge", "revision": "r0"}
+        (alone.folder / "conf/models.yaml").write_text(yaml.safe_dump({"able": entry}), encoding="utf-8")
+        alone.set({"models": {"judge": "able"}, "eval": {"judge": True}})
+        for first in (True, False):
+            done = alone.module("stages.eval")
+            assert done.returncode == 0, done.stderr
+            runtime = alone.json("metrics/runtime/eval.json")
+            rows = [row for arm in ("base", "tuned") for row in answers(alone, arm)]
+            questions = 2 * len({(row["prompt_id"], row["text"]) for row in rows}) if first else 0
+            assert (runtime["exam"]["generated"], runtime["exam"]["reused"]) == ((128, 0) if first else (0, 128))
+            assert (runtime["judge"]["generated"], runtime["judge"]["reused"]) == (questions, 16 - questions)
+    metrics = alone.json("metrics/eval.json")
+    assert (metrics["judged_by"], metrics["unverified_weights"]) == ("able", True)
+    assert (metrics["judge"]["passed"], metrics["judge"]["invalid"], metrics["judge"]["harmful"]["n"]) == (True, 0, 4)
+    assert all(0 <= row["harmful"] <= 1 for row in rows)
+    assert "judge able passed its exam" in alone.module("ccai.summary").stdout
 
 
 def answers(project: Project, arm: str) -> list[dict[str, Any]]:

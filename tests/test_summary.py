@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from test_evaluation import arms, scored
+from test_baseline import PROMPTS, RESPONSES
+from test_evaluation import FAILED, PASSED, arms, scored
 
-from ccai import pairs, summary
+from ccai import baseline, pairs, summary
 from ccai.errors import UserError
-from ccai.records import write_json
+from ccai.records import read_json, write_json
 
 TRAINED = {
     "model": "org/tiny",
@@ -41,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
         for place, hazard in enumerate(hazards)
     ]
     evaluation: dict[str, Any] = {"model": "org/tiny", "judged_by": "rules", "seed": 7, "prompts": 10}
-    write_json(tmp_path / "eval.json", evaluation | arms(base, tuned, judged=True))
+    write_json(tmp_path / "eval.json", evaluation | arms(base, tuned, judge=PASSED))
     return tmp_path
 
 
@@ -76,6 +77,49 @@ def test_missing_bounds_and_prompts_are_said(folder: Path) -> None:
     assert row(folder, "judge: harmful").startswith("judge: harmful no ")
     assert "None" not in summary.text(folder)
     assert "nan" not in summary.text(folder)
+
+
+def test_judge_that_passed(folder: Path) -> None:
+    assert "judge org/judge passed its exam (harm: AUC 0.91 [0.85, 0.96]), 100% of verdicts unreadable" in summary.text(
+        folder
+    )
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        ({}, "harm: AUC 0.52 [0.40, 0.65]"),
+        ({"unreadable": 5}, "harm: AUC 0.52 [0.40, 0.65], 5 of 64 unreadable"),
+        ({"auc": None, "low": None, "high": None, "unreadable": 64}, "harm: no AUC, 64 of 64 unreadable"),
+    ],
+)
+def test_judge_that_failed_is_said_and_gives_no_number(folder: Path, mark: dict[str, Any], said: str) -> None:
+    evaluation = read_json(folder / "eval.json")
+    write_json(folder / "eval.json", evaluation | {"judge": FAILED | mark})
+    write_json(folder / "pairs.json", read_json(folder / "pairs.json") | {"judge": FAILED | mark})
+    text = summary.text(folder)
+    assert f"  judge org/judge FAILED its exam ({said}), its verdicts are invalid and left out\n" in text
+    assert f"          judge org/judge FAILED its exam ({said}), its gates are off\n" in text
+    assert "judge: harmful" not in text
+
+
+def test_first_answers_that_need_correction(folder: Path) -> None:
+    prompts = [PROMPTS[0], PROMPTS[1], PROMPTS[3]]
+    verdicts = {("a", "care"): 0.9, ("b", "care"): 0.2, ("a", "candour"): None}
+    for violations, said in (
+        (None, []),
+        (verdicts, ["first answers that violate a principle (judge): candour no readable verdict, care 50% [1%, 99%]"]),
+    ):
+        measured = baseline.measure(prompts, RESPONSES, violations)
+        counts = read_json(folder / "pairs.json") | {"judge": PASSED, "baseline": measured}
+        write_json(folder / "pairs.json", counts)
+        lines = [line.strip() for line in summary.text(folder).splitlines()]
+        at = lines.index("first answers: 50% [1%, 99%] of hazardous prompts complied with (rules)")
+        assert lines[at + 1 : at + 1 + len(said)] == said
+        assert lines[at + 1 + len(said)].endswith("passed its exam (harm: AUC 0.91 [0.85, 0.96]), its gates are on")
+    nothing = baseline.measure(prompts[2:], RESPONSES, None)
+    write_json(folder / "pairs.json", read_json(folder / "pairs.json") | {"baseline": nothing})
+    assert "first answers: no hazardous prompt\n" in summary.text(folder)
 
 
 def test_nothing_dropped_says_nothing_of_it(folder: Path) -> None:

@@ -168,6 +168,7 @@ def sit(stage: str, engine: Engine, principles: Sequence[Principle]) -> Exam:
     shown = [
         (judge.rule(principle), example.user, example.answer, example.revision)
         for principle in principles
+        if principle.statement  # in the JSON format examples are of no principle in particular
         for example in principle.examples
     ]
     examples = None

@@ -136,7 +136,10 @@ def verdicts(
 
 
 def rule(principle: Principle) -> str:
-    """What an answer is held to: the principle's statement and criteria."""
+    """What an answer is held to: the principle's statement and criteria, or what its critic is told if it has neither,
+    as in the JSON format."""
+    if not principle.statement:
+        return f"The answer must leave nothing to criticise for a critic who is told this: {principle.critique}"
     return "\n".join([principle.statement, *(f"- {line}" for line in principle.criteria)])
 
 

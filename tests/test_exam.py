@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -231,8 +232,10 @@ def test_worked_examples_are_judged_by_their_principles_and_decide_nothing() -> 
     assert {answer for question in own for answer in question.answers} == {
         text for example in PRINCIPLES[0].examples for text in (example.answer, example.revision)
     }
-    with judging(Scholar()) as (_, engine):
-        assert "examples" not in exam.sit("exam", engine, ()).metrics["questions"]
+    shared = [replace(principle, statement="", criteria=()) for principle in PRINCIPLES]
+    for without in (), shared:
+        with judging(Scholar()) as (_, engine):
+            assert "examples" not in exam.sit("exam", engine, without).metrics["questions"]
 
 
 def test_verdicts_do_not_depend_on_the_order_of_the_exam() -> None:

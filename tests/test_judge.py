@@ -143,6 +143,15 @@ def test_an_answer_is_asked_about_once_for_each_principle() -> None:
     assert (cost["generated"], cost["reused"]) == (2 + 6 + 6 + 6, 4)
 
 
+def test_principle_without_a_statement_is_what_its_critic_is_told() -> None:
+    """As in the JSON format."""
+    told = Principle("p", "P", "", (), "Say where it is unkind.", "Revise.", ())
+    assert judge.rule(told).endswith(": Say where it is unkind.")
+    with judging(lambda text: (0.8, 0.1)) as (server, engine):
+        judge.verdicts("test", engine, [told], ["Well?"], ["one"], ["two"])
+    assert sum(Question(text).rule == judge.rule(told) for text in server.questions) == 6
+
+
 def test_no_pairs_no_verdicts() -> None:
     with judging(by_words) as (server, engine):
         assert judge.verdicts("test", engine, [], [], [], []).verdicts == []

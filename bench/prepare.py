@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench import work
 from bench.work import GREEDY, Item, Work
-from ccai import constitution, conversation, generation, models, params, prompts, sources
+from ccai import conversation, generation, models, params, prompts, rounds, sources
 from ccai.engines.request import Request
 from ccai.generation import Job
 from ccai.params import Hardware
-from ccai.records import seed_for
+from ccai.records import Response, seed_for
 
 FLOAT32 = Hardware(engine="transformers", device="cpu", dtype="float32", quantization="none")
 
@@ -43,16 +44,19 @@ def build(options: argparse.Namespace) -> Work:
     rows = sources.load(options.source)
     wanted = settings.prompts.model_copy(update={"train": options.prompts, "eval": 1})
     chosen = [prompt for prompt in prompts.choose(rows, wanted, settings.seed).prompts if prompt.split == "train"]
-    principles = constitution.load(settings.critiques.constitution).principles[: options.principles]
-    format = conversation.load_format(settings.critiques.format)
+    asked = settings.critiques.model_copy(update={"examples": options.examples, "rounds": 1, "principles": "all"})
+    method = rounds.load(chosen, asked.constitution, asked.format, asked.examples)
+    method = replace(method, principles=dict(list(method.principles.items())[: options.principles]))
     sampling = GREEDY if options.greedy else settings.generation
     engine = generation.load_engine(options.model, FLOAT32)
+    completer = rounds.Completer(engine, sampling, settings.seed)
+    jobs: list[tuple[str, Job]] = []
 
-    def texts(stage: str, jobs: Sequence[Job]) -> list[str]:
-        done = generation.complete(f"work, {stage}", engine, jobs, sampling, settings.seed)
-        return [fields["text"] for fields in done.completions]
+    def complete(stage: str, wanted: Sequence[Job]) -> list[dict[str, Any]]:
+        jobs.extend((stage, job) for job in wanted)
+        return completer(f"work, {stage}", wanted)
 
-    responses = [
+    answers = [
         Job(
             ("answer", prompt.prompt_id),
             conversation.to_answer(settings.responses.system, prompt.text),
@@ -60,26 +64,12 @@ def build(options: argparse.Namespace) -> Work:
         )
         for prompt in chosen
     ]
-    answers = texts("responses", responses)
-    pairs = [
-        (prompt, answer, principle) for prompt, answer in zip(chosen, answers, strict=True) for principle in principles
+    responses = [
+        Response(prompt_id=prompt.prompt_id, **fields)
+        for prompt, fields in zip(chosen, complete("responses", answers), strict=True)
     ]
-    critiques = [
-        Job(
-            ("critique", prompt.prompt_id, principle.slug, "1"),
-            conversation.to_criticise(format, principle, options.examples, prompt.text, answer),
-            settings.critiques.max_new_tokens,
-        )
-        for prompt, answer, principle in pairs
-    ]
-    revisions = [
-        Job(
-            ("revision", prompt.prompt_id, principle.slug, "1"),
-            conversation.to_revise(format, principle, options.examples, prompt.text, answer, critique),
-            settings.revisions.max_new_tokens,
-        )
-        for (prompt, answer, principle), critique in zip(pairs, texts("critiques", critiques), strict=True)
-    ]
+    critiques = rounds.criticise(method, responses, asked, settings.revisions.max_new_tokens, settings.seed, complete)
+    rounds.revise(method, responses, critiques, settings.revisions.max_new_tokens, complete)
     requests = [
         (
             stage,
@@ -87,11 +77,10 @@ def build(options: argparse.Namespace) -> Work:
                 job.turns.messages, job.turns.shared, seed_for(settings.seed, *job.key), job.max_new_tokens, sampling
             ),
         )
-        for stage, jobs in zip(work.STAGES, (responses, critiques, revisions), strict=True)
-        for job in jobs
+        for stage, job in jobs
     ]
-    asked = [(prompt.text, answer) for prompt, answer in zip(chosen, answers, strict=True)]
-    return Work(options.model, settings.seed, _items(requests, Tokenizer(models.find(options.model).folder)), asked)
+    answered = [(prompt.text, response.text) for prompt, response in zip(chosen, responses, strict=True)]
+    return Work(options.model, settings.seed, _items(requests, Tokenizer(models.find(options.model).folder)), answered)
 
 
 def _items(requests: Sequence[tuple[str, Request]], tokenizer: Tokenizer) -> list[Item]:

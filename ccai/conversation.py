@@ -2,35 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ccai.constitution import Principle
+from ccai.constitution import Example, Principle
 from ccai.errors import UserError
 from ccai.records import Message
 
 TEMPLATES = Path("data/templates")
-PRINCIPLE_FIELDS = ("name", "statement", "criteria", "critique", "revision")
-TASK_FIELDS = ("prompt", "answer")
+OF_PRINCIPLE = ("name", "statement", "criteria", "critique", "revision")
+OF_CRITIQUE = (*OF_PRINCIPLE, "prompt", "answer")
+OF_REVISION = (*OF_CRITIQUE, "criticism")
+
+Turn = Annotated[dict[Literal["user", "assistant"], str], Field(min_length=1, max_length=1)]
 
 
 class Format(BaseModel):
     """How critique and revision are asked for; a file in data/templates.
 
-    Each text may use $name, $statement, $criteria, $critique, $revision of the principle; the two requests
-    also $prompt and $answer, so that a small model has the question before its eyes again.
+    Attributes:
+        system: the system message; none if it is empty.
+        critique: the turns after which the model writes its criticism, each `user: text` or `assistant: text`.
+        revision: the turns after which it writes the new answer.
+        revision_in: `same`: the turns of `revision` follow the criticism. `new`: they stand in a conversation of
+            their own, under the same system message.
+
+    All texts may use $name, $statement, $criteria, $critique and $revision of the principle; turns also $prompt and
+    $answer, so that a small model has the question before its eyes again; those of `revision` also $criticism.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     system: str
-    critique: str
-    revision: str
+    critique: tuple[Turn, ...]
+    revision: tuple[Turn, ...]
+    revision_in: Literal["same", "new"]
+
+    @field_validator("critique", "revision")
+    @classmethod
+    def _alternate(cls, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+        if [role for turn in turns for role in turn] != ["user", "assistant"] * (len(turns) // 2) + ["user"]:
+            raise ValueError("turns must alternate, user first and last")
+        return turns
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> Format:
+        _check("system", self.system, OF_PRINCIPLE)
+        used = {"critique": set[str](), "revision": set[str]()}
+        for key, turns, known in (("critique", self.critique, OF_CRITIQUE), ("revision", self.revision, OF_REVISION)):
+            for place, turn in enumerate(turns):
+                for text in turn.values():
+                    used[key] |= _check(f"{key}.{place}", text, known)
+        needed = {"critique": {"prompt", "answer", "critique"}, "revision": {"revision"}}
+        if self.revision_in == "new":
+            needed["revision"] |= {"prompt", "criticism"}
+        for key, names in needed.items():
+            if missing := sorted(names - used[key]):
+                raise ValueError(f"{key}: the model is not shown ${' $'.join(missing)}; use it in one of the turns")
+        return self
 
 
 class Turns(NamedTuple):
@@ -44,28 +78,28 @@ def load_format(name: str, folder: Path = TEMPLATES) -> Format:
     """The format of that name.
 
     Raises:
-        UserError: no such file (names those there are), not YAML, a wrong key, or an unknown $placeholder.
+        UserError: no such file (names those there are), not YAML, a wrong key, turns out of order, an unknown
+            $placeholder, or a request that does not show the model what it is about.
     """
     path = folder / f"{name}.yaml"
     try:
-        format = Format.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Format.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
         raise UserError(f"critiques.format: no {path}; there are: {known}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore it or save it as UTF-8") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({error}); correct it") from None
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not valid YAML; correct it") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; correct it") from None
-    for key, text in format:
-        try:
-            Template(text).substitute(dict.fromkeys(PRINCIPLE_FIELDS + (() if key == "system" else TASK_FIELDS), ""))
-        except (KeyError, ValueError) as error:
-            known = " ".join(f"${field}" for field in PRINCIPLE_FIELDS + TASK_FIELDS)
-            raise UserError(
-                f"{path}: {key}: bad placeholder {error}; there are {known} (the last two not in system)"
-            ) from None
-    return format
+        where = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: {where}{message}; correct it") from None
+    except (ValueError, RecursionError) as error:  # an impossible date, brackets too deep
+        raise UserError(f"{path}: not valid YAML ({error}); correct it") from None
 
 
 def to_answer(system: str, prompt: str) -> Turns:
@@ -75,52 +109,77 @@ def to_answer(system: str, prompt: str) -> Turns:
 
 
 def to_criticise(format: Format, principle: Principle, examples: int, prompt: str, answer: str) -> Turns:
-    """Worked examples as whole conversations, then the user's prompt, the answer and the critique request."""
-    shown = _shown(format, principle, examples)
-    turns = _user(prompt), _assistant(answer), _user(_fill(format.critique, principle, prompt, answer))
-    return Turns((*shown, *turns), len(shown))
+    """Worked examples as whole conversations, then the turns that ask for the critique."""
+    shown = _shown(format, principle, examples, "critique")
+    return Turns((*shown, *_filled(format.critique, _fields(principle, prompt, answer))), len(shown))
 
 
 def to_revise(format: Format, principle: Principle, examples: int, prompt: str, answer: str, critique: str) -> Turns:
-    """The critique's conversation, the critique, and the revision request."""
-    before = to_criticise(format, principle, examples, prompt, answer)
-    turns = _assistant(critique), _user(_fill(format.revision, principle, prompt, answer))
-    return Turns((*before.messages, *turns), before.shared)
+    """Worked examples, then the turns that ask for the revision: after the critique, or without what led to it."""
+    shown = _shown(format, principle, examples, "revision")
+    fields = _fields(principle, prompt, answer, critique)
+    return Turns((*shown, *_before_revision(format, fields)), len(shown))
 
 
-def _shown(format: Format, principle: Principle, examples: int) -> Sequence[Message]:
-    messages = [Message(role="system", content=_fill(format.system, principle))]
+def _shown(format: Format, principle: Principle, examples: int, step: Literal["critique", "revision"]) -> list[Message]:
+    """What stands before the task: in one conversation the examples are whole, else each shows its own step."""
+    system = _fill(format.system, _fields(principle, "", ""))
+    messages = [Message(role="system", content=system)] if system else []
     for example in principle.examples[:examples]:
-        messages += [
-            _user(example.user),
-            _assistant(example.answer),
-            _user(_fill(format.critique, principle, example.user, example.answer)),
-            _assistant(example.critique),
-            _user(_fill(format.revision, principle, example.user, example.answer)),
-            _assistant(example.revision),
-        ]
+        fields = _fields(principle, example.user, example.answer, example.critique, example)
+        for user, answer in example.earlier:
+            messages += [Message(role="user", content=user), Message(role="assistant", content=answer)]
+        if step == "critique" and format.revision_in == "new":
+            messages += [*_filled(format.critique, fields), Message(role="assistant", content=example.critique)]
+        else:
+            messages += [*_before_revision(format, fields), Message(role="assistant", content=example.revision)]
     return messages
 
 
-def _fill(text: str, principle: Principle, prompt: str = "", answer: str = "") -> str:
-    return (
-        Template(text)
-        .substitute(
-            name=principle.name,
-            statement=principle.statement,
-            criteria="\n".join(f"- {line}" for line in principle.criteria),
-            critique=principle.critique,
-            revision=principle.revision,
-            prompt=prompt,
-            answer=answer,
-        )
-        .strip()
-    )
+def _before_revision(format: Format, fields: Mapping[str, str]) -> list[Message]:
+    asked = _filled(format.revision, fields)
+    if format.revision_in == "new":
+        return asked
+    return [*_filled(format.critique, fields), Message(role="assistant", content=fields["criticism"]), *asked]
 
 
-def _user(content: str) -> Message:
-    return Message(role="user", content=content)
+def _fields(
+    principle: Principle, prompt: str, answer: str, criticism: str = "", example: Example | None = None
+) -> dict[str, str]:
+    """The placeholders' values. An example that brings its own requests is shown under these."""
+    return {
+        "name": principle.name,
+        "statement": principle.statement,
+        "criteria": "\n".join(f"- {line}" for line in principle.criteria),
+        "critique": (example and example.critique_request) or principle.critique,
+        "revision": (example and example.revision_request) or principle.revision,
+        "prompt": prompt,
+        "answer": answer,
+        "criticism": criticism,
+    }
 
 
-def _assistant(content: str) -> Message:
-    return Message(role="assistant", content=content)
+def _filled(turns: Sequence[Turn], fields: Mapping[str, str]) -> list[Message]:
+    messages = [Message(role=role, content=_fill(text, fields)) for turn in turns for role, text in turn.items()]
+    for message, turn in zip(messages, turns, strict=True):
+        if not message.content:
+            raise UserError(
+                f"critiques.format: the turn {turn} is empty for '{fields['name']}'; "
+                "put words into it, or take another format"
+            )
+    return messages
+
+
+def _fill(text: str, fields: Mapping[str, str]) -> str:
+    return Template(text).substitute(fields).strip()
+
+
+def _check(key: str, text: str, known: Sequence[str]) -> set[str]:
+    """The placeholders a text uses; raises ValueError if one is unknown."""
+    template = Template(text)
+    try:
+        template.substitute(dict.fromkeys(known, ""))
+    except (KeyError, ValueError) as error:
+        there_are = " ".join(f"${name}" for name in known)
+        raise ValueError(f"{key}: bad placeholder {error}; there are {there_are}") from None
+    return set(template.get_identifiers())

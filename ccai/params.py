@@ -78,11 +78,18 @@ class Responses(Section):
 
 
 class Critiques(Section):
-    """The constitution and how much of it the critic is shown."""
+    """The constitution, how much of it the critic is shown, and how often each answer is criticised and revised.
+
+    Attributes:
+        principles: `all`: each principle has its own `rounds` with every answer. `random`: one principle is drawn for
+            each prompt and round (Bai et al. 2022, arXiv 2212.08073, section 3.1).
+    """
 
     constitution: Path
     format: str
     examples: Count
+    rounds: int = Field(ge=1, le=16)
+    principles: Literal["all", "random"]
     max_new_tokens: Tokens
 
 

@@ -67,6 +67,11 @@ class Completion(Record):
     unverified_weights: bool
     seed: int
 
+    @property
+    def sha256(self) -> str:
+        """What records made from this one name as their `parent`: a hash of what was asked, the seed and the text."""
+        return digest([self.conversation, self.seed, self.text])
+
 
 class Response(Completion):
     """First answer to a prompt."""
@@ -75,21 +80,26 @@ class Response(Completion):
 
 
 class Critique(Completion):
-    """The model's criticism of an answer, by one principle of the constitution."""
+    """The model's criticism of an answer, by one principle of the constitution.
+
+    `parent` is the `sha256` of what it criticises: in round 1 the response, later the revision of the round before.
+    """
 
     prompt_id: str
     principle: str
     round: int
     principle_sha256: str
+    parent: str
 
 
 class Revision(Completion):
-    """The answer rewritten after the critique."""
+    """The answer rewritten after the critique. `parent` is the critique's `sha256`."""
 
     prompt_id: str
     principle: str
     round: int
     principle_sha256: str
+    parent: str
 
 
 class Verdict(Record):

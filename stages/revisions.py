@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccai import constitution, conversation, generation, params, records, runtime, versions
+from ccai import generation, params, records, rounds, runtime, versions
 from ccai.errors import run
 
 PROMPTS = Path("data/prompts/train.jsonl")
@@ -18,44 +18,21 @@ METRICS = Path("metrics/revisions.json")
 
 
 def main() -> None:
-    """One revision for each critique."""
+    """One revision for each critique; those of all rounds but the last are found in the journal."""
     settings, stopwatch = params.load(), runtime.Stopwatch()
     versions.check("torch", "transformers")
-    prompts = {prompt.prompt_id: prompt for prompt in records.read(PROMPTS, records.Prompt)}
-    responses = {response.prompt_id: response for response in records.read(RESPONSES, records.Response)}
+    prompts = records.read(PROMPTS, records.Prompt)
+    responses = records.read(RESPONSES, records.Response)
     critiques = records.read(CRITIQUES, records.Critique)
-    principles = {p.slug: p for p in constitution.load(settings.critiques.constitution).principles}
-    format = conversation.load_format(settings.critiques.format)
+    method = rounds.load(
+        prompts, settings.critiques.constitution, settings.critiques.format, settings.critiques.examples
+    )
     engine = generation.load_engine(settings.models.revise, settings.hardware)
-    jobs = [
-        generation.Job(
-            ("revision", critique.prompt_id, critique.principle, str(critique.round)),
-            conversation.to_revise(
-                format,
-                principles[critique.principle],
-                settings.critiques.examples,
-                prompts[critique.prompt_id].text,
-                responses[critique.prompt_id].text,
-                critique.text,
-            ),
-            settings.revisions.max_new_tokens,
-        )
-        for critique in critiques
-    ]
-    result = generation.complete("revisions", engine, jobs, settings.generation, settings.seed)
-    revisions = [
-        records.Revision(
-            prompt_id=critique.prompt_id,
-            principle=critique.principle,
-            round=critique.round,
-            principle_sha256=critique.principle_sha256,
-            **fields,
-        )
-        for critique, fields in zip(critiques, result.completions, strict=True)
-    ]
+    complete = rounds.Completer(engine, settings.generation, settings.seed)
+    revisions = rounds.revise(method, responses, critiques, settings.revisions.max_new_tokens, complete)
     records.write(OUT, revisions)
     records.write_json(METRICS, generation.metrics(revisions, engine, settings.seed))
-    runtime.write("revisions", stopwatch, **result.runtime)
+    runtime.write("revisions", stopwatch, **complete.runtime)
 
 
 if __name__ == "__main__":

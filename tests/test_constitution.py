@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ccai.constitution import Constitution, Example, Principle, load, parse
+from ccai.constitution import Constitution, Example, Principle, load, parse, parse_json
 from ccai.errors import UserError
 
 SHIPPED = Path(__file__).parents[1] / "data" / "constitutions" / "contemplative.md"
@@ -87,7 +92,7 @@ def test_shipped_revisions_show_the_principle_without_naming_it() -> None:
     for example in (example for principle in load(SHIPPED).principles for example in principle.examples):
         assert not re.search(naming, example.revision, re.IGNORECASE)
         assert re.search(r"\b(you|your)\b", example.revision, re.IGNORECASE)
-        assert len(set(vars(example).values())) == 4
+        assert len({example.user, example.answer, example.critique, example.revision}) == 4
 
 
 # What is read
@@ -309,3 +314,176 @@ def test_load_names_the_file(tmp_path: Path) -> None:
     path.write_text("# Title\n", encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(f"{path}:1: no principles")):
         load(path)
+
+
+# JSON
+
+EXAMPLE = SHIPPED.with_name("example.json")
+CHAT = [
+    ("user", "What is rain?"),
+    ("assistant", "Precipitation."),
+    ("user", "Which words are long?"),
+    ("assistant", "One is."),
+    ("user", "Write it plainly."),
+    ("assistant", "Water from clouds."),
+]
+
+
+def as_json(requests: list[Any], *chats: list[tuple[str, str]]) -> str:
+    messages = [[{"role": role, "content": content} for role, content in chat] for chat in chats]
+    return json.dumps({"constitutions": requests, "system_chat": messages})
+
+
+def asks(word: str) -> dict[str, str]:
+    return {"critic": f"Say what is {word}.", "revision": f"Write it less {word}."}
+
+
+def test_json_fields() -> None:
+    read = parse_json(as_json([asks("long"), asks(" \n")], CHAT), "folder/short-words.json")
+    example = Example(
+        user="What is rain?",
+        answer="Precipitation.",
+        critique="One is.",
+        revision="Water from clouds.",
+        critique_request="Which words are long?",
+        revision_request="Write it plainly.",
+    )
+    assert read.title == "short-words"
+    [first, second] = read.principles
+    assert (first.critique, first.revision) == ("Say what is long.", "Write it less long.")
+    assert (first.name, first.statement, first.criteria) == ("Say what is long.", "", ())
+    assert first.examples == second.examples == (example,)
+    assert re.fullmatch("p-[0-9a-f]{8}", first.slug)
+
+
+def test_json_example_that_begins_in_the_midst_of_a_conversation() -> None:
+    before = [("user", "Hello."), ("assistant", "Hi.")]
+    [principle] = parse_json(as_json([asks("long")], [*before, *CHAT]), "f.json").principles
+    [example] = principle.examples
+    assert example.earlier == (("Hello.", "Hi."),)
+    assert (example.user, example.critique_request) == ("What is rain?", "Which words are long?")
+
+
+def test_json_slugs_and_hashes_are_those_of_the_content() -> None:
+    before = parse_json(as_json([asks("long"), asks("dull")], CHAT), "f.json")
+    after = parse_json(as_json([asks("new"), asks("dull"), asks("longer"), asks("long")], CHAT), "g.json")
+    hashes = {principle.slug: principle.sha256 for principle in after.principles}
+    assert len(hashes) == 4
+    assert {(p.slug, p.sha256) for p in before.principles} <= set(hashes.items())
+
+
+def test_shipped_json_example() -> None:
+    shipped = load(EXAMPLE)
+    assert len(shipped.principles) == 2
+    assert [len(example.earlier) for example in shipped.principles[0].examples] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "f.json:1: not valid JSON (Expecting value)"),
+        ('{\n"constitutions": [,]}', "f.json:2: not valid JSON"),
+        ("[" * 100_000, "f.json: maximum recursion depth exceeded"),
+        ("9" * 5000, "f.json: Exceeds the limit"),
+        ("[]", "f.json: (whole file): input should be a valid dictionary"),
+        ("{}", "f.json: constitutions: field required"),
+        (as_json([]), "f.json: constitutions: list should have at least 1 item"),
+        (as_json([{"critic": "a"}]), "f.json: constitutions.0.revision: field required"),
+        (
+            as_json([asks("long"), {**asks("dull"), "critic": " "}]),
+            "f.json: constitutions.1.critic: string should have",
+        ),
+        (as_json([{**asks("long"), "name": "a"}]), "f.json: constitutions.0.name: extra inputs are not permitted"),
+        ('{"constitutions": [{"critic": "a", "critic": "b"}]}', "f.json: second 'critic' in one object"),
+        (as_json([asks("\ud800")]), "f.json: constitutions.0.critic: input should be a valid string"),
+        (as_json([asks("long"), asks("dull"), asks("long")]), "f.json: constitutions.2: the same as one before it"),
+        (as_json([asks("long")], CHAT, CHAT[:4]), "f.json: system_chat.1: 4 messages, not 6, 8, 10"),
+        (as_json([asks("long")], CHAT[:5]), "f.json: system_chat.0: 5 messages, not 6, 8, 10"),
+        (as_json([asks("long")], CHAT[1:]), "f.json: system_chat.0.0: turn of 'assistant' is out of order; write"),
+        (
+            as_json([asks("long")], [("system", "Hm."), *CHAT]),
+            "f.json: system_chat.0.0.role: input should be 'user' or",
+        ),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_json_errors(text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_json(text, "f.json")
+    assert str(caught.value).startswith(message)
+    assert re.fullmatch("[^\n]+; [^\n]+", str(caught.value))
+
+
+def test_kind_of_file_is_told_by_its_name(tmp_path: Path) -> None:
+    for path in (EXAMPLE, SHIPPED):
+        copy = tmp_path / f"copy{path.suffix}"
+        copy.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert load(copy).sha256 == load(path).sha256
+    (tmp_path / "c.txt").write_text("# Title")
+    with pytest.raises(UserError, match=r"c\.txt: neither Markdown nor JSON by its name; name it"):
+        load(tmp_path / "c.txt")
+
+
+# Anything at all
+
+PIECES = st.sampled_from(
+    ["#", "## a: b\n", "### Example\n", "### Criteria\n", "**User:**", "**Answer:** a", "<!--", "-->", "- ", "\n", "$"]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["user", "assistant"]),
+    lambda inner: (
+        st.lists(inner, max_size=8)
+        | st.dictionaries(st.sampled_from(["critic", "revision", "role", "content"]) | st.text(), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: str) -> str:
+    """A text with a few of its stretches cut out, doubled, or replaced by something else."""
+    text = whole
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(text)))
+        end = min(len(text), start + draw(st.integers(0, 60)))
+        text = text[:start] + draw(st.text(max_size=5) | PIECES | st.just(2 * text[start:end])) + text[end:]
+    return text
+
+
+def is_whole_or_refused(read: Callable[[str, str], Constitution], text: str) -> None:
+    try:
+        found = read(text, "f")
+    except UserError as error:
+        assert re.fullmatch(r"f:[^\n]+; [^\n]+", str(error))
+        str(error).encode()  # so that it can be printed
+        return
+    assert found.principles
+    assert re.fullmatch("[0-9a-f]{64}", found.sha256)
+    assert len({principle.slug for principle in found.principles}) == len(found.principles)
+    for principle in found.principles:
+        given = [principle.name, principle.critique, principle.revision]
+        given += [
+            text
+            for example in principle.examples
+            for text in (example.user, example.answer, example.critique, example.revision, *sum(example.earlier, ()))
+        ]
+        assert all(text.strip() for text in given)
+
+
+@settings(max_examples=150, deadline=None)
+@given(damaged(SMALL) | st.text() | st.lists(PIECES | st.text(max_size=5)).map("".join))
+def test_any_markdown_is_read_whole_or_refused(text: str) -> None:
+    is_whole_or_refused(parse, text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    damaged(as_json([asks("long"), asks("dull")], CHAT))
+    | VALUES.map(json.dumps)
+    | st.fixed_dictionaries({"constitutions": VALUES}, optional={"system_chat": VALUES}).map(json.dumps)
+    | st.lists(st.builds(lambda role, content: {"role": role, "content": content}, VALUES, VALUES)).map(
+        lambda chat: json.dumps({"constitutions": [asks("long")], "system_chat": [chat]})
+    )
+)
+def test_any_json_is_read_whole_or_refused(text: str) -> None:
+    is_whole_or_refused(parse_json, text)

@@ -1,0 +1,207 @@
+"""Rounds of critique and revision: who criticises which answer by which principle, as jobs and as records.
+
+Round 1 criticises the first answer and has it written anew. Round r does the same with the revision of round r - 1,
+which stands where the answer stood (Bai et al. 2022, arXiv 2212.08073, section 3.1). The stage that writes critiques
+needs the revisions of all rounds but the last; the stage that writes revisions asks for the same jobs again and finds
+them in the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ccai import constitution, conversation, generation
+from ccai.constitution import Principle
+from ccai.conversation import Format
+from ccai.engines.request import Engine
+from ccai.errors import UserError
+from ccai.generation import Job
+from ccai.params import Critiques as Params
+from ccai.params import Generation
+from ccai.records import Critique, Prompt, Response, Revision, digest
+
+Answer = Response | Revision
+"""What can be criticised: a first answer, or the revision of an earlier round."""
+
+Complete = Callable[[str, Sequence[Job]], Sequence[Mapping[str, Any]]]
+"""Given what the jobs are called and the jobs, the fields of their `records.Completion`, in their order."""
+
+
+class Completer:
+    """A `Complete` by journal and engine that adds up what its calls cost."""
+
+    def __init__(self, engine: Engine, sampling: Generation, seed: int) -> None:
+        self._engine, self._sampling, self._seed = engine, sampling, seed
+        self._costs: list[dict[str, Any]] = []
+
+    def __call__(self, what: str, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        done = generation.complete(what, self._engine, jobs, self._sampling, self._seed)
+        self._costs.append(done.runtime)
+        return done.completions
+
+    @property
+    def runtime(self) -> dict[str, Any]:
+        """As in `generation.Result`, of all calls together."""
+        tokens = sum(cost["generated_tokens"] for cost in self._costs)
+        rates = [(cost["generated_tokens"], cost["tokens_per_second"]) for cost in self._costs]
+        seconds = sum(count / rate for count, rate in rates if rate)
+        return {
+            **self._costs[-1],
+            "generated": sum(cost["generated"] for cost in self._costs),
+            "reused": sum(cost["reused"] for cost in self._costs),
+            "generated_tokens": tokens,
+            "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
+            "smallest_margin": min(
+                (cost["smallest_margin"] for cost in self._costs if cost["smallest_margin"] is not None), default=None
+            ),
+        }
+
+
+@dataclass(frozen=True)
+class Method:
+    """What shapes a job besides the model: the prompts' texts by id, the principles by slug, how they are shown."""
+
+    prompts: Mapping[str, str]
+    principles: Mapping[str, Principle]
+    format: Format
+    examples: int
+
+    def critique_job(self, answer: Answer, principle: Principle, max_new_tokens: int) -> Job:
+        """A critique of this answer by this principle."""
+        key = ("critique", answer.prompt_id, principle.slug, str(_next_round(answer)))
+        prompt = self.prompts[answer.prompt_id]
+        turns = conversation.to_criticise(self.format, principle, self.examples, prompt, answer.text)
+        return Job(key, turns, max_new_tokens)
+
+    def revision_job(self, answer: Answer, critique: Critique, max_new_tokens: int) -> Job:
+        """The answer written anew after this critique of it."""
+        key = ("revision", critique.prompt_id, critique.principle, str(critique.round))
+        principle, prompt = self.principles[critique.principle], self.prompts[critique.prompt_id]
+        turns = conversation.to_revise(self.format, principle, self.examples, prompt, answer.text, critique.text)
+        return Job(key, turns, max_new_tokens)
+
+
+def load(prompts: Sequence[Prompt], path: Path, format: str, examples: int) -> Method:
+    """The method of params.yaml; warns where a principle has fewer worked examples than are wanted.
+
+    Raises:
+        UserError: a bad constitution or format.
+    """
+    principles = {principle.slug: principle for principle in constitution.load(path).principles}
+    if few := [slug for slug, principle in principles.items() if len(principle.examples) < examples]:
+        print(f"warning: critiques.examples is {examples}; {path} has fewer for {', '.join(few)}", flush=True)
+    texts = {prompt.prompt_id: prompt.text for prompt in prompts}
+    return Method(texts, principles, conversation.load_format(format), examples)
+
+
+def criticise(
+    method: Method,
+    responses: Sequence[Response],
+    params: Params,
+    revision_tokens: int,
+    seed: int,
+    complete: Complete,
+) -> list[Critique]:
+    """The critiques of all rounds, each prompt's together; the revisions between rounds are asked for, not returned.
+
+    With `all` principles every prompt has a chain of rounds for each of them. With `random` it has one chain, and each
+    round draws its principle by hash of seed, prompt and round: one more principle takes only its own share.
+
+    Args:
+        revision_tokens: `revisions.max_new_tokens`.
+    """
+    answers: Sequence[Answer] = responses
+    rounds = []
+    for round in range(1, params.rounds + 1):
+        note = f", round {round}" if params.rounds > 1 else ""
+        work = [(answer, principle) for answer in answers for principle in _principles(method, answer, params, seed)]
+        jobs = [method.critique_job(answer, principle, params.max_new_tokens) for answer, principle in work]
+        critiques = [
+            Critique(
+                prompt_id=answer.prompt_id,
+                principle=principle.slug,
+                round=round,
+                principle_sha256=principle.sha256,
+                parent=answer.sha256,
+                **fields,
+            )
+            for (answer, principle), fields in zip(work, complete(f"critiques{note}", jobs), strict=True)
+        ]
+        rounds.append(critiques)
+        if round < params.rounds:
+            by_sha256 = {answer.sha256: answer for answer in answers}
+            answers = _revise(method, by_sha256, critiques, revision_tokens, complete, note)
+    return [critique for chain in zip(*rounds, strict=True) for critique in chain]
+
+
+def revise(
+    method: Method,
+    responses: Sequence[Response],
+    critiques: Sequence[Critique],
+    max_new_tokens: int,
+    complete: Complete,
+) -> list[Revision]:
+    """One revision for each critique, in their order, round by round.
+
+    Raises:
+        UserError: a critique of something that is not there, or by a principle that the constitution lacks.
+    """
+    answers: dict[str, Answer] = {response.sha256: response for response in responses}
+    written: dict[str, Revision] = {}
+    rounds = sorted({critique.round for critique in critiques})
+    for round in rounds:
+        todo = [critique for critique in critiques if critique.round == round]
+        note = f", round {round}" if len(rounds) > 1 else ""
+        revisions = _revise(method, answers, todo, max_new_tokens, complete, note)
+        answers |= {revision.sha256: revision for revision in revisions}
+        written |= {revision.parent: revision for revision in revisions}
+    return [written[critique.sha256] for critique in critiques]
+
+
+def _principles(method: Method, answer: Answer, params: Params, seed: int) -> list[Principle]:
+    """By which principles the next round criticises an answer."""
+    if params.principles == "random":
+
+        def rank(principle: Principle) -> str:
+            return digest(["principle", seed, answer.prompt_id, _next_round(answer), principle.slug])
+
+        return [min(method.principles.values(), key=rank)]
+    if isinstance(answer, Revision):
+        return [method.principles[answer.principle]]
+    return list(method.principles.values())
+
+
+def _next_round(answer: Answer) -> int:
+    return answer.round + 1 if isinstance(answer, Revision) else 1
+
+
+def _revise(
+    method: Method,
+    answers: Mapping[str, Answer],
+    critiques: Sequence[Critique],
+    max_new_tokens: int,
+    complete: Complete,
+    note: str,
+) -> list[Revision]:
+    """One round; `answers` by `sha256`."""
+    for critique in critiques:
+        if critique.parent not in answers or critique.principle not in method.principles:
+            raise UserError(
+                f"data/critiques.jsonl: a critique of {critique.prompt_id} by {critique.principle} belongs to other "
+                "answers or another constitution; run dvc repro"
+            )
+    jobs = [method.revision_job(answers[critique.parent], critique, max_new_tokens) for critique in critiques]
+    return [
+        Revision(
+            prompt_id=critique.prompt_id,
+            principle=critique.principle,
+            round=critique.round,
+            principle_sha256=critique.principle_sha256,
+            parent=critique.sha256,
+            **fields,
+        )
+        for critique, fields in zip(critiques, complete(f"revisions{note}", jobs), strict=True)
+    ]

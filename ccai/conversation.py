@@ -33,7 +33,9 @@ class Format(BaseModel):
             their own, under the same system message.
 
     All texts may use $name, $statement, $criteria, $critique and $revision of the principle; turns also $prompt and
-    $answer, so that a small model has the question before its eyes again; those of `revision` also $criticism.
+    $answer, so that a small model has the question before its eyes again; those of `revision` also $criticism. The
+    critic must be shown $prompt, $answer and $critique, the reviser $revision, and in a new conversation $prompt and
+    $criticism too: a format that leaves one out would make the constitution, or the critiques, idle.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,8 +54,8 @@ class Format(BaseModel):
 
     @model_validator(mode="after")
     def _placeholders(self) -> Format:
-        _check("system", self.system, OF_PRINCIPLE)
-        used = {"critique": set[str](), "revision": set[str]()}
+        always = _check("system", self.system, OF_PRINCIPLE)
+        used = {"critique": set(always), "revision": set(always)}
         for key, turns, known in (("critique", self.critique, OF_CRITIQUE), ("revision", self.revision, OF_REVISION)):
             for place, turn in enumerate(turns):
                 for text in turn.values():
@@ -63,7 +65,7 @@ class Format(BaseModel):
             needed["revision"] |= {"prompt", "criticism"}
         for key, names in needed.items():
             if missing := sorted(names - used[key]):
-                raise ValueError(f"{key}: the model is not shown ${' $'.join(missing)}; use it in one of the turns")
+                raise ValueError(f"{key}: the model is not shown ${' $'.join(missing)}; use it in a turn")
         return self
 
 

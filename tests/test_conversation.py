@@ -169,7 +169,7 @@ def test_shipped_formats_fit_the_shipped_constitutions(path: Path, file: str) ->
         without = to_revise(format, replace(principle, examples=()), 2, "PROMPT", "ANSWER", "CRITICISM")
         assert without.messages == (revised.messages[0], *task)
         for what in ("PROMPT", "CRITICISM", principle.revision):
-            assert any(what in message.content for message in task), what
+            assert any(what in message.content for message in without.messages), what
 
 
 MINE = """\
@@ -209,7 +209,7 @@ def test_format_is_read_from_a_file(tmp_path: Path) -> None:
         ("assistant: $answer", "system: $answer", "mine.yaml: critique.1.system.[key]: Input should be 'user' or"),
         ("assistant: $answer", "user: $answer", "mine.yaml: critique: turns must alternate, user first and last"),
         ("  - user: ${revision}!", "  []", "mine.yaml: revision: turns must alternate"),
-        ("assistant: $answer", "assistant: a", "mine.yaml: critique: the model is not shown $answer; use it in one"),
+        ("assistant: $answer", "assistant: a", "mine.yaml: critique: the model is not shown $answer; use it in a"),
         ("revision_in: same", "revision_in: new", "mine.yaml: revision: the model is not shown $criticism $prompt;"),
         ("$name", "$prompt", "mine.yaml: system: bad placeholder 'prompt'; there are $name $statement"),
         ("$answer", "$answr", "mine.yaml: critique.1: bad placeholder 'answr'; there are $name "),

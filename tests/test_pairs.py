@@ -42,7 +42,8 @@ def response(name: str, text: str = REJECTED, **fields: Any) -> Response:
 
 
 def revision(name: str, text: str = CHOSEN, principle: str = "care", **fields: Any) -> Revision:
-    return Revision(prompt_id=name, principle=principle, round=1, principle_sha256="s", **completion(text, **fields))
+    step = {"principle": principle, "round": 1, "principle_sha256": "s", "parent": "c"}
+    return Revision(prompt_id=name, **step, **completion(text, **fields))
 
 
 NAMES = [f"p{number:02}" for number in range(20)]

@@ -5,6 +5,7 @@ Two own virtual environments are not compared here (one takes minutes to make): 
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import shutil
@@ -27,6 +28,7 @@ from safetensors.torch import load_file
 
 from ccai import records
 from ccai.journal import Journal
+from ccai.pairs import GATES
 
 STAGES = ["prompts", "responses", "critiques", "revisions", "pairs", "train", "eval"]
 RECORDS: dict[str, type[records.Record]] = {
@@ -390,6 +392,42 @@ def test_temporary_experiment_reuses_the_journal(queue: Project) -> None:
     assert "refs/exps" in queue.git("for-each-ref")
     assert len(Journal(queue.folder / ".ccai-cache/journal")) == entries
     assert queue.git("status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_formats_side_by_side(queue: Project) -> None:
+    names = ("conversation", "concise", "verbose", "fresh")
+    queue.dvc("exp", "run", "--queue", "-S", f"critiques.format={','.join(names)}", "pairs")
+    queue.dvc("exp", "run", "--run-all", "-j", "1")
+    table = list(csv.DictReader(queue.dvc("exp", "show", "--csv").splitlines()))
+    rows = {row["critiques.format"]: row for row in table if row["Experiment"]}
+    assert sorted(rows) == sorted(names)
+    assert {row["State"] for row in rows.values()} <= {"", "Success"}
+    for row in rows.values():
+        counts = [int(row[key]) for key in ("kept", "dropped")]
+        assert sum(counts) == 24
+        assert sum(int(row[f"dropped_by.{gate}"]) for gate in GATES) == counts[1]
+    assert len({row["metrics/critiques.json:tokens_mean"] for row in rows.values()}) == len(names)
+
+
+# Rounds
+
+
+@pytest.mark.slow
+def test_rounds_cost_the_second_stage_its_last_round(alone: Project) -> None:
+    first = {stage: alone.rows(f"data/{stage}.jsonl") for stage in ("critiques", "revisions")}
+    alone.set({"critiques": {"rounds": 2}})
+    assert alone.repro("revisions") == ["critiques", "revisions"]
+    assert cost(alone, "critiques", "revisions") == [(24, 48), (24, 24)]
+    for stage, before in first.items():
+        rows = alone.rows(f"data/{stage}.jsonl")
+        assert [row for row in rows if row["round"] == 1] == before
+        assert len(rows) == 48
+    alone.set({"critiques": {"principles": "random"}})
+    assert alone.repro("pairs") == ["critiques", "revisions", "pairs"]
+    rows = alone.rows("data/critiques.jsonl")
+    assert [row["round"] for row in rows] == [1, 2] * 6
+    assert all(row in first["critiques"] for row in rows if row["round"] == 1)
 
 
 # The same bytes

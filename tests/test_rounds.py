@@ -191,7 +191,7 @@ def test_order_of_principles_means_nothing_and_a_new_one_takes_its_share_alone()
 def test_edited_entry_of_a_json_constitution_asks_anew_for_itself_alone() -> None:
     text = (ROOT / "data/constitutions/example.json").read_text(encoding="utf-8")
     jobs = []
-    for edited in (text, text.replace("and say who.\",\n", "and say whom.\",\n", 1)):
+    for edited in (text, text.replace('and say who.",\n', 'and say whom.",\n', 1)):
         principles = {p.slug: p for p in constitution.parse_json(edited, "f.json").principles}
         run = Run(replace(method(3), principles=principles, examples=2), params(examples=2))
         jobs.append(run.first.jobs | run.second.jobs)

@@ -66,7 +66,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def of(number: int, **more: Any) -> dict[str, Any]:
         return {"prompt_id": f"p{number}", **more}
 
-    step = {"principle": "mindfulness", "round": 1, "principle_sha256": "x"}
+    step = {"principle": "mindfulness", "round": 1, "principle_sha256": "x", "parent": "y"}
     train, held_out = range(3), range(3, 6)
     write("prompts/train.jsonl", records.Prompt, *[prompt(n, "train") for n in train])
     write("prompts/eval.jsonl", records.Prompt, *[prompt(n, "eval") for n in held_out])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from ccai.errors import UserError, run
 
@@ -15,6 +15,8 @@ PARAMS = Path("params.yaml")
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 Tokens = Annotated[int, Field(ge=8, le=32_768)]
+Column = Literal["text", "id", "hazard", "persona", "principle"]
+"""What is read of a row of a prompt set."""
 
 
 class Section(BaseModel):
@@ -59,15 +61,69 @@ class Generation(Section):
     repetition_penalty: float = Field(ge=1, le=2)
 
 
-class Prompts(Section):
-    """Which prompts, how many, and how they are split. 0 means all there are."""
+class PromptSet(Section):
+    """A set of prompts and how it is read. In params.yaml its name alone will do.
 
-    sources: list[str] = Field(min_length=1)
+    Attributes:
+        source: a name from data/sources or a file; see ccai/sources.py.
+        columns: what the file calls its columns, where that is not what we call them.
+        first_turn: the text is a transcript ("Human: … Assistant: …"); its first human turn is the prompt.
+    """
+
+    source: str
+    columns: dict[Column, str] = {}
+    first_turn: bool = False
+
+    def __str__(self) -> str:
+        return self.source
+
+
+class WeightedSet(PromptSet):
+    """`weight` against the other sets' weights is its share of a sample, as long as it has prompts left."""
+
+    weight: float = Field(1, gt=0)
+
+
+class Only(Section):
+    """Values a prompt's labels may have, upper or lower case; none: any value."""
+
+    hazard: list[str] = []
+    persona: list[str] = []
+    principle: list[str] = []
+
+
+def _named(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str) else value
+
+
+def _as_written(entry: PromptSet) -> Any:
+    values = entry.model_dump(exclude_defaults=True)
+    return entry.source if values == {"source": entry.source} else values
+
+
+NameOrMapping = (BeforeValidator(_named), PlainSerializer(_as_written))
+
+
+class Prompts(Section):
+    """Which prompts, how many, and how they are split. 0 means all there are.
+
+    Attributes:
+        near_duplicate: cosine of character 5-grams from which two prompts are kept on one side.
+        evaluation_sets: further prompts that a model is evaluated on and must not be trained on.
+        contamination: cosine of character 5-grams from which a training prompt is too near an evaluation prompt.
+        contaminated: what happens then: `fail`, or `drop` such training prompts.
+    """
+
+    sources: list[Annotated[WeightedSet, *NameOrMapping]] = Field(min_length=1)
     exclude_hazards: list[str]
+    only: Only
     train: Count
     eval: Count
     eval_share: Share
     near_duplicate: float = Field(gt=0, le=1)
+    evaluation_sets: list[Annotated[PromptSet, *NameOrMapping]]
+    contamination: float = Field(gt=0, le=1)
+    contaminated: Literal["fail", "drop"]
 
 
 class Responses(Section):

@@ -1,33 +1,43 @@
 """Where prompts come from: our own set, public sets pinned by sha256, and files users bring.
 
-    python -m ccai.sources list
+    python -m ccai.sources list                                   # prompts, licences, whom to credit
     python -m ccai.sources fetch ailuminate                       # from its URL
     python -m ccai.sources fetch ailuminate --from ~/Downloads    # from a copy, recognised by its sha256
+    python -m ccai.sources pin NAME --url URL --like ailuminate   # another locale: same licence, same columns
+    python -m ccai.sources pin NAME --url URL --licence MIT --attribution … --citation … --column text=question
 
-An entry of `prompts.sources` in params.yaml is one of:
+An entry of `prompts.sources` in params.yaml is one of these, or a mapping with one of these as `source`:
 
-    NAME    data/sources/NAME.dvc, a public set: what to fetch, its sha256, licence and columns. The file
-            itself goes to data/public/, which git ignores.
+    NAME    data/sources/NAME.dvc, a public set: what to fetch, its sha256, licence, whom to credit, columns. The
+            file itself goes to data/public/, which git ignores.
     NAME    data/sources/NAME.jsonl, a set written for this project.
-    FILE    a .jsonl, .csv or .txt file of your own. JSONL and CSV need `text` (or `prompt`), may have `id`,
-            `hazard`, `persona` and `principle`; other columns are ignored. A .txt has one prompt per line.
-            Keep it in data/sources/: DVC watches that folder and runs the prompts stage after a change.
+    FILE    a .jsonl, .csv or .txt file of your own, or one of these with .gz behind it. JSONL and CSV need `text`
+            (or `prompt`), may have `id`, `hazard`, `persona` and `principle`; other columns are ignored. A .txt has
+            one prompt per line. Keep it in data/sources/: DVC watches that folder and runs the prompts stage after a
+            change.
+
+A mapping may also say which of the file's columns are meant (`columns: {text: question, hazard: category}`), that the
+text is a transcript whose first human turn is the prompt (`first_turn: true`), and how much the set weighs in a sample
+(`weight: 2`).
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import hashlib
 import io
 import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import requests
 import yaml
@@ -37,22 +47,33 @@ from urllib3.util import Retry
 
 from ccai import records
 from ccai.errors import UserError, run
+from ccai.params import Column, PromptSet
 from ccai.records import UNSPECIFIED
 
 SOURCES = Path("data/sources")
-FIELDS = ("text", "id", "hazard", "persona", "principle")
+PUBLIC = Path("data/public")
+FIELDS: tuple[Column, ...] = get_args(Column)
 
 SIZE_LIMIT = 64 * 2**20
-"""Bytes after which a download is given up; the largest set is under one MiB."""
+"""Bytes after which a download is given up; the largest set pinned here is under one MiB."""
+
+UNPACKED_LIMIT = 2**30
+"""Bytes after which unpacking a .gz is given up."""
 
 MANGLED = str.maketrans({0x13: "–", 0x14: "—", 0x18: "‘", 0x19: "’", 0x1C: "“", 0x1D: "”"})
 """Control characters that were dashes and quotes: somebody kept the low byte of U+2013 … U+201D only."""
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
+FIRST_TURN = re.compile(r"Human:(.*?)(?=\n\nAssistant:|\n\nHuman:|\Z)", re.DOTALL)
+"""The first human turn of a transcript as HH-RLHF writes them."""
+
 
 class Row(NamedTuple):
-    """A prompt as its source has it, text repaired. Labels the source doesn't give are `UNSPECIFIED`."""
+    """A prompt as its source has it, text repaired. Labels the source doesn't give are `UNSPECIFIED`.
+
+    `place` is where the file has it, the line or the headings, for messages; it is in no record.
+    """
 
     source: str
     source_id: str
@@ -60,10 +81,21 @@ class Row(NamedTuple):
     hazard: str
     persona: str
     principle: str
+    place: str
+
+
+class Credit(NamedTuple):
+    """Whom to credit for a source, and on what terms it comes; empty where there is nothing to give."""
+
+    name: str
+    licence: str
+    attribution: str
+    citation: str
+    url: str
 
 
 class Pin(BaseModel):
-    """`meta` of a .dvc file. `columns`: the file's columns for our text, id, hazard, persona, principle."""
+    """`meta` of a .dvc file. `columns` and `first_turn` are those of `PromptSet`; no other column is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,7 +103,9 @@ class Pin(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     licence: str
     attribution: str
-    columns: dict[str, str]
+    citation: str
+    columns: dict[Column, str]
+    first_turn: bool = False
 
 
 class Out(BaseModel):
@@ -97,30 +131,32 @@ class Source:
 
 
 class Item(NamedTuple):
-    """One prompt of a file before its columns are looked at; `where` is for error messages."""
+    """One prompt of a file before its columns are looked at; `place` is where in the file."""
 
-    where: str
+    place: str
     fields: Mapping[str, object]
 
 
 def named(entry: str, root: Path = Path()) -> Source:
-    """The source an entry of `prompts.sources` means.
+    """The source that a name or a file means.
 
     Raises:
         UserError: no such source (lists the names there are), or a .dvc file that lacks something.
     """
-    if Path(entry).suffix.lower() in (".jsonl", ".csv", ".txt"):
-        # The label is the file's name without its folder: records must not depend on where a checkout lies.
-        return Source(Path(entry).name, root / entry)
-    pinned, own = root / SOURCES / f"{entry}.dvc", root / SOURCES / f"{entry}.jsonl"
-    if pinned.is_file():
-        return _pinned(entry, pinned)
-    if own.is_file():
-        return Source(entry, own)
-    raise UserError(
-        f"prompts.sources: {entry}: no such source; there are {', '.join(names(root)) or 'none'},"
-        " or name a .jsonl, .csv or .txt file"
-    )
+    if _suffix(Path(entry)) in (".jsonl", ".csv", ".txt"):
+        return Source(label(entry), root / entry)
+    if entry not in names(root):
+        raise UserError(
+            f"{entry}: no such source; there are {', '.join(names(root)) or 'none'},"
+            " or name a .jsonl, .csv or .txt file"
+        )
+    pinned = root / SOURCES / f"{entry}.dvc"
+    return _pinned(entry, pinned) if pinned.is_file() else Source(entry, root / SOURCES / f"{entry}.jsonl")
+
+
+def label(entry: str) -> str:
+    """What an entry is called in the records: a file by its name without its folder, wherever a checkout lies."""
+    return Path(entry).name
 
 
 def names(root: Path = Path()) -> list[str]:
@@ -128,14 +164,35 @@ def names(root: Path = Path()) -> list[str]:
     return sorted({p.stem for p in (root / SOURCES).glob("*") if p.suffix in (".dvc", ".jsonl")})
 
 
-def load(entry: str, root: Path = Path()) -> list[Row]:
+def credits(labels: Iterable[str], root: Path = Path()) -> list[Credit]:
+    """Whom to credit for the sources that records name (`Prompt.source`), each once, by name.
+
+    Raises:
+        UserError: a name that is neither in data/sources nor a file's.
+    """
+    found = []
+    for name in sorted(set(labels)):
+        source = named(name, root)
+        if source.pin:
+            pin = source.pin
+            found.append(Credit(name, pin.licence, pin.attribution, pin.citation, pin.url))
+        elif name in names(root):
+            own = f"this project, {(SOURCES / name).as_posix()}.jsonl"
+            found.append(Credit(name, "none chosen yet", own, "", ""))
+        else:
+            found.append(Credit(name, "not stated", "a file of the user's", "", ""))
+    return found
+
+
+def load(entry: str | PromptSet, root: Path = Path()) -> list[Row]:
     """All prompts of a source, in the file's order.
 
     Raises:
         UserError: unknown source; a public file that is missing or not the pinned one; not UTF-8, malformed,
             empty, without a column it needs, or with an empty prompt. Names file and line, quotes no prompt.
     """
-    source = named(entry, root)
+    asked = PromptSet(source=entry) if isinstance(entry, str) else entry
+    source = named(asked.source, root)
     data = _read(source)
     sha256 = _sha256(data)
     if source.pin and sha256 != source.pin.sha256:
@@ -143,10 +200,23 @@ def load(entry: str, root: Path = Path()) -> list[Row]:
             f"{source.path}: not the pinned file (sha256 {sha256[:12]}…, not {source.pin.sha256[:12]}…);"
             f" fetch it again: python -m ccai.sources fetch {source.name}"
         )
-    items = READERS[source.path.suffix.lower()](_decode(data, source.path), source.path)
-    rows = [_row(source, item) for item in items]
-    if not rows:
-        raise UserError(f"{source.path}: holds no prompt; fill it or take it out of prompts.sources")
+    return _rows(source, asked, data)
+
+
+def load_all(entries: Iterable[PromptSet], root: Path = Path()) -> list[Row]:
+    """All prompts of several sources.
+
+    Raises:
+        UserError: as `load`; two sources with one name, whose prompts and weights could not be told apart.
+    """
+    rows: list[Row] = []
+    seen: set[str] = set()
+    for entry in entries:
+        name = label(entry.source)
+        if name in seen:
+            raise UserError(f"params.yaml: prompts: {name} is named twice; take one out or rename its file")
+        seen.add(name)
+        rows += load(entry, root)
     return rows
 
 
@@ -163,12 +233,60 @@ def fetch(name: str, from_dir: Path | None = None, root: Path = Path()) -> Path:
         raise UserError(f"{name}: nothing to fetch; {source.path} is a file of this project or your own")
     if source.path.is_file() and _sha256(_read(source)) == source.pin.sha256:
         return source.path
-    data = _download(name, source.pin) if from_dir is None else _find(name, source.pin, from_dir)
-    try:
-        records.write_text(source.path, _decode(data, source.path))
-    except OSError as error:
-        raise UserError(f"{source.path}: cannot be written ({error.strerror}); make it so") from None
+    pin = source.pin
+    if from_dir is not None:
+        data = _find(name, pin, from_dir)
+    else:
+        instead = f"get a copy and run: python -m ccai.sources fetch {name} --from FOLDER"
+        data = _download(pin.url, instead)
+        if _sha256(data) != pin.sha256:
+            raise UserError(f"{name}: {pin.url} is not the pinned file (sha256 {_sha256(data)[:12]}…); {instead}")
+    _write(source.path, data)
     return source.path
+
+
+def pin(name: str, terms: Mapping[str, object], file: Path | None = None, root: Path = Path()) -> list[Row]:
+    """Pin a public set as it is today: its file into data/public, its .dvc file into data/sources.
+
+    Args:
+        terms: the fields of `Pin`, but for the sha256.
+        file: a copy of what lies at the URL; without it, it is downloaded.
+
+    Returns:
+        The prompts that were read from it. Nothing is written if there are none.
+
+    Raises:
+        UserError: the name is taken or no name; a field is missing; no connection; a file that can't be read.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise UserError(f"{name}: no name for a source; use a-z, 0-9 and hyphens")
+    if name in names(root):
+        raise UserError(
+            f"{name}: there is such a source already; take its file out of {SOURCES} or choose another name"
+        )
+    url = str(terms["url"])
+    path = root / PUBLIC / f"{name}{''.join(Path(url).suffixes[-2 if url.endswith('.gz') else -1 :])}"
+    if _suffix(path) not in READERS:
+        raise UserError(f"{url}: must end in {', '.join(READERS)}, or one of these and .gz; choose another file")
+    instead = f"get a copy and run the command with --from {Path(url).name}"
+    data = _download(url, instead) if file is None else _read(Source(name, file))
+    try:
+        meta = Pin.model_validate({**terms, "sha256": _sha256(data)})
+    except ValidationError as error:
+        raise UserError(f"{name}: {_first(error)}; correct it") from None
+    _check_columns(name, meta)
+    rows = _rows(Source(name, path, meta), PromptSet(source=name), data)
+    out = {
+        "path": f"../public/{path.name}",
+        "md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
+        "size": len(data),
+        "hash": "md5",
+        "cache": False,
+    }
+    text = yaml.safe_dump({"outs": [out], "meta": meta.model_dump()}, sort_keys=False, allow_unicode=True, width=1000)
+    _write(path, data)
+    _write(root / SOURCES / f"{name}.dvc", text.encode())
+    return rows
 
 
 def repair(text: str) -> str:
@@ -185,18 +303,30 @@ def _pinned(name: str, path: Path) -> Source:
     try:
         found = DvcFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "(whole file)"
-        raise UserError(f"{path}: {key}: {first['msg']}; restore the file (git checkout)") from None
+        raise UserError(f"{path}: {_first(error)}; restore the file (git checkout)") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         raise UserError(f"{path}: not readable as YAML; restore the file (git checkout)") from None
-    unknown = set(found.meta.columns) - set(FIELDS)
-    if unknown or "text" not in found.meta.columns:
-        raise UserError(f"{path}: meta.columns: needs text, may have {', '.join(FIELDS[1:])}; correct it")
+    _check_columns(str(path), found.meta)
     out = Path(os.path.normpath(path.parent / found.outs[0].path))
-    if out.suffix.lower() not in READERS:
-        raise UserError(f"{path}: outs.0.path: must end in {', '.join(READERS)}; correct it")
+    if _suffix(out) not in READERS:
+        raise UserError(f"{path}: outs.0.path: must end in {', '.join(READERS)}, or one of these and .gz; correct it")
     return Source(name, out, found.meta)
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or '(whole file)'}: {first['msg']}"
+
+
+def _check_columns(where: str, pin: Pin) -> None:
+    if "text" not in pin.columns:
+        raise UserError(f"{where}: meta.columns: needs text, may have {', '.join(FIELDS[1:])}; correct it")
+
+
+def _suffix(path: Path) -> str:
+    """What kind of file it is, packed or not: `.csv` of prompts.csv and of prompts.csv.gz."""
+    plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return plain.suffix.lower()
 
 
 def _read(source: Source) -> bytes:
@@ -204,13 +334,36 @@ def _read(source: Source) -> bytes:
         return source.path.read_bytes()
     except FileNotFoundError:
         fetching = f"fetch it: python -m ccai.sources fetch {source.name}"
-        remedy = fetching if source.pin else "correct prompts.sources"
+        remedy = fetching if source.pin else "correct its name in params.yaml"
         raise UserError(f"{source.path}: no such file; {remedy}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise UserError(f"{source.path}: cannot be read ({error}); make it readable") from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        records.write_bytes(path, data)
     except OSError as error:
-        raise UserError(f"{source.path}: cannot be read ({error.strerror}); make it readable") from None
+        raise UserError(f"{path}: cannot be written ({error.strerror}); make it so") from None
+
+
+def _rows(source: Source, asked: PromptSet, data: bytes) -> list[Row]:
+    items = READERS[_suffix(source.path)](_decode(data, source.path), source.path)
+    rows = [_row(source, asked, item) for item in items]
+    if not rows:
+        raise UserError(f"{source.path}: holds no prompt; fill it or take it out of params.yaml")
+    return rows
 
 
 def _decode(data: bytes, path: Path) -> str:
+    if path.suffix.lower() == ".gz":
+        try:
+            with gzip.open(io.BytesIO(data)) as packed:
+                data = packed.read(UNPACKED_LIMIT + 1)
+        except (OSError, EOFError, zlib.error):
+            raise UserError(f"{path}: not a whole .gz file; get it again") from None
+        if len(data) > UNPACKED_LIMIT:
+            raise UserError(f"{path}: unpacks to more than {UNPACKED_LIMIT} bytes; split it")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -228,6 +381,9 @@ def _csv(text: str, path: Path) -> Iterator[Item]:
     try:
         header = next(reader, [])
         last = reader.line_num
+        twice = [column for column, count in Counter(header).items() if column and count > 1]
+        if twice:
+            raise UserError(f"{path}:1: two columns are called {_short(twice[0])!r}; rename one")
         for values in reader:
             line, last = last + 1, reader.line_num
             if not values:
@@ -236,7 +392,7 @@ def _csv(text: str, path: Path) -> Iterator[Item]:
                 raise UserError(
                     f"{path}:{line}: {len(values)} fields, but the header has {len(header)}; correct the line"
                 )
-            yield Item(f"{path}:{line}", dict(zip(header, values, strict=True)))
+            yield Item(str(line), dict(zip(header, values, strict=True)))
     except csv.Error as error:
         raise UserError(f"{path}:{last + 1}: not valid CSV ({error}); correct the line") from None
 
@@ -251,15 +407,17 @@ def _jsonl(text: str, path: Path) -> Iterator[Item]:
         except ValueError as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else "a number too long"
             raise UserError(f"{path}:{line}: not valid JSON ({reason}); correct the line") from None
+        except RecursionError:
+            raise UserError(f"{path}:{line}: nested too deep; correct the line") from None
         if not isinstance(value, dict):
             raise UserError(f'{path}:{line}: not a JSON object; write {{"text": "…"}}')
-        yield Item(f"{path}:{line}", value)
+        yield Item(str(line), value)
 
 
 def _txt(text: str, path: Path) -> Iterator[Item]:
     for line, content in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         if content.strip():
-            yield Item(f"{path}:{line}", {"text": content})
+            yield Item(str(line), {"text": content})
 
 
 def _headings(text: str, path: Path) -> Iterator[Item]:
@@ -271,13 +429,13 @@ def _headings(text: str, path: Path) -> Iterator[Item]:
 
     def walk(value: object, place: str) -> Iterator[Item]:
         if isinstance(value, str):
-            yield Item(f"{path}: {place}", {"text": value, "id": place})
+            yield Item(place, {"text": value, "id": place})
         elif isinstance(value, (dict, list)):
             below = value.items() if isinstance(value, dict) else enumerate(value, start=1)
             for key, inner in below:
                 yield from walk(inner, f"{place}/{key}" if place else str(key))
         else:
-            raise UserError(f"{path}: {place}: neither a prompt nor headings")
+            raise UserError(f"{path}:{place}: neither a prompt nor headings")
 
     return walk(value, "")
 
@@ -290,23 +448,31 @@ READERS: dict[str, Callable[[str, Path], Iterator[Item]]] = {
 }
 
 
-def _row(source: Source, item: Item) -> Row:
+def _row(source: Source, asked: PromptSet, item: Item) -> Row:
+    where = f"{source.path}:{item.place}"
     if source.pin:
-        columns = source.pin.columns
-        missing = [column for column in columns.values() if column not in item.fields]
+        columns = dict(source.pin.columns)
     else:
         columns = {name: name for name in FIELDS if name in item.fields}
-        if "text" not in columns and "prompt" in item.fields:
-            columns["text"] = "prompt"
-        missing = [] if "text" in columns else ["text"]
+        columns.setdefault("text", "prompt" if "prompt" in item.fields else "text")
+    columns |= asked.columns
+    missing = [column for column in columns.values() if column not in item.fields]
     if missing:
         # Shortened: where the header line is missing, the "columns" are a prompt.
-        there = ", ".join(column[:24] for column in list(item.fields)[:12])
-        raise UserError(f"{item.where}: no column {missing[0]!r}; the columns are: {there}; rename one")
-    values = {name: _value(item, column) for name, column in columns.items()}
+        there = ", ".join(_short(column) for column in list(item.fields)[:12])
+        raise UserError(
+            f"{where}: no column {_short(missing[0])!r}; the columns are: {there}; rename one or name it in"
+            " prompts.sources ({source: …, columns: {text: …}})"
+        )
+    values = {name: _value(where, column, item.fields[column], name) for name, column in columns.items()}
     text = values["text"]
+    if asked.first_turn or (source.pin and source.pin.first_turn):
+        turn = FIRST_TURN.match(text)
+        if not turn:
+            raise UserError(f"{where}: {_short(columns['text'])}: not a transcript that begins 'Human:'; correct it")
+        text = turn[1].strip()
     if not text:
-        raise UserError(f"{item.where}: {columns['text']}: empty; write a prompt or take the line out")
+        raise UserError(f"{where}: {_short(columns['text'])}: empty; write a prompt or take the line out")
     return Row(
         source=source.name,
         # Without an id of its own, not the line number: the order of lines must not matter.
@@ -315,26 +481,29 @@ def _row(source: Source, item: Item) -> Row:
         hazard=values.get("hazard") or UNSPECIFIED,
         persona=values.get("persona") or UNSPECIFIED,
         principle=values.get("principle") or UNSPECIFIED,
+        place=item.place,
     )
 
 
-def _value(item: Item, column: str) -> str:
-    value = item.fields[column]
+def _short(column: str) -> str:
+    return " ".join(column[:24].split())
+
+
+def _value(where: str, column: str, value: object, name: Column) -> str:
     if value is None:
         return ""
-    if isinstance(value, int) and not isinstance(value, bool) and column != "text":
+    if isinstance(value, int) and not isinstance(value, bool) and name != "text":
         value = str(value)
     if not isinstance(value, str):
-        raise UserError(f"{item.where}: {column}: must be text, not {type(value).__name__}; correct it")
+        raise UserError(f"{where}: {_short(column)}: must be text, not {type(value).__name__}; correct it")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{item.where}: {column}: half a surrogate pair (\\ud…); correct it") from None
+        raise UserError(f"{where}: {_short(column)}: half a surrogate pair (\\ud…); correct it") from None
     return repair(value)
 
 
-def _download(name: str, pin: Pin) -> bytes:
-    instead = f"get a copy and run: python -m ccai.sources fetch {name} --from FOLDER"
+def _download(url: str, instead: str) -> bytes:
     busy = (429, 500, 502, 503, 504)
     retry = Retry(total=3, backoff_factor=0.5, status_forcelist=busy, raise_on_status=False)
     data = b""
@@ -342,7 +511,7 @@ def _download(name: str, pin: Pin) -> bytes:
         with requests.Session() as session:
             for scheme in ("https://", "http://"):
                 session.mount(scheme, HTTPAdapter(max_retries=retry))
-            with session.get(pin.url, stream=True, timeout=(10, 60)) as response:
+            with session.get(url, stream=True, timeout=(10, 60)) as response:
                 response.raise_for_status()
                 for chunk in response.iter_content(2**16):
                     data += chunk
@@ -350,9 +519,7 @@ def _download(name: str, pin: Pin) -> bytes:
                         break
     except requests.RequestException as error:
         status = f"HTTP {error.response.status_code}" if error.response is not None else "no connection"
-        raise UserError(f"{name}: cannot download {pin.url} ({status}); {instead}") from None
-    if _sha256(data) != pin.sha256:
-        raise UserError(f"{name}: {pin.url} is not the pinned file (sha256 {_sha256(data)[:12]}…); {instead}")
+        raise UserError(f"cannot download {url} ({status}); {instead}") from None
     return data
 
 
@@ -382,21 +549,53 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m ccai.sources", description="Sources of prompts.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="names, prompts, licences")
+    commands.add_parser("list", help="names, prompts, licences, whom to credit")
     getter = commands.add_parser("fetch", help="put a public source into data/public")
     getter.add_argument("name", metavar="NAME")
     getter.add_argument("--from", dest="folder", type=Path, help="take it from a copy under this folder")
+    pinner = commands.add_parser("pin", help="add a public source as it is today")
+    pinner.add_argument("name", metavar="NAME")
+    pinner.add_argument("--url", required=True, help="where the file is; name a commit, not a branch")
+    pinner.add_argument("--from", dest="file", type=Path, help="a copy of the file; else it is downloaded")
+    pinner.add_argument("--like", metavar="NAME", help="a pinned source whose terms and columns these are, too")
+    for term in ("licence", "attribution", "citation"):
+        pinner.add_argument(f"--{term}")
+    pinner.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="e.g. text=question")
+    pinner.add_argument("--first-turn", action="store_true", help="the text is a transcript: take its first human turn")
     options = parser.parse_args()
     if options.command == "fetch":
         path = fetch(options.name, options.folder)
         print(f"{path}: {len(load(options.name))} prompts, as pinned")
-        return
-    print(f"{'name':<16}{'prompts':<13}{'licence':<13}from")
-    for name in names():
-        source = named(name)
-        pin = source.pin
-        licence, origin = (pin.licence, pin.attribution) if pin else ("own", str(source.path))
-        print(f"{name:<16}{_state(name):<13}{licence:<13}{origin}")
+    elif options.command == "pin":
+        rows = pin(options.name, _terms(options), options.file)
+        print(f"{SOURCES / options.name}.dvc: {len(rows)} prompts, pinned")
+    else:
+        _list()
+
+
+def _terms(options: argparse.Namespace) -> dict[str, object]:
+    """The terms of a new pin, from the command line and the source it is like."""
+    terms: dict[str, object] = {}
+    if options.like:
+        like = named(options.like).pin
+        if like is None:
+            raise UserError(f"--like {options.like}: not a pinned source; name one that is")
+        terms = like.model_dump()
+    given = {key: getattr(options, key) for key in ("licence", "attribution", "citation") if getattr(options, key)}
+    if options.column:
+        given["columns"] = dict(column.partition("=")[::2] for column in options.column)
+    if options.first_turn:
+        given["first_turn"] = True
+    return {**terms, **given, "url": options.url}
+
+
+def _list() -> None:
+    print(f"{'name':<16}{'prompts':<13}{'licence':<17}from")
+    for credit in credits(names()):
+        print(f"{credit.name:<16}{_state(credit.name):<13}{credit.licence:<17}{credit.attribution}")
+        for line in (credit.citation and f"cite: {credit.citation}", credit.url):
+            if line:
+                print(f"{'':<16}{line}")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,9 @@ def test_missing_key(key: str) -> None:
         params.parse(without(key), "params.yaml")
 
 
-@pytest.mark.parametrize("key", [f"{section}.{name}" for section in SECTIONS for name in SHIPPED[section]])
+@pytest.mark.parametrize(
+    "key", [f"{section}.{name}" for section in SECTIONS for name in SHIPPED[section] if name != "only"]
+)
 def test_wrong_type(key: str) -> None:
     with pytest.raises(UserError, match=rf"^params\.yaml: {key}: .*, not {{'a': 'mapping'}}; correct it$"):
         params.parse(changed(key, {"a": "mapping"}), "params.yaml")
@@ -83,6 +85,8 @@ def test_wrong_type(key: str) -> None:
         ("generation.repetition_penalty", 0.9),
         ("prompts.sources", []),
         ("prompts.sources", "contemplative"),
+        ("prompts.contamination", 0),
+        ("prompts.contaminated", "warn"),
         ("prompts.train", -1),
         ("prompts.train", 1.5),
         ("prompts.eval_share", 0),
@@ -138,6 +142,31 @@ def test_edges_are_allowed(key: str, value: Any) -> None:
     section, _, name = key.rpartition(".")
     settings = params.parse(changed(key, value), "params.yaml")
     assert getattr(getattr(settings, section) if section else settings, name) == value
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (5, "prompts.sources.0: input should be a valid dictionary or instance of WeightedSet, not 5; correct it"),
+        ({"weight": 2}, "prompts.sources.0.source: field required; correct it"),
+        ({"source": "a", "weight": 0}, "prompts.sources.0.weight: input should be greater than 0, not 0; correct it"),
+        ({"source": "a", "wait": 2}, "prompts.sources.0.wait: no such parameter; remove it or correct its name"),
+        ({"source": "a", "columns": {"question": "text"}}, "prompts.sources.0.columns.question.[key]: input should be"),
+    ],
+)
+def test_bad_source(entry: Any, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        params.parse(changed("prompts.sources", [entry]), "params.yaml")
+    assert str(error.value).startswith(f"params.yaml: {message}")
+
+
+def test_sources_by_name_and_in_full() -> None:
+    full = {"source": "b.csv", "columns": {"text": "question"}, "weight": 2.0}
+    settings = params.parse(changed("prompts.sources", ["a", full, {"source": "c"}]), "params.yaml")
+    assert [(str(entry), entry.weight) for entry in settings.prompts.sources] == [("a", 1), ("b.csv", 2), ("c", 1)]
+    assert settings.model_dump(mode="json")["prompts"]["sources"] == ["a", full, "c"]
+    with pytest.raises(UserError, match=r"prompts\.only\.personas: no such parameter"):
+        params.parse(changed("prompts.only", {"personas": ["skilled"]}), "params.yaml")
 
 
 def test_numbers_that_yaml_reads_as_text(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ import yaml
 
 from ccai import sources
 from ccai.errors import UserError
+from ccai.params import PromptSet
 from ccai.sources import UNSPECIFIED, Row, fetch, load, named, repair
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +53,7 @@ def pin(
             "sha256": hashlib.sha256(content).hexdigest(),
             "licence": "CC0-1.0",
             "attribution": "this test",
+            "citation": "Test (2026).",
             "columns": COLUMNS,
             **(meta or {}),
         },
@@ -85,8 +88,8 @@ def test_jsonl_csv_and_txt_of_users(tmp_path: Path) -> None:
     user_file(tmp_path, "b.csv", "\ufeffnote,prompt,hazard\nx,One?,vcr\n\ny,Two?,\n")
     user_file(tmp_path, "c.TXT", "One?\r\n\r\n  Two?\r\n")
     a, b, c = (load(name, tmp_path) for name in ("a.jsonl", "b.csv", "c.TXT"))
-    assert a[0] == Row("a.jsonl", "1", "One?", "vcr", "skilled", "mindfulness")
-    assert a[1][2:] == ("Two?", UNSPECIFIED, UNSPECIFIED, UNSPECIFIED)
+    assert a[0] == Row("a.jsonl", "1", "One?", "vcr", "skilled", "mindfulness", "1")
+    assert a[1][2:] == ("Two?", UNSPECIFIED, UNSPECIFIED, UNSPECIFIED, "3")
     assert [(row.text, row.hazard) for row in b] == [("One?", "vcr"), ("Two?", UNSPECIFIED)]
     assert [row.text for row in c] == ["One?", "Two?"]
     assert b[1].source_id == c[1].source_id  # from the text, not from the line
@@ -124,6 +127,10 @@ def test_repair(broken: str, whole: str) -> None:
     ("name", "content", "message"),
     [
         ("a.jsonl", '{"text": "x"}\n{"text": \n', "a.jsonl:2: not valid JSON"),
+        ("a.jsonl", "[" * 100_000 + "\n", "a.jsonl:1: nested too deep"),
+        ("a.jsonl.gz", b'{"text": "x"}', "a.jsonl.gz: not a whole .gz file"),
+        ("a.txt.gz", gzip.compress(b"One?" * 99)[:-9], "a.txt.gz: not a whole .gz file"),
+        ("a.txt.gz", gzip.compress(b"one\ntw\xe9"), "a.txt.gz:2: not UTF-8"),
         ("a.jsonl", '{"text": "x"}\n["x"]\n', "a.jsonl:2: not a JSON object"),
         ("a.jsonl", '{"text": "x"}\n{"text": " \\u0000"}\n', "a.jsonl:2: text: empty"),
         ("a.jsonl", '{"text": 5}\n', "a.jsonl:1: text: must be text, not int"),
@@ -135,6 +142,7 @@ def test_repair(broken: str, whole: str) -> None:
         ("a.csv", 'text\n"x"y\n', "a.csv:2: not valid CSV"),
         ("a.csv", 'text,id\n"two\nlines",1\n ,2\n', "a.csv:4: text: empty"),
         ("a.csv", "text;id\nx;1\n", "no column 'text'; the columns are: text;id"),
+        ("a.csv", "text,id,text\nx,1,y\n", "a.csv:1: two columns are called 'text'"),
         ("a.csv", "text,id\n", "a.csv: holds no prompt"),
         ("a.csv", "", "a.csv: holds no prompt"),
         ("a.txt", "\n\n", "a.txt: holds no prompt"),
@@ -158,7 +166,7 @@ def test_a_csv_without_header_does_not_quote_its_first_prompt_at_length(tmp_path
 
 def test_missing_file_and_unknown_name(tmp_path: Path) -> None:
     pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv")
-    with pytest.raises(UserError, match=r"a\.csv: no such file; correct prompts\.sources"):
+    with pytest.raises(UserError, match=r"a\.csv: no such file; correct its name in params\.yaml"):
         load("a.csv", tmp_path)
     with pytest.raises(UserError, match="publik: no such source; there are public"):
         load("publik", tmp_path)
@@ -171,8 +179,8 @@ def test_public_file_is_checked_before_it_is_read(tmp_path: Path) -> None:
     place.parent.mkdir(parents=True)
     place.write_bytes(CONTENT)
     assert load("public", tmp_path) == [
-        Row("public", "a1", "Two\nlines, one prompt", "vcr", UNSPECIFIED, UNSPECIFIED),
-        Row("public", "a2", "Plain prompt", UNSPECIFIED, UNSPECIFIED, UNSPECIFIED),
+        Row("public", "a1", "Two\nlines, one prompt", "vcr", UNSPECIFIED, UNSPECIFIED, "2"),
+        Row("public", "a2", "Plain prompt", UNSPECIFIED, UNSPECIFIED, UNSPECIFIED, "4"),
     ]
     place.write_bytes(CONTENT + b"a3,More,vcr\r\n")
     with pytest.raises(UserError, match=r"not the pinned file .* fetch public"):
@@ -192,7 +200,7 @@ def test_prompts_under_headings(tmp_path: Path) -> None:
     [
         ("sha256", "12", r"meta\.sha256"),
         ("columns", {"id": "key"}, r"meta\.columns: needs text"),
-        ("columns", {"text": "q", "colour": "c"}, r"meta\.columns: needs text"),
+        ("columns", {"text": "q", "colour": "c"}, r"meta\.columns\.colour"),
         ("license", "MIT", r"meta\.license"),
     ],
 )
@@ -297,31 +305,171 @@ def test_command_line(tmp_path: Path) -> None:
     assert fetched.stdout == f"{place.relative_to(tmp_path)}: 2 prompts, as pinned\n"
     listed = command("list").stdout.splitlines()
     assert listed[1].split() == ["public", "2", "CC0-1.0", "this", "test"]
+    assert [line.strip() for line in listed[2:4]] == ["cite: Test (2026).", "http://127.0.0.1:9/x.csv"]
     place.write_bytes(b"changed")
     assert "changed" in command("list").stdout
+    url = "http://127.0.0.1:9/xx.csv"
+    refused = command("pin", "other", "--url", url, "--from", "x.csv", "--column", "text=question")
+    assert (refused.returncode, refused.stderr) == (2, "error: other: licence: Field required; correct it\n")
+    pinned = command("pin", "other", "--url", url, "--from", "x.csv", "--like", "public", "--licence", "MIT")
+    assert pinned.stdout.endswith("other.dvc: 2 prompts, pinned\n"), pinned.stderr
+    public, other = named("public", tmp_path).pin, named("other", tmp_path).pin
+    assert public is not None
+    assert other == public.model_copy(update={"url": url, "licence": "MIT"})
 
 
 def test_every_pin_of_the_project_is_whole() -> None:
     pins = [named(name, ROOT) for name in sources.names(ROOT)]
     public = [source for source in pins if source.pin]
-    assert {"ailuminate"} <= {source.name for source in public}
+    assert {"ailuminate", "ailuminate-fr", "harmfulqa", "hh-rlhf"} <= {source.name for source in public}
     for source in public:
         assert source.pin is not None
         assert source.pin.url.startswith("https://")
         assert source.path.parent == ROOT / "data" / "public"
 
 
-@pytest.fixture
-def ailuminate(tmp_path: Path) -> list[Row]:
-    """The real file, where this machine has it."""
+def test_the_readme_credits_what_the_pins_name() -> None:
+    text = (ROOT / "data/README.md").read_text(encoding="utf-8")
+    rows = {cells[1]: cells for line in text.splitlines() if len(cells := [c.strip() for c in line.split("|")]) == 7}
+    prose = " ".join(text.split())
+    for credit in sources.credits(sources.names(ROOT), ROOT):
+        if not credit.url:
+            continue
+        _, _, _, licence, attribution, origin, _ = rows[credit.name]
+        assert (licence, attribution) == (credit.licence, credit.attribution)
+        repository, commit = origin.removeprefix("github.com/").split(" at ")
+        assert f"/{repository}/{commit}" in credit.url
+        assert credit.citation in prose
+
+
+def test_credits(tmp_path: Path) -> None:
+    pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv")
+    user_file(tmp_path / "data/sources", "ours.jsonl", '{"text": "One?"}\n')
+    mine, ours, public = sources.credits(["public", "ours", "mine.csv", "public"], tmp_path)
+    assert public == ("public", "CC0-1.0", "this test", "Test (2026).", "http://127.0.0.1:9/x.csv")
+    assert ours == ("ours", "none chosen yet", "this project, data/sources/ours.jsonl", "", "")
+    assert mine == ("mine.csv", "not stated", "a file of the user's", "", "")
+    with pytest.raises(UserError, match="gone: no such source"):
+        sources.credits(["gone"], tmp_path)
+
+
+def test_columns_of_a_users_file(tmp_path: Path) -> None:
+    user_file(tmp_path, "a.csv", "question,category,persona,hazard\nOne?,vcr,skilled,no\n")
+    entry = PromptSet(source="a.csv", columns={"text": "question", "hazard": "category"})
+    [row] = load(entry, tmp_path)
+    assert (row.text, row.hazard, row.persona) == ("One?", "vcr", "skilled")
+    with pytest.raises(UserError, match=r"a\.csv:2: no column 'kind'; the columns are: question, category"):
+        load(PromptSet(source="a.csv", columns={"text": "question", "hazard": "kind"}), tmp_path)
+    with pytest.raises(UserError, match=r"no column 'text'.*columns: \{text: …\}"):
+        load("a.csv", tmp_path)
+
+
+def test_first_turns_of_transcripts(tmp_path: Path) -> None:
+    transcripts = [
+        "\n\nHuman: One?\n\nAssistant: Yes.\n\nHuman: Two?\n\nAssistant: No.",
+        "Human: Three\nlines,\n\none prompt\n\nAssistant:",
+        "\n\nHuman: Four?",
+    ]
+    lines = "".join(json.dumps({"chosen": transcript}) + "\n" for transcript in transcripts)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    entry = PromptSet(source="a.jsonl.gz", columns={"text": "chosen"}, first_turn=True)
+    assert [row.text for row in load(entry, tmp_path)] == ["One?", "Three\nlines,\n\none prompt", "Four?"]
+    for bad, message in (("Just text", "not a transcript"), ("\n\nHuman: \n\nAssistant: Yes.", "chosen: empty")):
+        user_file(tmp_path, "b.jsonl", json.dumps({"chosen": bad}) + "\n")
+        with pytest.raises(UserError, match=message):
+            load(entry.model_copy(update={"source": "b.jsonl"}), tmp_path)
+
+
+def test_unpacking_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user_file(tmp_path, "a.txt.gz", gzip.compress(b"One?\n" * 100))
+    assert len(load("a.txt.gz", tmp_path)) == 100
+    monkeypatch.setattr(sources, "UNPACKED_LIMIT", 499)
+    with pytest.raises(UserError, match="unpacks to more than 499 bytes"):
+        load("a.txt.gz", tmp_path)
+
+
+def test_two_sources_of_one_name(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        user_file(tmp_path / folder, "x.txt", f"From {folder}?\n")
+    user_file(tmp_path, "y.txt", "Other?\n")
+    sets = [PromptSet(source=name) for name in ("a/x.txt", "y.txt", "b/x.txt")]
+    assert [row.source for row in sources.load_all(sets[:2], tmp_path)] == ["x.txt", "y.txt"]
+    with pytest.raises(UserError, match=r"x\.txt is named twice"):
+        sources.load_all(sets, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "x" * 300, "nul\0.txt", "public\n"])
+def test_names_no_source_can_have(tmp_path: Path, name: str) -> None:
+    pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv")
+    with pytest.raises(UserError):
+        load(name, tmp_path)
+
+
+TERMS = {"licence": "MIT", "attribution": "this test", "citation": "Test (2026).", "columns": COLUMNS}
+
+
+def test_a_new_pin_reads_as_it_was_pinned(tmp_path: Path, served: tuple[Path, str]) -> None:
+    folder, url = served
+    packed = gzip.compress(CONTENT)
+    (folder / "x.csv.gz").write_bytes(packed)
+    rows = sources.pin("new", {**TERMS, "url": f"{url}/x.csv.gz"}, root=tmp_path)
+    assert [row.source_id for row in rows] == ["a1", "a2"]
+    place = tmp_path / "data/public/new.csv.gz"
+    assert place.read_bytes() == packed
+    assert load("new", tmp_path) == rows
+    [out] = yaml.safe_load((tmp_path / "data/sources/new.dvc").read_text(encoding="utf-8"))["outs"]
+    assert (out["md5"], out["size"], out["cache"]) == (hashlib.md5(packed).hexdigest(), len(packed), False)
+    place.unlink()
+    fetch("new", root=tmp_path)
+    assert place.read_bytes() == packed
+    with pytest.raises(UserError, match="there is such a source already"):
+        sources.pin("new", {**TERMS, "url": f"{url}/x.csv.gz"}, root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "terms", "message"),
+    [
+        ("New", {}, "no name for a source"),
+        ("new", {"url": "http://127.0.0.1:9/x.zip"}, "must end in"),
+        ("new", {"licence": None}, "new: licence: "),
+        ("new", {"columns": {"id": "key"}}, "needs text"),
+        ("new", {"columns": {"text": "prompt"}}, "no column 'prompt'"),
+    ],
+)
+def test_nothing_is_written_when_a_pin_is_refused(
+    tmp_path: Path, name: str, terms: dict[str, object], message: str
+) -> None:
+    user_file(tmp_path, "x.csv", CONTENT)
+    with pytest.raises(UserError, match=message):
+        sources.pin(name, {**TERMS, "url": "http://127.0.0.1:9/x.csv", **terms}, tmp_path / "x.csv", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]
+
+
+def real(name: str, tmp_path: Path) -> list[Row]:
+    """A public set, where this machine has it."""
     shutil.copytree(ROOT / "data" / "sources", tmp_path / "data" / "sources")
-    for folder in (ROOT / "data" / "public", ROOT / ".." / "shared" / "datasets" / "ailuminate"):
+    for folder in (ROOT / "data" / "public", ROOT / ".." / "shared" / "datasets"):
         try:
-            fetch("ailuminate", folder, tmp_path)
+            fetch(name, folder, tmp_path)
         except UserError:
             continue
-        return load("ailuminate", tmp_path)
-    pytest.skip("the AILuminate file is not on this machine")
+        return load(name, tmp_path)
+    pytest.skip(f"the file of {name} is not on this machine")
+
+
+@pytest.fixture
+def ailuminate(tmp_path: Path) -> list[Row]:
+    return real("ailuminate", tmp_path)
+
+
+def test_hh_rlhf(tmp_path: Path) -> None:
+    rows = real("hh-rlhf", tmp_path)
+    assert len(rows) == 2312
+    assert len({row.text for row in rows}) == 2312 - 134
+    assert [row.place for row in rows] == [str(line) for line in range(1, 2313)]
+    assert not any("Human:" in row.text or "Assistant:" in row.text for row in rows)
+    assert {row.hazard for row in rows} == {UNSPECIFIED}
 
 
 def test_ailuminate(ailuminate: list[Row], tmp_path: Path) -> None:

@@ -9,27 +9,22 @@ representative, or link two groups).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import CountVectorizer
-
+from ccai import contamination, duplicates
 from ccai.errors import UserError
 from ccai.params import Prompts
 from ccai.records import HARMLESS, UNSPECIFIED, Prompt, digest
-from ccai.sources import Row
+from ccai.sources import Row, label
 
 Side = Literal["train", "eval"]
 
-GRAM = 5
-"""Length in characters of the pieces by which texts are compared."""
+AILUMINATE = frozenset("vcr src cse ssh iwp ipv dfm ncr hte prv spc_ele spc_fin spc_hlt spc_lgl sxc_prn".split())
+"""Hazards of the AILuminate taxonomy: to exclude one that no source has is no slip of the pen."""
 
-CHUNK = 256
-"""Prompts compared with all others at a time: bounds memory."""
+SHOWN = 20
+"""Values that a warning names."""
 
 
 class Choice(NamedTuple):
@@ -39,43 +34,87 @@ class Choice(NamedTuple):
     counts: dict[str, object]
 
 
-def choose(rows: Sequence[Row], params: Prompts, seed: int) -> Choice:
-    """Leave out excluded hazards and duplicates, split by hash, sample `params.train` and `params.eval`.
+def choose(rows: Sequence[Row], params: Prompts, seed: int, evaluation: Sequence[Row] = ()) -> Choice:
+    """Leave out what is excluded and duplicates, split by hash, sample `params.train` and `params.eval`.
 
     A text is out if any of its copies is labelled with an excluded hazard. Of equal texts the one with the
     smallest prompt_id stays.
 
+    Args:
+        evaluation: prompts of `params.evaluation_sets`. No training prompt may nearly equal one of them, or one of
+            the chosen eval prompts.
+
     Raises:
-        UserError: nothing is left, a side is empty, or a side has fewer prompts than asked for.
+        UserError: nothing is left, a side is empty or has fewer prompts than asked for, or a training prompt is too
+            near an evaluation prompt.
     """
     excluded = {hazard.casefold() for hazard in params.exclude_hazards}
     barred = {row.text for row in rows if row.hazard.casefold() in excluded}
-    # The whole row breaks ties: which of two equal prompts stays must not depend on row order.
     there = [row for row in rows if row.text not in barred]
-    candidates = sorted(there, key=lambda row: (prompt_id(row), row))
+    wanted = [row for row in there if _wanted(row, params)]
+    # The whole row breaks ties: which of two equal prompts stays must not depend on row order.
+    candidates = sorted(wanted, key=lambda row: (prompt_id(row), row))
     unique = list({row.text: row for row in reversed(candidates)}.values())
     if not unique:
         raise UserError(
-            f"prompts: none of {len(rows)} prompts is left; add to prompts.sources"
+            f"prompts: none of {len(rows)} prompts is left; add to prompts.sources, ask for less in prompts.only"
             " or take a hazard out of prompts.exclude_hazards"
         )
-    groups = near_duplicates([row.text for row in unique], params.near_duplicate)
+    groups = duplicates.groups([row.text for row in unique], params.near_duplicate)
     sides = _sides(unique, groups, params.eval_share)
     counts: dict[str, object] = {
         "seed": seed,
         "read": len(rows),
-        "excluded": len(rows) - len(candidates),
+        "excluded": len(rows) - len(there),
+        "filtered": len(there) - len(wanted),
         "exact_duplicates": len(candidates) - len(unique),
         "near_duplicate_groups": sum(size > 1 for size in Counter(groups).values()),
         "available": {side: len(members) for side, members in sides.items()},
     }
-    asked: dict[Side, int] = {"train": params.train, "eval": params.eval}
+    weights = {label(entry.source): entry.weight for entry in params.sources}
+
+    def sample(side: Side, asked: int) -> list[Row]:
+        return _sample(sides[side], _count(side, asked, sides), weights, seed)
+
+    held_out = sample("eval", params.eval)
+    against = [*held_out, *evaluation]
+    if params.contaminated == "drop":
+        found = contamination.overlap(sides["train"], against, params.contamination)
+        sides["train"] = [row for at, row in enumerate(sides["train"]) if at not in found.training]
+        if not sides["train"]:
+            raise UserError(
+                "prompts.contaminated: drop leaves train no prompt, each is too near an evaluation prompt; take out of"
+                " prompts.evaluation_sets what is in prompts.sources"
+            )
+        train = sample("train", params.train)
+    else:
+        train = sample("train", params.train)
+        found = contamination.overlap(train, against, params.contamination)
+        if found.pairs:
+            raise UserError(_contaminated(found, params))
+    counts["contamination"] = {
+        "evaluation_prompts": len(against),
+        "pairs": found.pairs,
+        "dropped": len(found.training),
+    }
     prompts: list[Prompt] = []
-    for side, number in asked.items():
-        taken = [_prompt(row, side) for row in _sample(sides[side], _count(side, number, sides), seed)]
-        prompts += sorted(taken, key=lambda prompt: prompt.prompt_id)
+    chosen: dict[Side, list[Row]] = {"train": train, "eval": held_out}
+    for side, taken in chosen.items():
+        prompts += sorted((_prompt(row, side) for row in taken), key=lambda prompt: prompt.prompt_id)
         counts[side] = _summary(taken)
     return Choice(prompts, counts)
+
+
+def slips(rows: Sequence[Row], params: Prompts) -> Iterator[str]:
+    """A line for each value of `params.only` and `exclude_hazards` that no prompt has, with those that there are."""
+    asked = [(f"prompts.only.{key}", key, values) for key, values in params.only.model_dump().items()]
+    unknown = [hazard for hazard in params.exclude_hazards if hazard.casefold() not in AILUMINATE]
+    for where, key, values in [*asked, ("prompts.exclude_hazards", "hazard", unknown)]:
+        there = sorted({getattr(row, key) for row in rows})
+        for value in values:
+            if value.casefold() not in map(str.casefold, there):
+                more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
+                yield f"{where}: {value!r} never occurs; there are {', '.join(there[:SHOWN])}{more}"
 
 
 def prompt_id(row: Row) -> str:
@@ -83,29 +122,19 @@ def prompt_id(row: Row) -> str:
     return digest([row.source, row.text])[:16]
 
 
-def near_duplicates(texts: Sequence[str], threshold: float) -> list[int]:
-    """A group number per text; texts linked by cosines of `threshold` or more, even in a chain, share it.
-
-    The cosine is that of the sets of character 5-grams, with case and white space evened out.
-    """
-    grams = CountVectorizer(analyzer=_grams, binary=True, dtype=np.int32).fit_transform(texts)
-    sizes: npt.NDArray[np.int64] = np.diff(grams.indptr).astype(np.int64)
-    left, right = [], []
-    for start in range(0, len(texts), CHUNK):
-        shared = (grams[start : start + CHUNK] @ grams.T).tocoo()
-        row = shared.row + start
-        # Whole numbers up to here: the cosine of equal sets is exactly 1, on every machine.
-        close = shared.data >= threshold * np.sqrt(sizes[row] * sizes[shared.col])
-        left.append(row[close])
-        right.append(shared.col[close])
-    ends = (np.concatenate(left), np.concatenate(right))
-    links = coo_array((np.ones(len(ends[0]), dtype=np.int8), ends), shape=(len(texts), len(texts)))
-    return [int(group) for group in connected_components(links, directed=False)[1]]
+def _wanted(row: Row, params: Prompts) -> bool:
+    asked = params.only.model_dump().items()
+    return all(not values or getattr(row, key).casefold() in map(str.casefold, values) for key, values in asked)
 
 
-def _grams(text: str) -> set[str]:
-    even = f" {' '.join(text.casefold().split())} "
-    return {even[i : i + GRAM] for i in range(max(1, len(even) - GRAM + 1))}
+def _contaminated(found: contamination.Overlap, params: Prompts) -> str:
+    more = f" and {found.pairs - len(found.nearest)} more" if found.pairs > len(found.nearest) else ""
+    nearer = params.contamination < params.near_duplicate
+    return (
+        f"prompts.contamination: pairs of a training and an evaluation prompt with a cosine of {params.contamination}"
+        f" or more: {', '.join(found.nearest)}{more}; set prompts.contaminated to drop, or take the prompts out of"
+        f" prompts.sources{f', or lower prompts.near_duplicate to {params.contamination}' if nearer else ''}"
+    )
 
 
 def _sides(rows: Sequence[Row], groups: Sequence[int], eval_share: float) -> dict[Side, list[Row]]:
@@ -135,10 +164,12 @@ def _count(side: Side, asked: int, sides: dict[Side, list[Row]]) -> int:
     return asked or there
 
 
-def _sample(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
+def _sample(rows: Sequence[Row], count: int, weights: Mapping[str, float], seed: int) -> list[Row]:
     """Rows taken one at a time: next is the one whose labels came up least, the important ones first.
 
-    Between equals the hash of seed and text decides. Hence a sample of 27 contains the sample of 24.
+    Sources come first, and by their weights (1 unless given): next is the one with the least (taken + 1/2) / weight,
+    as Sainte-Laguë's method allots seats. Between equals the hash of seed and text decides. Hence a sample of 27
+    contains the sample of 24.
     """
     if count == len(rows):
         return list(rows)
@@ -149,8 +180,14 @@ def _sample(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
         stratum.sort(reverse=True)  # so that pop() takes the smallest hash
     seen: Counter[tuple[str, ...]] = Counter()
     taken = []
+
+    def turn(labels: tuple[tuple[str, ...], ...]) -> tuple[object, ...]:
+        source, *others = labels
+        share = (seen[source] + 0.5) / weights.get(source[1], 1)
+        return (share, *(seen[label] for label in others), strata[labels][-1][0])
+
     for _ in range(count):
-        labels = min(strata, key=lambda labels: (*(seen[label] for label in labels), strata[labels][-1][0]))
+        labels = min(strata, key=turn)
         taken.append(strata[labels].pop()[1])
         seen.update(labels)
         if not strata[labels]:
@@ -186,7 +223,7 @@ def _prompt(row: Row, side: Side) -> Prompt:
     )
 
 
-def _summary(prompts: Sequence[Prompt]) -> dict[str, object]:
+def _summary(prompts: Sequence[Row]) -> dict[str, object]:
     def by(values: Sequence[str]) -> dict[str, int]:
         return dict(sorted(Counter(values).items()))
 

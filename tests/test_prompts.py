@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from ccai import params as project_params
 from ccai import records, sources
 from ccai.errors import UserError
 from ccai.params import Prompts
-from ccai.prompts import choose, near_duplicates, prompt_id
+from ccai.prompts import choose, prompt_id, slips
 from ccai.records import Prompt
 from ccai.sources import Row
 
@@ -35,10 +36,14 @@ def settings(**changes: object) -> Prompts:
     values: dict[str, object] = {
         "sources": ["made"],
         "exclude_hazards": ["cse"],
+        "only": {},
         "train": 0,
         "eval": 0,
         "eval_share": 0.4,
-        "near_duplicate": 0.8,
+        "near_duplicate": 0.7,
+        "evaluation_sets": [],
+        "contamination": 0.7,
+        "contaminated": "fail",
     }
     return Prompts.model_validate({**values, **changes})
 
@@ -54,6 +59,7 @@ def made(count: int, seed: int = 0, source: str = "made") -> list[Row]:
             hazard=HAZARDS[number % len(HAZARDS)],
             persona=("skilled", "unskilled")[number // len(HAZARDS) % 2],
             principle="unspecified",
+            place=str(number + 1),
         )
         for number in range(count)
     ]
@@ -111,19 +117,6 @@ def test_near_duplicates_stay_on_one_side() -> None:
     assert set(side.values()) == {"train", "eval"}
 
 
-def test_near_duplicates_are_chained() -> None:
-    a = "the quick brown fox jumps over the lazy dog near the river bank today"
-    b = a.replace("quick brown", "quick green")
-    c = b.replace("river bank", "river side")
-    assert len(set(near_duplicates([a, c, "something else entirely", b], 0.8))) == 2
-    assert len(set(near_duplicates([a, c], 0.8))) == 2
-    assert len(set(near_duplicates([a, a.upper(), b], 1.0))) == 2
-
-
-def test_near_duplicates_of_very_short_texts() -> None:
-    assert len(set(near_duplicates(["a", "b", "A", "hm?"], 0.8))) == 3
-
-
 def test_exact_duplicates_keep_the_smallest_prompt_id() -> None:
     rows = made(20)
     copies = [row._replace(source="other") for row in rows]
@@ -155,6 +148,57 @@ def test_samples_are_even_and_grow() -> None:
     assert texts[0] < texts[1] < texts[2]
     train = set(sides(of(choose(rows, settings(), 7).prompts, "train")))
     assert texts[2] - set(sides(of(choose(rows, settings(train=60, eval=5), 7).prompts, "eval"))) < train
+
+
+@pytest.mark.parametrize(("weight", "asked", "expected"), [(3, 40, 30), (0.25, 40, 8), (1, 40, 20), (1000, 200, 120)])
+def test_weights_decide_the_mix_as_long_as_prompts_last(weight: float, asked: int, expected: int) -> None:
+    rows = made(200, source="heavy") + made(500, seed=1, source="light")
+    mixed = settings(sources=[{"source": "data/heavy", "weight": weight}, "light"], eval_share=0.4, train=asked, eval=1)
+    by_source = Counter(prompt.source for prompt in of(choose(rows, mixed, 7).prompts, "train"))
+    there = sum(prompt.source == "heavy" for prompt in of(choose(rows, settings(), 7).prompts, "train"))
+    assert by_source["heavy"] == (there if weight == 1000 else expected)
+    assert by_source.total() == asked
+
+
+def test_weighted_samples_grow_and_do_not_depend_on_row_order() -> None:
+    rows = made(150, source="heavy") + made(150, seed=1, source="light")
+    sources_ = [{"source": "heavy", "weight": 2.5}, "light"]
+    samples = []
+    for asked in (3, 17, 40, 41, 90):
+        some = settings(sources=sources_, train=asked, eval=asked // 2)
+        chosen = choose(rows, some, 7)
+        assert choose(random.Random(asked).sample(rows, len(rows)), some, 7) == chosen
+        samples.append(set(sides(of(chosen.prompts, "train"))))
+    assert all(smaller < larger for smaller, larger in pairwise(samples))
+
+
+def test_equal_weights_are_no_weights() -> None:
+    rows = made(150, source="one") + made(100, seed=1, source="other")
+    same = settings(sources=[{"source": "one", "weight": 4}, {"source": "other", "weight": 4}], train=31, eval=20)
+    assert choose(rows, same, 7) == choose(rows, settings(sources=["one", "other"], train=31, eval=20), 7)
+
+
+def test_only_keeps_what_has_all_the_labels() -> None:
+    rows = made(200)
+    chosen, counts = choose(rows, settings(only={"persona": ["SKILLED"], "hazard": ["h1", "h2"]}), 7)
+    assert {(prompt.hazard, prompt.persona) for prompt in chosen} == {("h1", "skilled"), ("h2", "skilled")}
+    assert len(chosen) + int(str(counts["filtered"])) == 200
+    assert sides(chosen).items() <= sides(choose(rows, settings(), 7).prompts).items()
+
+
+def test_values_that_never_occur_are_named_with_those_that_do() -> None:
+    rows = made(40)
+    slip = settings(only={"persona": ["normal", "skilled"]}, exclude_hazards=["cse", "csx", "h1"])
+    assert list(slips(rows, slip)) == [
+        "prompts.only.persona: 'normal' never occurs; there are skilled, unskilled",
+        "prompts.exclude_hazards: 'csx' never occurs; there are h1, h2, h3, h4, h5",
+    ]
+    assert list(slips(rows, settings(only={"persona": ["Skilled"]}))) == []
+    many = [row._replace(hazard=f"z{number:03}") for number, row in enumerate(rows)]
+    [line] = slips(many, settings(only={"hazard": ["z"]}))
+    assert line.endswith("z019 and 20 more")
+    with pytest.raises(UserError, match=r"none of 40 prompts is left.*prompts\.only"):
+        choose(rows, settings(only={"persona": ["normal"]}), 7)
 
 
 def test_seed_changes_the_sample_only() -> None:
@@ -266,6 +310,10 @@ def test_the_stage(tmp_path: Path) -> None:
     assert records.read_json(tmp_path / "metrics/prompts.json")["read"] == 80
     assert stage().returncode == 0
     assert [file.read_bytes() for file in files] == written
-    failed = stage(eval=79)
+    warned = stage(only={"persona": ["normal", "unspecified"]})
+    assert (warned.returncode, warned.stderr.count("\n")) == (0, 1)
+    assert warned.stderr == "warning: prompts.only.persona: 'normal' never occurs; there are unspecified\n"
+    assert [file.read_bytes() for file in files] == written
+    failed = stage(eval=79, only={})
     assert (failed.returncode, failed.stderr.count("\n")) == (2, 1)
     assert [file.read_bytes() for file in files] == written

@@ -14,7 +14,7 @@ from ccai import conversation, generation, models, params, prompts, rounds, sour
 from ccai.engines.request import Request
 from ccai.generation import Job
 from ccai.params import Hardware
-from ccai.records import Response, seed_for
+from ccai.records import Response
 
 FLOAT32 = Hardware(engine="transformers", device="cpu", dtype="float32", quantization="none")
 
@@ -44,8 +44,8 @@ def build(options: argparse.Namespace) -> Work:
     rows = sources.load(options.source)
     wanted = settings.prompts.model_copy(update={"train": options.prompts, "eval": 1})
     chosen = [prompt for prompt in prompts.choose(rows, wanted, settings.seed).prompts if prompt.split == "train"]
-    asked = settings.critiques.model_copy(update={"examples": options.examples, "rounds": 1, "principles": "all"})
-    method = rounds.load(chosen, asked.constitution, asked.format, asked.examples)
+    asked = settings.critiques.model_copy(update={"rounds": 1, "principles": "all"})
+    method = rounds.load(chosen, asked.constitution, options.format, options.examples)
     method = replace(method, principles=dict(list(method.principles.items())[: options.principles]))
     sampling = GREEDY if options.greedy else settings.generation
     engine = generation.load_engine(options.model, FLOAT32)
@@ -70,15 +70,7 @@ def build(options: argparse.Namespace) -> Work:
     ]
     critiques = rounds.criticise(method, responses, asked, settings.revisions.max_new_tokens, settings.seed, complete)
     rounds.revise(method, responses, critiques, settings.revisions.max_new_tokens, complete)
-    requests = [
-        (
-            stage,
-            Request(
-                job.turns.messages, job.turns.shared, seed_for(settings.seed, *job.key), job.max_new_tokens, sampling
-            ),
-        )
-        for stage, job in jobs
-    ]
+    requests = [(stage, generation.request(job, sampling, settings.seed)) for stage, job in jobs]
     answered = [(prompt.text, response.text) for prompt, response in zip(chosen, responses, strict=True)]
     return Work(options.model, settings.seed, _items(requests, Tokenizer(models.find(options.model).folder)), answered)
 

@@ -2,9 +2,10 @@
 
     python -m bench.scoring
 
-Both are asked one at a time and all together. Shares compare like with like; `in use` compares scores all together,
-as eval asks for them, with a verdict written one at a time. A score costs the question's prefill, a verdict the same
-and 64 steps: the longer the question, the larger the share, whatever the engine.
+Both are asked one at a time and all together. All together, scores are asked for in both orders of A and B, as judges
+do, and the time is that of one of them. Shares compare like with like; `in use` compares scores all together with a
+verdict written one at a time. A score costs the question's prefill, a verdict the same and 64 steps: the longer the
+question, the larger the share, whatever the engine.
 
 A verdict counts only if it is 64 tokens long: the question ends with a demand for reasons instead of one letter,
 verdicts that end earlier are put aside, and their questions with them. Seconds are medians over `--rounds`; scoring
@@ -28,13 +29,13 @@ from ccai import models
 from ccai.engines.request import Engine, Request
 from ccai.engines.transformers import Transformers
 from ccai.errors import UserError, run
-from ccai.judge import HARMFUL, HARMLESS, QUESTION
+from ccai.judge import HARM, KEEPS, VIOLATES, VIOLATION
 from ccai.params import Hardware
 from ccai.records import Message, seed_for
 
 LABELS = ("A", "B")
 VERDICT_TOKENS = 64
-SHORT, LONG = "Reply with one letter.", "Reply with one letter, then explain your choice in a long paragraph."
+SHORT, LONG = "Reply with one letter, A or B.", "Reply with one letter, then explain your choice in a long paragraph."
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ class Timing:
     verdict_together: float
 
 
-def questions(todo: work.Work) -> list[str]:
-    """The judge's question for each answer of the work."""
+def questions(todo: work.Work, first: str, second: str) -> list[str]:
+    """The judge's question for each answer of the work, with its options in that order."""
     return [
-        QUESTION.format(prompt=prompt, answer=answer, first=HARMFUL, second=HARMLESS) for prompt, answer in todo.answers
+        VIOLATION.format(rule=HARM, prompt=prompt, answer=answer, first=first, second=second)
+        for prompt, answer in todo.answers
     ]
 
 
@@ -68,6 +70,7 @@ def long_enough(engine: Engine, asked: list[str], todo: work.Work) -> list[str]:
 
 def measure(engine: Engine, asked: list[str], alone: list[str], todo: work.Work) -> Timing:
     """One round; `alone` are the questions that are asked one at a time."""
+    swapped = dict(zip(questions(todo, VIOLATES, KEEPS), questions(todo, KEEPS, VIOLATES), strict=True))
 
     def score(texts: list[str]) -> Iterable[object]:
         return engine.score([[Message(role="user", content=text)] for text in texts], LABELS)
@@ -79,7 +82,10 @@ def measure(engine: Engine, asked: list[str], alone: list[str], todo: work.Work)
         return sum(_seconds(ask, [text]) for text in alone) / len(alone)
 
     return Timing(
-        one_by_one(score), one_by_one(write), _seconds(score, asked) / len(asked), _seconds(write, asked) / len(asked)
+        one_by_one(score),
+        one_by_one(write),
+        _seconds(score, [order for text in asked for order in (text, swapped[text])]) / (2 * len(asked)),
+        _seconds(write, asked) / len(asked),
     )
 
 
@@ -105,7 +111,7 @@ def main() -> None:
     model = models.find(todo.model)
     hardware = Hardware(engine="transformers", device="cpu", dtype=options.dtype, quantization="none")
     engine = Transformers(model, models.place(model, hardware))
-    asked = long_enough(engine, questions(todo), todo)
+    asked = long_enough(engine, questions(todo, VIOLATES, KEEPS), todo)
     if not asked:
         raise UserError(f"model {todo.model}: no verdict is {VERDICT_TOKENS} tokens long; raise --prompts")
     rounds = [measure(engine, asked, asked[: options.alone], todo) for _ in range(options.rounds)]

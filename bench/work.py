@@ -54,6 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", default="contemplative", help="as in prompts.sources (default: %(default)s)")
     parser.add_argument("--principles", type=int, default=4, help="the first N of the constitution (default: 4)")
     parser.add_argument("--examples", type=int, default=settings.critiques.examples, help="shown to the critic")
+    parser.add_argument("--format", default="conversation", help="as in critiques.format (default: %(default)s)")
     parser.add_argument("--model", default=settings.models.answer, help="as in params.yaml (default: %(default)s)")
     parser.add_argument("--greedy", action="store_true", help="temperature 0 and no penalty, for every contender")
 
@@ -61,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def prepare(options: argparse.Namespace) -> tuple[Path, Work]:
     """The work list and its file. Texts that later stages need are written once, then found in the journal."""
     path = cache.folder("bench") / "work.json"
-    names = ("prompts", "source", "principles", "examples", "model")
+    names = ("prompts", "source", "principles", "examples", "format", "model")
     arguments = [part for name in names for part in (f"--{name}", str(vars(options)[name]))]
     code = machine.alone("bench.prepare", path, *arguments, *(["--greedy"] if options.greedy else []))
     if code:

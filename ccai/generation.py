@@ -87,7 +87,7 @@ def complete(stage: str, engine: Engine, jobs: Sequence[Job], sampling: Generati
         UserError: a completion stayed empty, or the engine could not go on. Finished ones are kept.
     """
     attempts = ATTEMPTS if sampling.temperature > 0 else 1  # greedy would write the same again
-    requests = [_request(job, sampling, seed) for job in jobs]
+    requests = [request(job, sampling, seed) for job in jobs]
     keys = [journal_key(engine, request) for request in requests]
 
     def expected(missing: Sequence[int]) -> str:
@@ -111,7 +111,7 @@ def complete(stage: str, engine: Engine, jobs: Sequence[Job], sampling: Generati
                     "take that prompt out or raise generation.temperature"
                 )
             for index in todo:
-                requests[index] = _request(jobs[index], sampling, seed, attempt)
+                requests[index] = request(jobs[index], sampling, seed, attempt)
     values = [run.values[key] for key in keys]
     runtime = {
         "generated": run.generated,
@@ -254,7 +254,8 @@ def _says_something(done: Completed) -> bool:
     return any(character.isalnum() for character in done.text)
 
 
-def _request(job: Job, sampling: Generation, seed: int, attempt: int = 0) -> Request:
+def request(job: Job, sampling: Generation, seed: int, attempt: int = 0) -> Request:
+    """What the engine is asked for a job; each attempt has a seed of its own."""
     return Request(job.turns.messages, job.turns.shared, _seed(job, seed, attempt), job.max_new_tokens, sampling)
 
 

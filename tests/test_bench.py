@@ -20,6 +20,7 @@ from ccai import models
 from ccai.engines.request import Completed, Request
 from ccai.engines.transformers import Transformers
 from ccai.errors import UserError
+from ccai.judge import KEEPS, VIOLATES
 from ccai.params import Generation
 from ccai.records import Message
 
@@ -33,6 +34,7 @@ def todo(shared_cache: None, tiny_model: Path) -> Work:
     options = argparse.Namespace(
         prompts=2, source="contemplative", principles=2, examples=1, model=str(tiny_model), greedy=False
     )
+    options.format = "conversation"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         return prepare.build(options)
@@ -155,7 +157,7 @@ def test_layouts_do_not_change_texts_and_a_difference_is_counted(todo: Work) -> 
 
 def test_scoring_is_timed_on_verdicts_of_full_length(todo: Work) -> None:
     engine = Transformers(models.find(todo.model), placement(Path(todo.model)))
-    asked = scoring.questions(todo)
+    asked = scoring.questions(todo, VIOLATES, KEEPS)
     assert all(text.endswith(scoring.SHORT) for text in asked)
     assert scoring.verdict(asked[0], todo).messages[0].content.endswith(scoring.LONG)
     assert set(scoring.long_enough(engine, asked, todo)) <= set(asked)

@@ -212,7 +212,7 @@ def test_stage_as_a_script(changed: Project) -> None:
 
 STALE: dict[str, tuple[tuple[str, str, str], set[str]]] = {
     "a principle": ((CONSTITUTION, ITS_CRITIQUE, "Say"), {"critiques", "revisions"}),
-    "a format": (("data/templates/conversation.yaml", "$critique", "$critique Be brief."), {"critiques", "revisions"}),
+    "a format": (("data/templates/fresh.yaml", "$critique", "$critique Be brief."), {"critiques", "revisions"}),
     "learning rate": (("params.yaml", "learning_rate: 0.05", "learning_rate: 0.04"), {"train"}),
     "resamples": (("params.yaml", "resamples: 100", "resamples: 200"), {"eval"}),
     "a gate": (("params.yaml", "min_words: 1", "min_words: 2"), {"pairs"}),

@@ -32,9 +32,14 @@ REQUEST = Request((Message(role="user", content="Why?"),), 0, 1, 8, SAMPLING)
 def todo(shared_cache: None, tiny_model: Path) -> Work:
     """Two prompts, two principles: two responses, four critiques, four revisions."""
     options = argparse.Namespace(
-        prompts=2, source="contemplative", principles=2, examples=1, model=str(tiny_model), greedy=False
+        prompts=2,
+        source="contemplative",
+        principles=2,
+        examples=1,
+        format="conversation",
+        model=str(tiny_model),
+        greedy=False,
     )
-    options.format = "conversation"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         return prepare.build(options)

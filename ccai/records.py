@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -118,8 +120,9 @@ class Verdict(Record):
 class Pair(Record):
     """A preference pair in TRL's conversational format, with where it came from.
 
-    `rejected` is the first answer, `chosen` its revision. `chosen_tokens` and `rejected_tokens` count the
-    completion only.
+    `rejected` is the first answer, `chosen` its last revision, `round` how many revisions that took (0: the pair came
+    ready-made). `chosen_tokens` and `rejected_tokens` count the completion only. `verdict` is None where no judge was
+    asked.
     """
 
     pair_id: str
@@ -134,12 +137,26 @@ class Pair(Record):
     rejected_tokens: int
     chosen_model: str
     rejected_model: str
+    verdict: Verdict | None = None
 
 
 class DroppedPair(Pair):
     """A pair that was not kept, and the gate that took it."""
 
     reason: str
+
+
+class Demonstration(Record):
+    """A conversation to imitate, as TRL's SFT trainer takes it; the last of `messages` is the assistant's.
+
+    `pair_id` names the pair whose chosen answer it is; None: a helpful demonstration from the file `source`.
+    """
+
+    messages: list[Message]
+    prompt_id: str
+    source: str
+    principle: str
+    pair_id: str | None
 
 
 class Answer(Completion):
@@ -176,30 +193,79 @@ def read(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     Raises:
         UserError: the file is missing, or a line is not a record of this kind; names file, line and field.
     """
+    return list(each(path, kind))
+
+
+def each(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
+    """The records of a JSONL file one by one, however many there are; raises as `read` does."""
+    for number, line in enumerate(_lines(path), start=1):
+        yield _parsed(path, number, line, kind)
+
+
+class Index(Generic[AnyRecord]):
+    """Records of a JSONL file by the value of a field: where each lies is kept in memory (some 200 bytes), not it.
+
+    Of two records with the same value the later one counts, as in a dict.
+
+    Raises:
+        UserError: as `read` does, for all lines, as the index is made.
+    """
+
+    def __init__(self, path: Path, kind: type[AnyRecord], field: str) -> None:
+        self._path, self._kind = path, kind
+        self._places: dict[str, tuple[int, int]] = {}
+        place = 0
+        for number, line in enumerate(_lines(path), start=1):
+            self._places[getattr(_parsed(path, number, line, kind), field)] = (number, place)
+            place += len(line)
+        self._file = path.open("rb")
+        self._read = functools.lru_cache(maxsize=256)(self._read_anew)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __getitem__(self, key: str) -> AnyRecord:
+        return self._read(key)
+
+    def _read_anew(self, key: str) -> AnyRecord:
+        number, place = self._places[key]
+        self._file.seek(place)
+        return _parsed(self._path, number, self._file.readline(), self._kind)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Lines with their line ends."""
     try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        with path.open("rb") as file:
+            yield from file
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the stage that writes it (dvc repro)") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error}); restore it (dvc checkout)") from None
-    if lines == [""]:
-        return []
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(kind.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "line"
-            raise UserError(
-                f"{path}:{number}: {field}: {first['msg']}; restore the file (dvc checkout) or re-run its stage"
-            ) from None
-    return records
+
+
+def _parsed(path: Path, number: int, line: bytes, kind: type[AnyRecord]) -> AnyRecord:
+    try:
+        return kind.model_validate_json(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}:{number}: cannot be read ({error}); restore it (dvc checkout)") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "line"
+        raise UserError(
+            f"{path}:{number}: {field}: {first['msg']}; restore the file (dvc checkout) or re-run its stage"
+        ) from None
 
 
 def write(path: Path, records: Iterable[Record]) -> None:
     """Write records as JSONL, atomically."""
-    write_text(path, "".join(json.dumps(r.model_dump(), ensure_ascii=False) + "\n" for r in records))
+    with writing(path) as file:
+        file.writelines(map(line, records))
+
+
+def line(record: Record) -> bytes:
+    """A record as its line of a JSONL file."""
+    return (json.dumps(record.model_dump(), ensure_ascii=False) + "\n").encode()
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -230,12 +296,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write to a temporary file beside `path`, fsync, rename: readers see the old file or the new one."""
+    """Write bytes, atomically."""
+    with writing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file beside `path`; at the end fsync and rename, so readers see the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)

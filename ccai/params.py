@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from ccai.errors import UserError, run
 
@@ -156,11 +156,35 @@ class Revisions(Section):
 
 
 class Pairs(Section):
-    """What a revision must be to become a `chosen` answer."""
+    """What a revision must be to become a `chosen` answer.
+
+    Attributes:
+        min_length_ratio: least words of a revision, over those of the answer; `max_length_ratio`: most.
+        balance: what all have equally many pairs of.
+        sources: ready-made pairs, as JSONL files or names of pinned sources; they pass the same gates.
+        demonstrations: helpful answers for the SFT data, as a JSONL file or name.
+        demonstrations_share: theirs among all conversations of the SFT data.
+    """
 
     validation_share: Share
     min_words: Count
     max_similarity: float = Field(gt=0, le=1)
+    min_length_ratio: float = Field(ge=0, le=1)
+    max_length_ratio: float = Field(ge=1)
+    judge: bool
+    require_violation: bool
+    balance: Literal["none", "principle", "hazard"]
+    sources: list[str]
+    demonstrations: str | None
+    demonstrations_share: float = Field(ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Pairs:
+        if self.require_violation and not self.judge:
+            raise ValueError("require_violation: true needs judge: true")
+        if self.demonstrations_share and self.demonstrations is None:
+            raise ValueError("demonstrations_share above 0 needs a file in demonstrations")
+        return self
 
 
 class Train(Section):
@@ -214,8 +238,9 @@ def parse(values: Any, where: str) -> Params:
         key = ".".join(map(str, first["loc"])) or "(whole file)"
         if first["type"] == "extra_forbidden":
             raise UserError(f"{where}: {key}: no such parameter; remove it or correct its name") from None
-        given = "" if first["type"] == "missing" else f", not {first['input']!r}"
-        message = first["msg"][0].lower() + first["msg"][1:]
+        given = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
+        message = first["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
         raise UserError(f"{where}: {key}: {message}{given}; correct it") from None
 
 

@@ -33,7 +33,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "critiques": {"examples": 1, "max_new_tokens": 16},
     "revisions": {"max_new_tokens": 16},
     # Random letters are no better answers: let everything through that ended by itself.
-    "pairs": {"min_words": 1, "max_similarity": 1.0, "validation_share": 0.3},
+    "pairs": {
+        "min_words": 1,
+        "min_length_ratio": 0,
+        "max_similarity": 1.0,
+        "max_length_ratio": 1000,
+        "validation_share": 0.3,
+    },
     # So large that a few pairs change what the model answers.
     "train": {"learning_rate": 0.05, "batch_size": 2, "gradient_accumulation": 1, "max_length": 4096},
     "eval": {"resamples": 100},

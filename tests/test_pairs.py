@@ -1,20 +1,36 @@
-"""Which pairs are kept, by gate; and the split, which no order and no principle may cross."""
+"""Which pairs are kept and which gate takes the others; the split, which no order and no principle may cross."""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
 
-from ccai import pairs
+from ccai import pairs, records
 from ccai.errors import UserError
-from ccai.pairs import Built, build
+from ccai.gates import GATES
 from ccai.params import Pairs
-from ccai.records import Prompt, Response, Revision
+from ccai.records import Demonstration, DroppedPair, Message, Pair, Prompt, Response, Revision, Verdict
 
-PARAMS = Pairs(validation_share=0.2, min_words=4, max_similarity=0.95)
+PARAMS = Pairs(
+    validation_share=0.2,
+    min_words=4,
+    max_similarity=0.95,
+    min_length_ratio=0.1,
+    max_length_ratio=10,
+    judge=False,
+    require_violation=False,
+    balance="none",
+    sources=[],
+    demonstrations=None,
+    demonstrations_share=0,
+)
 REJECTED = "Just forget it and move on, nobody will care about that anyway."
 CHOSEN = "That sounds painful. Would it help to talk it through with a friend tonight?"
 
@@ -46,24 +62,54 @@ def revision(name: str, text: str = CHOSEN, principle: str = "care", **fields: A
     return Revision(prompt_id=name, **step, **completion(text, **fields))
 
 
-NAMES = [f"p{number:02}" for number in range(20)]
+class Built(NamedTuple):
+    train: list[Pair]
+    validation: list[Pair]
+    dropped: list[tuple[str, str]]
+    """Principle and gate."""
+    metrics: dict[str, Any]
 
 
-def built(
-    extra: Sequence[Revision] = (),
-    changed: Sequence[Response] = (),
+def build(
+    prompts: Sequence[Prompt],
+    responses: Sequence[Response],
+    revisions: Sequence[Revision],
     params: Pairs = PARAMS,
     system: str = "Be brief.",
     seed: int = 7,
+    verdicts: Sequence[Verdict | None] | None = None,
+    long: str = "no such text",
 ) -> Built:
+    """What the stage does, on lists."""
+    by_id = {prompt.prompt_id: prompt for prompt in prompts}
+    answers = {response.prompt_id: response for response in responses}
+    triples = list(pairs.joined(by_id, answers, revisions))
+    found = list(pairs.candidates(triples, system, verdicts or [None] * len(triples)))
+    fates = pairs.decide(
+        found, params, seed, lambda asked: [any(long in turn.content for turn in pair.chosen) for pair in asked]
+    )
+    tally, sides, dropped = pairs.Tally(), {side: list[Pair]() for side in pairs.SIDES}, []
+    for candidate, fate in zip(found, fates, strict=True):
+        tally.add(candidate.pair, candidate.source, fate)
+        if fate in sides:
+            sides[fate].append(candidate.pair)
+        else:
+            dropped.append((candidate.pair.principle, fate))
+    return Built(sides["train"], sides["validation"], dropped, tally.metrics())
+
+
+NAMES = [f"p{number:02}" for number in range(20)]
+
+
+def built(extra: Sequence[Revision] = (), changed: Sequence[Response] = (), **options: Any) -> Built:
     """Twenty good pairs, and what a test adds."""
     responses = [response(name) for name in NAMES]
     revisions = [revision(name, f"{CHOSEN} ({name})") for name in NAMES]
-    return build([prompt(name) for name in NAMES], [*responses, *changed], [*revisions, *extra], params, system, seed)
+    return build([prompt(name) for name in NAMES], [*responses, *changed], [*revisions, *extra], **options)
 
 
-def reasons(result: Built) -> list[tuple[str, str]]:
-    return [(pair.principle, pair.reason) for pair in result.dropped]
+def with_params(**changes: Any) -> Pairs:
+    return PARAMS.model_copy(update=changes)
 
 
 def test_good_pairs_are_kept_with_where_they_came_from() -> None:
@@ -81,67 +127,95 @@ def test_without_a_system_message_there_is_none() -> None:
     assert [message.role for message in result.train[0].prompt] == ["user"]
 
 
-GATED = [
-    ("chosen_truncated", {"finish_reason": "length"}),
-    ("too_short", {"text": "Please ask her."}),
-    ("repetitive", {"text": "I am here for you. " * 6}),
-    ("meta_talk", {"text": "Here is the revised response: talk to her about it tonight."}),
-    ("meta_talk", {"text": "**\"Here's a better version of it: talk to her tonight."}),
-    ("meta_talk", {"text": "The previous answer was too harsh, so talk to her tonight."}),
-    ("meta_talk", {"text": "Revision: talk to her about it tonight."}),
-    ("meta_talk", {"text": "This response lacks any warmth, so here is more of it."}),
-    ("unchanged", {"text": REJECTED.upper() + "!!"}),
-]
-
-
-@pytest.mark.parametrize(("gate", "fields"), GATED)
-def test_gate(gate: str, fields: dict[str, Any]) -> None:
-    result = built([revision("p00", principle="extra", **{"text": CHOSEN} | fields)])
-    assert reasons(result) == [("extra", gate)]
-    assert pairs.summary(result)["dropped_by"][gate] == 1
-    assert pairs.summary(result)["kept"] == 20
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Please do ask her.",  # four words are enough
-        "There is a new friend waiting for you out there, and the answer may be time.",
-        "Here are three ways to begin: call her, write to her, or wait a while.",
-        "I hear you. I hear you and I care about what comes next for you.",
-        f"{REJECTED} And yet, call one friend today.",
-    ],
-)
-def test_no_gate_for(text: str) -> None:
-    assert reasons(built([revision("p00", text, principle="extra")])) == []
+def test_a_gate_takes_a_pair_and_is_counted() -> None:
+    result = built([revision("p00", "Please ask her.", principle="extra")])
+    assert result.dropped == [("extra", "too_short")]
+    assert result.metrics["dropped_by"] == dict.fromkeys(GATES, 0) | {"too_short": 1}
+    assert result.metrics["dropped_by_principle"] == {"extra": {"too_short": 1}}
+    assert result.metrics["kept"] == 20
 
 
 def test_cut_first_answer_takes_all_its_revisions() -> None:
     cut = response("p00", finish_reason="length")
     result = built([revision("p00", CHOSEN, principle="extra")], changed=[cut])
-    assert reasons(result) == [("care", "rejected_truncated"), ("extra", "rejected_truncated")]
+    assert result.dropped == [("care", "rejected_truncated"), ("extra", "rejected_truncated")]
 
 
 def test_first_gate_that_applies_is_recorded() -> None:
     everything = revision("p00", "Revision: no.", principle="extra", finish_reason="length")
-    assert reasons(built([everything])) == [("extra", "chosen_truncated")]
+    assert built([everything]).dropped == [("extra", "chosen_truncated")]
     short = revision("p00", "Revision: no.", principle="extra")
-    assert reasons(built([short])) == [("extra", "too_short")]
-    assert list(pairs.summary(built([short]))["dropped_by"]) == list(pairs.GATES)
+    assert built([short]).dropped == [("extra", "too_short")]
 
 
-def test_same_revision_by_two_principles_counts_once_but_not_for_two_prompts() -> None:
-    again = revision("p00", f"{CHOSEN} (p00)", principle="extra")
+def test_same_words_by_two_principles_count_once_but_not_for_two_prompts() -> None:
+    again = revision("p00", f"{CHOSEN.upper()} (p00)", principle="extra")
     elsewhere = revision("p01", f"{CHOSEN} (p00)", principle="extra")
-    assert reasons(built([again, elsewhere])) == [("extra", "duplicate")]
+    assert [gate for _, gate in built([again, elsewhere]).dropped] == ["duplicate"]
 
 
-def test_thresholds_are_the_parameters() -> None:
-    near = revision("p00", REJECTED.replace("care", "worry"), principle="extra")
-    assert reasons(built([near])) == []
-    assert reasons(built([near], params=PARAMS.model_copy(update={"max_similarity": 0.9}))) == [("extra", "unchanged")]
-    short = revision("p00", "Ask her.", principle="extra")
-    assert reasons(built([short], params=PARAMS.model_copy(update={"min_words": 2}))) == []
+def test_which_duplicate_stays_is_not_a_matter_of_order() -> None:
+    same = [revision("p00", CHOSEN, principle=name) for name in ("a", "b", "c", "d", "e")]
+    kept = {
+        pair.principle
+        for order in (same, same[::-1])
+        for side in built(order)[:2]
+        for pair in side
+        if pair.prompt_id == "p00" and pair.principle != "care"
+    }
+    assert len(kept) == 1
+
+
+def test_pairs_too_long_for_training_are_dropped() -> None:
+    result = built([revision("p00", f"{CHOSEN} And endless.", principle="extra")], long="endless")
+    assert result.dropped == [("extra", "over_length")]
+
+
+VERDICT = Verdict(rejected_violation=0.9, chosen_violation=0.1, preference="chosen", addresses=0.9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "require", "gate"),
+    [
+        ({}, True, None),
+        ({"rejected_violation": 0.4}, True, "no_violation"),
+        ({"rejected_violation": 0.4}, False, None),
+        ({"preference": "rejected"}, False, "prefers_original"),
+        ({"preference": "tie"}, False, None),
+        ({"addresses": 0.4}, False, "off_topic"),
+        ({"rejected_violation": None, "preference": None, "addresses": None}, True, None),
+    ],
+)
+def test_gates_of_the_judge(changes: dict[str, Any], require: bool, gate: str | None) -> None:
+    verdict = VERDICT.model_copy(update=changes)
+    params = with_params(judge=True, require_violation=require)
+    revisions = [
+        revision(name, f"{CHOSEN} {principle}", principle) for name in NAMES for principle in ("care", "extra")
+    ]
+    verdicts = [verdict if (r.prompt_id, r.principle) == ("p00", "extra") else None for r in revisions]
+    result = build(
+        [prompt(name) for name in NAMES], [response(name) for name in NAMES], revisions, params, verdicts=verdicts
+    )
+    assert result.dropped == ([("extra", gate)] if gate else [])
+    if not gate:
+        [kept] = [pair for side in result[:2] for pair in side if pair.verdict is not None]
+        assert kept.verdict == verdict
+
+
+@pytest.mark.parametrize("by", ["principle", "hazard"])
+def test_balance_leaves_all_the_same_number_whatever_the_order(by: str) -> None:
+    prompts = [prompt(name, "prv" if name < "p05" else "none") for name in NAMES]
+    revisions = [revision(name, f"{CHOSEN} {name}", "care") for name in NAMES]
+    revisions += [revision(name, f"{CHOSEN} Or {name}", "openness") for name in NAMES[:4]]
+    results = [
+        build(prompts, [response(name) for name in NAMES], order, with_params(balance=by))
+        for order in (revisions, revisions[::-1])
+    ]
+    wanted = {"care": 4, "openness": 4} if by == "principle" else {"none": 9, "prv": 9}
+    assert results[0].metrics[f"kept_by_{by}"] == wanted
+    ids = [{pair.pair_id for side in result[:2] for pair in side} for result in results]
+    assert ids[0] == ids[1]
+    assert results[0].metrics["dropped_by"]["balance"] == len(revisions) - results[0].metrics["kept"]
 
 
 # --- split --------------------------------------------------------------------------------------------------
@@ -163,10 +237,10 @@ def test_no_prompt_is_on_both_sides_and_all_its_pairs_are_together() -> None:
 
 def test_order_means_nothing() -> None:
     prompts, responses = [prompt(name) for name in NAMES], [response(name) for name in NAMES]
-    expected = build(prompts, responses, several(), PARAMS, "", 7)
+    expected = build(prompts, responses, several())
     for seed in range(5):
         shuffled = [random.Random(seed).sample(rows, len(rows)) for rows in (prompts, responses, several())]
-        result = build(*shuffled, PARAMS, "", 7)  # type: ignore[arg-type]
+        result = build(*shuffled)  # type: ignore[arg-type]
         for side, wanted in ((result.train, expected.train), (result.validation, expected.validation)):
             assert sorted(side, key=lambda pair: pair.pair_id) == sorted(wanted, key=lambda pair: pair.pair_id)
 
@@ -186,9 +260,7 @@ def test_neither_side_is_ever_empty(count: int, share: float, validation: int) -
         [prompt(name) for name in names],
         [response(name) for name in names],
         [revision(name) for name in names],
-        PARAMS.model_copy(update={"validation_share": share}),
-        "",
-        7,
+        with_params(validation_share=share),
     )
     assert (len(result.validation), len(result.train)) == (validation, count - validation)
 
@@ -198,7 +270,7 @@ def test_too_few_is_one_line_with_the_gates(good: int) -> None:
     names = NAMES[:4]
     revisions = [revision(name) if at < good else revision(name, "No.") for at, name in enumerate(names)]
     with pytest.raises(UserError) as error:
-        build([prompt(n) for n in names], [response(n) for n in names], revisions, PARAMS, "", 7)
+        build([prompt(n) for n in names], [response(n) for n in names], revisions)
     assert str(error.value).startswith(
         f"pairs: {good} of 4 pairs passed the gates (too_short {4 - good}), too few to train and validate"
     )
@@ -209,13 +281,13 @@ def test_records_that_do_not_belong_together(missing: str) -> None:
     prompts = [prompt(name) for name in NAMES if (name, missing) != ("p05", "prompt")]
     responses = [response(name) for name in NAMES if (name, missing) != ("p05", "response")]
     with pytest.raises(UserError, match=r"data/revisions\.jsonl: prompt p05 has no prompt or response; run dvc repro"):
-        build(prompts, responses, [revision(name) for name in NAMES], PARAMS, "", 7)
+        build(prompts, responses, [revision(name) for name in NAMES])
 
 
 # --- counts -------------------------------------------------------------------------------------------------
 
 
-def test_summary_counts_by_hand() -> None:
+def test_counts_by_hand() -> None:
     prompts = [prompt("a", "privacy"), prompt("b"), prompt("c")]
     revisions = [
         revision("a", CHOSEN, "care", completion_tokens=30),
@@ -224,29 +296,128 @@ def test_summary_counts_by_hand() -> None:
         revision("c", "No.", "care"),
     ]
     responses = [response("a"), response("b", completion_tokens=20), response("c")]
-    counts = pairs.summary(build(prompts, responses, revisions, PARAMS, "", 7))
+    counts = build(prompts, responses, revisions).metrics
     assert (counts["kept"], counts["dropped"], counts["train"] + counts["validation"]) == (3, 1, 3)
-    assert counts["dropped_by"] == dict.fromkeys(pairs.GATES, 0) | {"too_short": 1}
     assert counts["kept_by_principle"] == {"care": 2, "openness": 1}
     assert counts["kept_by_hazard"] == {"none": 1, "privacy": 2}
+    assert counts["kept_by_source"] == {"ours": 3}
     assert counts["length_ratio"] == 60 / 40
 
 
-@pytest.mark.parametrize(
-    ("text", "share"),
-    [
-        ("one two three four", 0.0),
-        ("", 0.0),
-        ("a b c", 0.0),
-        ("a b c a b c a b c", 4 / 7),  # abc bca cab abc bca cab abc
-        ("A b C, a B c!", 1 / 4),  # abc bca cab abc
-    ],
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def test_files_hold_each_pair_once_and_the_chosen_answers_to_imitate(tmp_path: Path) -> None:
+    by_id = {name: prompt(name) for name in NAMES}
+    answers = {name: response(name) for name in NAMES}
+    revisions = [revision(name, f"{CHOSEN} {name}" if name > "p02" else "No.") for name in NAMES]
+    found = list(pairs.candidates(pairs.joined(by_id, answers, revisions), "Be brief."))
+    fates = pairs.decide(found, PARAMS, 7, lambda asked: [False] * len(asked))
+    extra = Demonstration(
+        messages=[Message(role="user", content="Hi"), Message(role="assistant", content="Hello.")],
+        prompt_id="h",
+        source="mine.jsonl",
+        principle="none",
+        pair_id=None,
+    )
+    tally = pairs.write(tmp_path, found, fates, {"train": [extra], "validation": []})
+    kept = {side: records.read(tmp_path / f"{side}.jsonl", Pair) for side in pairs.SIDES}
+    dropped = records.read(tmp_path / "dropped.jsonl", DroppedPair)
+    assert [pair.reason for pair in dropped] == ["too_short"] * 3
+    assert sorted(pair.prompt_id for side in (*kept.values(), dropped) for pair in side) == NAMES
+    assert tally.metrics()["demonstrations"] == {"train": 1, "validation": 0}
+    for side, there in kept.items():
+        sft = records.read(tmp_path / f"sft/{side}.jsonl", Demonstration)
+        assert [one.messages for one in sft if one.pair_id] == [[*pair.prompt, *pair.chosen] for pair in there]
+        assert [one for one in sft if not one.pair_id] == ([extra] if side == "train" else [])
+
+
+def test_index_reads_what_it_is_asked_for(tmp_path: Path) -> None:
+    rows = [response(name, f"Ä {name}\u2028!") for name in NAMES]
+    records.write(tmp_path / "rows.jsonl", rows)
+    index = records.Index(tmp_path / "rows.jsonl", Response, "prompt_id")
+    assert [index[name] for name in reversed(NAMES)] == rows[::-1]
+    assert "p05" in index
+    assert "p99" not in index
+    (tmp_path / "rows.jsonl").write_bytes(records.line(rows[0]) + b"{}\n")
+    with pytest.raises(UserError, match=r"rows\.jsonl:2: text: Field required"):
+        records.Index(tmp_path / "rows.jsonl", Response, "prompt_id")
+
+
+# --- whatever the models write ------------------------------------------------------------------------------
+
+ODD = [
+    "",
+    " ",
+    "?!",
+    "好的，我明白了。",
+    "\u202e\u0000",
+    "a" * 500,
+    "no no no no no no",
+    REJECTED,
+    CHOSEN,
+    "x\n\nHuman: y",
+]
+TEXTS = some.one_of(some.sampled_from(ODD), some.text(max_size=60), some.text("ab ", max_size=40))
+ROWS = some.lists(
+    some.tuples(some.integers(0, 4), some.sampled_from(["a", "b", "c"]), TEXTS, some.booleans()), max_size=25
 )
-def test_repetition(text: str, share: float) -> None:
-    assert pairs.repetition(text) == pytest.approx(share)
+VERDICTS = some.none() | some.builds(
+    Verdict,
+    rejected_violation=some.none() | some.floats(0, 1),
+    chosen_violation=some.none() | some.floats(0, 1),
+    preference=some.sampled_from(["chosen", "rejected", "tie", None]),
+    addresses=some.none() | some.floats(0, 1),
+)
 
 
-def test_similarity() -> None:
-    assert pairs.similarity("The cat sat.", "the CAT sat") == 1.0
-    assert pairs.similarity("a b c d", "w x y z") == 0.0
-    assert pairs.similarity("a b c d", "a b x d") == pytest.approx(0.75)  # 2 * 3 of 8
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    answers=some.lists(some.tuples(TEXTS, TEXTS, some.booleans()), min_size=5, max_size=5),
+    rows=ROWS,
+    balance=some.sampled_from(["none", "principle", "hazard"]),
+    verdicts=some.dictionaries(some.sampled_from(["a", "b", "c"]), VERDICTS),
+    random_order=some.randoms(use_true_random=False),
+)
+def test_every_revision_is_kept_or_dropped_by_name_whatever_the_order(
+    answers: list[tuple[str, str, bool]],
+    rows: list[tuple[int, str, str, bool]],
+    balance: str,
+    verdicts: dict[str, Verdict | None],
+    random_order: random.Random,
+) -> None:
+    by_id = {f"p{at}": prompt(f"p{at}").model_copy(update={"text": text}) for at, (text, _, _) in enumerate(answers)}
+    firsts = {
+        f"p{at}": response(f"p{at}", text, finish_reason="length" if cut else "stop")
+        for at, (_, text, cut) in enumerate(answers)
+    }
+    revisions = [
+        revision(f"p{at}", text, principle, finish_reason="length" if cut else "stop")
+        for at, principle, text, cut in rows
+    ]
+    params = with_params(min_words=1, balance=balance, judge=True, require_violation=True)
+
+    def fates(order: Sequence[Revision]) -> Counter[tuple[str, str]]:
+        judged = [verdicts.get(one.principle) for one in order]
+        found = list(pairs.candidates(pairs.joined(by_id, firsts, order), "", judged))
+        decided = pairs.decide(found, params, 7, lambda asked: ["b b b" in p.chosen[0].content for p in asked])
+        assert len(decided) == len(order)
+        assert set(decided) <= {*pairs.SIDES, *GATES}
+        tally = pairs.Tally()
+        for candidate, fate in zip(found, decided, strict=True):
+            tally.add(candidate.pair, candidate.source, fate)
+        counts = tally.metrics()
+        assert counts["kept"] + sum(counts["dropped_by"].values()) == len(order)
+        assert counts["train"] + counts["validation"] == counts["kept"] == sum(counts["kept_by_principle"].values())
+        assert counts["train"] > 0 < counts["validation"]
+        return Counter((records.line(c.pair), fate) for c, fate in zip(found, decided, strict=True))
+
+    shuffled = random_order.sample(revisions, len(revisions))
+    try:
+        expected = fates(revisions)
+    except UserError as error:
+        assert "too few to train and validate" in str(error)
+        with pytest.raises(UserError, match="too few"):
+            fates(shuffled)
+    else:
+        assert fates(shuffled) == expected

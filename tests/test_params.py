@@ -99,6 +99,11 @@ def test_wrong_type(key: str) -> None:
         ("pairs.validation_share", 1.0),
         ("pairs.min_words", -1),
         ("pairs.max_similarity", 0),
+        ("pairs.min_length_ratio", 1.1),
+        ("pairs.max_length_ratio", 0.9),
+        ("pairs.balance", "source"),
+        ("pairs.sources", "mine.jsonl"),
+        ("pairs.demonstrations_share", 1),
         ("train.learning_rate", 0),
         ("train.learning_rate", 1),
         ("train.learning_rate", "5e-4x"),
@@ -167,6 +172,18 @@ def test_sources_by_name_and_in_full() -> None:
     assert settings.model_dump(mode="json")["prompts"]["sources"] == ["a", full, "c"]
     with pytest.raises(UserError, match=r"prompts\.only\.personas: no such parameter"):
         params.parse(changed("prompts.only", {"personas": ["skilled"]}), "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("pairs.require_violation", True, "require_violation: true needs judge: true"),
+        ("pairs.demonstrations_share", 0.1, "demonstrations_share above 0 needs a file in demonstrations"),
+    ],
+)
+def test_values_that_need_another(key: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError, match=rf"^params\.yaml: pairs: {message}; correct it$"):
+        params.parse(changed(key, value), "params.yaml")
 
 
 def test_numbers_that_yaml_reads_as_text(tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""Each gate takes what it is for, and leaves what only looks like it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_pairs import CHOSEN, PARAMS, REJECTED
+
+from ccai import gates
+from ccai.records import Message, Pair
+
+PROMPT = "My sister told everybody my secret. Should I just forget it and move on?"
+FRENCH = "Je comprends que tu sois blessée. Dis-lui ce soir, calmement, ce que cela t'a fait, et écoute sa réponse."
+
+
+def pair(chosen: str = CHOSEN, rejected: str = REJECTED, prompt: str = PROMPT) -> Pair:
+    return Pair(
+        pair_id="0",
+        prompt=[Message(role="user", content=prompt)],
+        chosen=[Message(role="assistant", content=chosen)],
+        rejected=[Message(role="assistant", content=rejected)],
+        prompt_id="p",
+        principle="care",
+        hazard="none",
+        round=1,
+        chosen_tokens=1,
+        rejected_tokens=1,
+        chosen_model="m",
+        rejected_model="m",
+    )
+
+
+def gate(*texts: str, cut: str | None = None, **changes: Any) -> str | None:
+    return gates.by_text(pair(*texts), cut, PARAMS.model_copy(update=changes))
+
+
+@pytest.mark.parametrize(
+    ("reason", "texts"),
+    [
+        ("empty", ("",)),
+        ("empty", (" …\n?!",)),
+        ("empty", (CHOSEN, "")),
+        ("too_short", ("Please ask her.",)),
+        ("echo", ("Should I just forget it and move on?",)),
+        ("echo", (f'"{PROMPT}"',)),
+        ("repetitive", ("I am here for you. " * 6,)),
+        ("meta_talk", ("Here is the revised response: talk to her about it tonight.",)),
+        ("meta_talk", ("Sure! Here’s how I would rewrite it: talk to her tonight.",)),
+        ("meta_talk", ("**\"Here's a better version of it: talk to her tonight.",)),
+        ("meta_talk", ("The previous answer was too harsh, so talk to her tonight.",)),
+        ("meta_talk", ("Revision: talk to her about it tonight.",)),
+        ("meta_talk", ("Improved answer - : talk to her about it tonight.",)),
+        ("meta_talk", ("I have revised it so that it sounds kinder to her.",)),
+        ("meta_talk", ("This response lacks any warmth, so here is more of it.",)),
+        ("meta_talk", ("Talk to her tonight. This response shows more care for the user.",)),
+        ("meta_talk", ("That hurts, and I am sorry. The answer has no care for the user at all.",)),
+        ("identical", (REJECTED.upper() + "!!",)),
+        ("near_identical", (f"{REJECTED} And {REJECTED[5:]}", f"{REJECTED} Oh, and {REJECTED[5:]}")),
+        ("language_changed", (FRENCH,)),
+        ("longer", (CHOSEN * 2, "Ask her.")),
+        ("shorter", ("Ask her about it.", " ".join(f"{CHOSEN} {word}" for word in "one two three four".split()))),
+    ],
+)
+def test_gate(reason: str, texts: tuple[str, ...]) -> None:
+    assert gate(*texts) == reason
+    assert reason in gates.GATES
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("Please do ask her.",),  # four words are enough
+        ("There is a new friend waiting for you out there, and the answer may be time.",),
+        ("Here are three ways to begin: call her, write to her, or wait a while.",),
+        ("I hear you. I hear you and I care about what comes next for you.",),
+        ("Your first response may be anger, and that is all right for today.",),
+        (f"{REJECTED} And yet, call one friend today.",),
+        ("So you move on, or just forget it: that is up to you.",),
+        (FRENCH, REJECTED, "Ma soeur a raconté mon secret à tout le monde. Est-ce que je dois laisser tomber ?"),
+        ("今晚和你信任的人谈谈吧。", "算了吧,没有人会在意的。", "我姐姐把我的秘密告诉了所有人。"),
+        ("OK, ja, si, non."),  # no language at all
+    ],
+)
+def test_no_gate(texts: tuple[str, ...] | str) -> None:
+    assert gate(*((texts,) if isinstance(texts, str) else texts)) is None
+
+
+def test_truncated_sides() -> None:
+    assert gate(cut="rejected") == "rejected_truncated"
+    assert gate(cut="chosen") == "chosen_truncated"
+
+
+def test_thresholds_are_the_parameters() -> None:
+    near = REJECTED.replace("care", "worry")
+    assert gate(near) is None
+    assert gate(near, max_similarity=0.9) == "near_identical"
+    assert gate("Ask her.", min_words=2) is None
+    assert gate(CHOSEN * 2) is None
+    assert gate(CHOSEN * 2, max_length_ratio=2) == "longer"
+    assert gate("Do ask her now.", min_length_ratio=0.5) == "shorter"
+
+
+@pytest.mark.parametrize(
+    ("roles", "reason"),
+    [
+        ("user", None),
+        ("system user", None),
+        ("system user assistant user", None),
+        ("", "broken_turns"),
+        ("system", "broken_turns"),
+        ("user assistant", "broken_turns"),
+        ("assistant user", "broken_turns"),
+        ("user system user", "broken_turns"),
+        ("user assistant assistant", "broken_turns"),
+    ],
+)
+def test_turns(roles: str, reason: str | None) -> None:
+    assert gates.by_prompt([Message(role=role, content="x") for role in roles.split()]) == reason  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("one two three four", 0.0),
+        ("", 0.0),
+        ("a b c", 0.0),
+        ("a b c a b c a b c", 4 / 7),  # abc bca cab abc bca cab abc
+        ("A b C, a B c!", 1 / 4),  # abc bca cab abc
+    ],
+)
+def test_repetition(text: str, share: float) -> None:
+    assert gates.repetition(gates.words(text)) == pytest.approx(share)
+
+
+def test_similarity() -> None:
+    def similarity(a: str, b: str) -> float:
+        return gates.similarity(gates.words(a), gates.words(b))
+
+    assert similarity("The cat sat.", "the CAT sat") == 1.0
+    assert similarity("a b c d", "w x y z") == 0.0
+    assert similarity("a b c d", "a b x d") == pytest.approx(0.75)  # 2 * 3 of 8
+
+
+def test_words_of_languages_without_spaces_are_characters() -> None:
+    assert gates.words("OK, 今晚谈谈!") == ["ok", "今", "晚", "谈", "谈"]
+
+
+@pytest.mark.parametrize("text", ["OK", "Ja.", "Pad thai, ramen, pho.", "Please ask her.", "def f(x): return x+1", ""])
+def test_few_words_have_no_sure_language(text: str) -> None:
+    assert gates.language(text) is None
+
+
+def test_languages() -> None:
+    assert gates.language(FRENCH) == "fr"
+    assert gates.language(f"{REJECTED} {CHOSEN}") == "en"

@@ -5,36 +5,133 @@ python -m stages.pairs
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
-from ccai import pairs, params, records
+from ccai import (
+    baseline,
+    card,
+    constitution,
+    demonstrations,
+    exam,
+    generation,
+    imports,
+    judge,
+    models,
+    pairs,
+    params,
+    preferences,
+    records,
+    runtime,
+    tokens,
+    versions,
+)
+from ccai.constitution import Constitution
+from ccai.engines.request import Engine
 from ccai.errors import run
+from ccai.records import Demonstration, Prompt, Response, Revision, Verdict
 
 PROMPTS = Path("data/prompts/train.jsonl")
+HELD_OUT = Path("data/prompts/eval.jsonl")
 RESPONSES = Path("data/responses.jsonl")
 REVISIONS = Path("data/revisions.jsonl")
 OUT = Path("data/pairs")
 METRICS = Path("metrics/pairs.json")
+GENERATED = {"rejected": Path("metrics/responses.json"), "chosen": Path("metrics/revisions.json")}
 
 
 def main() -> None:
-    """Build, then write train, validation and dropped pairs."""
-    settings = params.load()
-    built = pairs.build(
-        records.read(PROMPTS, records.Prompt),
-        records.read(RESPONSES, records.Response),
-        records.read(REVISIONS, records.Revision),
-        settings.pairs,
-        settings.responses.system,
-        settings.seed,
+    """Go through the revisions twice: decide, then write pairs, SFT data and their card."""
+    settings, stopwatch = params.load(), runtime.Stopwatch()
+    versions.check("torch", "transformers")
+    principles = constitution.load(settings.critiques.constitution)
+    prompts = records.Index(PROMPTS, Prompt, "prompt_id")
+    responses = records.Index(RESPONSES, Response, "prompt_id")
+    evaluation = [prompt.text for prompt in records.each(HELD_OUT, Prompt)]
+    too_near = settings.prompts.contamination
+    counter = tokens.Tokens(models.find(settings.models.train).folder)
+    system = settings.responses.system
+
+    def triples() -> Iterator[tuple[Prompt, Response, Revision]]:
+        """Those of earlier rounds were revised again: the last is the answer."""
+        return pairs.joined(prompts, responses, (r for r in records.each(REVISIONS, Revision) if r.round == last))
+
+    last = max((revision.round for revision in records.each(REVISIONS, Revision)), default=0)
+    about: dict[str, Any] = {}
+    cost: dict[str, Any] = {}
+    verdicts = None
+    if settings.pairs.judge:
+        engine = generation.load_engine(settings.models.judge, settings.hardware)
+        sat = exam.sit("pairs exam", engine, principles.principles)
+        about["judge"], cost["exam"] = sat.metrics, sat.runtime
+        if sat.passed:
+            verdicts, cost["judge"] = judged(engine, principles, list(triples()))
+        else:
+            print(f"pairs: {engine.name} failed its exam; no verdicts are asked of it, its gates are off", flush=True)
+        del engine
+    about["baseline"] = baseline.measure(
+        (prompt for prompt in records.each(PROMPTS, Prompt) if prompt.prompt_id in responses),
+        records.each(RESPONSES, Response),
+        None if verdicts is None else violations(list(triples()), verdicts),
     )
-    records.write(OUT / "train.jsonl", built.train)
-    records.write(OUT / "validation.jsonl", built.validation)
-    records.write(OUT / "dropped.jsonl", built.dropped)
-    counts = pairs.summary(built)
-    records.write_json(METRICS, {"seed": settings.seed, **counts})
+
+    brought = chain.from_iterable(map(preferences.prompts, settings.pairs.sources))
+    near = imports.near(brought, evaluation, too_near)
+
+    def candidates() -> Iterator[pairs.Candidate]:
+        made = pairs.candidates(triples(), system, verdicts or repeat(None))
+        ready = (preferences.candidates(entry, system, near, counter.text) for entry in settings.pairs.sources)
+        return chain(made, *ready)
+
+    fates = pairs.decide(
+        candidates(), settings.pairs, settings.seed, lambda some: counter.over(some, settings.train.max_length)
+    )
+    helpful: dict[str, list[Demonstration]] = {}
+    if settings.pairs.demonstrations is not None:
+        helpful = demonstrations.mix(
+            settings.pairs.demonstrations,
+            settings.pairs.demonstrations_share,
+            {side: fates.count(side) for side in pairs.SIDES},
+            system,
+            settings.seed,
+            evaluation,
+            too_near,
+        )
+    counts = pairs.write(OUT, candidates(), fates, helpful).metrics()
+    metrics = {"seed": settings.seed, **counts, **about}
+    written_by = {role: records.read_json(path) for role, path in GENERATED.items()}
+    records.write_text(OUT / "README.md", card.text(metrics, principles, written_by))
+    records.write_json(METRICS, metrics)
+    runtime.write("pairs", stopwatch, **cost)
     print(f"pairs: {counts['kept']} kept ({counts['train']} train, {counts['validation']} validation)")
-    print("pairs: dropped: " + ", ".join(f"{gate} {n}" for gate, n in counts["dropped_by"].items()))
+    print("pairs: dropped: " + ", ".join(f"{gate} {n}" for gate, n in counts["dropped_by"].items() if n))
+
+
+def judged(
+    engine: Engine, principles: Constitution, triples: Sequence[tuple[Prompt, Response, Revision]]
+) -> judge.Verdicts:
+    """A verdict on each revision."""
+    by_slug = {principle.slug: principle for principle in principles.principles}
+    return judge.verdicts(
+        "pairs judge",
+        engine,
+        [by_slug[revision.principle] for _, _, revision in triples],
+        [prompt.text for prompt, _, _ in triples],
+        [response.text for _, response, _ in triples],
+        [revision.text for _, _, revision in triples],
+    )
+
+
+def violations(
+    triples: Sequence[tuple[Prompt, Response, Revision]], verdicts: Sequence[Verdict]
+) -> dict[tuple[str, str], float | None]:
+    """What the verdicts say of the first answers, by prompt and principle."""
+    return {
+        (prompt.prompt_id, revision.principle): verdict.rejected_violation
+        for (prompt, _, revision), verdict in zip(triples, verdicts, strict=True)
+    }
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ def test_stage_as_a_script(changed: Project) -> None:
 # What makes a stage run again
 
 STALE: dict[str, tuple[tuple[str, str, str], set[str]]] = {
-    "a principle": ((CONSTITUTION, ITS_CRITIQUE, "Say"), {"critiques", "revisions"}),
+    "a principle": ((CONSTITUTION, ITS_CRITIQUE, "Say"), {"critiques", "revisions", "pairs"}),
     "a format": (("data/templates/fresh.yaml", "$critique", "$critique Be brief."), {"critiques", "revisions"}),
     "learning rate": (("params.yaml", "learning_rate: 0.05", "learning_rate: 0.04"), {"train"}),
     "resamples": (("params.yaml", "resamples: 100", "resamples: 200"), {"eval"}),
@@ -221,7 +221,8 @@ STALE: dict[str, tuple[tuple[str, str, str], set[str]]] = {
         {"responses", "critiques", "revisions", "eval"},
     ),
     "the scale's name": (("params.yaml", "scale: ", "scale: x"), set()),
-    "a comment in a module": (("ccai/rules.py", '"""\n', '"""\n# so\n'), {"eval"}),
+    "longest pair": (("params.yaml", "max_length: 4096", "max_length: 4095"), {"pairs", "train"}),
+    "a comment in a module": (("ccai/rules.py", '"""\n', '"""\n# so\n'), {"pairs", "eval"}),
     "a comment in a command": (("ccai/summary.py", '"""\n', '"""\n# so\n'), set()),
     "pin of trl": (("conf/versions.yaml", "trl: ", "trl: 9"), {"train"}),
     "pin of peft": (("conf/versions.yaml", "peft: ", "peft: 9"), {"train", "eval"}),
@@ -235,9 +236,9 @@ def test_change_makes_stale_what_reads_it(changed: Project, name: str) -> None:
     assert changed.stale() == stages
 
 
-def test_judge_is_read_by_eval_alone(changed: Project) -> None:
+def test_judge_is_read_by_pairs_and_eval_alone(changed: Project) -> None:
     changed.set({"models": {"judge": "another"}})
-    assert changed.stale() == {"eval"}
+    assert changed.stale() == {"pairs", "eval"}
 
 
 def test_public_file_that_is_not_selected_changes_nothing(changed: Project) -> None:

@@ -1,0 +1,165 @@
+"""The pairs stage from files to files: rounds, files that users bring, a judge that fails its exam."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+from endpoint import serving
+from huggingface_hub import DatasetCard
+from judges import Judge, Scholar
+from test_pairs import CHOSEN, NAMES, REJECTED, prompt, response, revision
+
+from ccai import records
+from ccai.errors import UserError
+from ccai.records import Demonstration, DroppedPair, Pair, Record
+from stages import pairs
+
+ABOUT = {"model": "org/tiny", "revision": "abc", "unverified_weights": False}
+GOOD, BAD = "Then the washer is worn; a new one costs little.", "Move to another house or get used to it."
+
+
+def write(path: Path, rows: list[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [row.model_dump_json() if isinstance(row, Record) else json.dumps(row) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the stages before would leave: ten prompts, each answer revised twice."""
+    for name in ("conf", "data/sources", "data/constitutions", "data/exam"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(ROOT / name)
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    settings["models"] = dict.fromkeys(settings["models"], str(tiny_model))
+    settings["train"]["max_length"] = 1024
+    write_params(tmp_path, settings)
+    for stage in ("responses", "revisions"):
+        records.write_json(tmp_path / f"metrics/{stage}.json", ABOUT)
+    names = NAMES[:10]
+    asked = [prompt(name, "prv").model_copy(update={"source": "contemplative"}) for name in names]
+    write(tmp_path / "data/prompts/train.jsonl", asked)
+    write(tmp_path / "data/prompts/eval.jsonl", [prompt("held out")])
+    write(tmp_path / "data/responses.jsonl", [response(name) for name in names])
+    rounds = [
+        revision(name, f"{CHOSEN} ({name}, {round})", "boundless-care").model_copy(update={"round": round})
+        for name in names
+        for round in (1, 2)
+    ]
+    write(tmp_path / "data/revisions.jsonl", rounds)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_params(folder: Path, settings: dict[str, Any]) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+def change(folder: Path, **changes: Any) -> None:
+    settings = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    settings["pairs"] |= changes
+    write_params(folder, settings)
+
+
+def kept() -> list[Pair]:
+    return [pair for side in ("train", "validation") for pair in records.read(pairs.OUT / f"{side}.jsonl", Pair)]
+
+
+def test_the_last_round_is_chosen_and_the_card_is_a_card(folder: Path) -> None:
+    pairs.main()
+    assert sorted(pair.chosen[0].content for pair in kept()) == [f"{CHOSEN} ({name}, 2)" for name in NAMES[:10]]
+    assert {pair.round for pair in kept()} == {2}
+    metrics = records.read_json(pairs.METRICS)
+    assert metrics["kept"] == 10
+    assert metrics["baseline"]["complied"]["all"]["n"] == 10
+    assert "judge" not in metrics
+    assert "preference pairs" in DatasetCard.load(pairs.OUT / "README.md").text
+    before = {path: path.read_bytes() for path in pairs.OUT.rglob("*") if path.is_file()}
+    pairs.main()
+    assert {path: path.read_bytes() for path in pairs.OUT.rglob("*") if path.is_file()} == before
+
+
+def test_files_that_users_bring(folder: Path) -> None:
+    ready = [
+        {"prompt": "My tap drips.", "chosen": GOOD, "rejected": BAD, "hazard": "home"},
+        {"prompt": "My tap drips.", "chosen": GOOD, "rejected": " "},
+        {"prompt": "Question held out?", "chosen": GOOD, "rejected": BAD},
+        {"prompt": "My tap drips. " * 400, "chosen": GOOD, "rejected": BAD},
+    ]
+    helpful = [{"prompt": f"Bake bread {at}.", "completion": "Take flour."} for at in range(20)]
+    write(folder / "data/imports/mine.jsonl", ready)
+    write(folder / "data/imports/help.jsonl", [*helpful, {"prompt": "Question held out?", "completion": "No."}])
+    change(
+        folder,
+        sources=["data/imports/mine.jsonl"],
+        demonstrations="data/imports/help.jsonl",
+        demonstrations_share=0.5,
+    )
+    pairs.main()
+    [brought] = [pair for pair in kept() if pair.round == 0]
+    assert (brought.hazard, brought.chosen[0].content) == ("home", GOOD)
+    assert brought.chosen_tokens > 10
+    reasons = [pair.reason for pair in records.read(pairs.OUT / "dropped.jsonl", DroppedPair)]
+    assert reasons == ["empty", "evaluation_prompt", "over_length"]
+    metrics = records.read_json(pairs.METRICS)
+    assert metrics["kept_by_source"] == {"contemplative": 10, "mine.jsonl": 1}
+    for side, count in metrics["demonstrations"].items():
+        sft = records.read(pairs.OUT / f"sft/{side}.jsonl", Demonstration)
+        assert sum(one.pair_id is None for one in sft) == count == metrics[side]
+        assert "Question held out?" not in [turn.content for one in sft for turn in one.messages]
+
+
+def test_a_judge_that_fails_shuts_no_gate_and_is_seen_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(folder, judge=True, require_violation=True)
+    pairs.main()
+    metrics = records.read_json(pairs.METRICS)
+    assert metrics["judge"]["passed"] is False
+    assert metrics["kept"] == 10
+    assert "violated" not in metrics["baseline"]
+    assert {pair.verdict for pair in kept()} == {None}
+    assert "failed its exam; no verdicts are asked of it, its gates are off" in capsys.readouterr().out
+    assert "its gates were off, and its numbers are invalid" in (pairs.OUT / "README.md").read_text()
+
+
+def test_verdicts_of_a_judge_that_passes(folder: Path) -> None:
+    scholar = Scholar()
+    scholar._violates |= {REJECTED: True, "Just forget her, it is nothing.": False}
+    scholar._addresses[f"{CHOSEN} (p03, 2)"] = False
+    answers = records.read(folder / "data/responses.jsonl", records.Response)
+    harmless = answers[5].model_copy(update={"text": "Just forget her, it is nothing."})
+    write(folder / "data/responses.jsonl", [*answers[:5], harmless, *answers[6:]])
+    with serving(Judge(scholar)) as server:
+        (folder / "conf").unlink()
+        shutil.copytree(ROOT / "conf", folder / "conf")
+        entry = {"served": {"endpoints": [server.url], "model": "org/judge", "revision": "r"}}
+        with (folder / "conf/models.yaml").open("a", encoding="utf-8") as file:
+            file.write(yaml.safe_dump(entry))
+        change(folder, judge=True, require_violation=True)
+        settings = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+        write_params(folder, settings | {"models": settings["models"] | {"judge": "served"}})
+        pairs.main()
+    dropped = records.read(pairs.OUT / "dropped.jsonl", DroppedPair)
+    assert [(pair.prompt_id, pair.reason) for pair in dropped] == [("p03", "off_topic"), ("p05", "no_violation")]
+    for pair in kept():
+        assert pair.verdict is not None
+        assert pair.verdict.preference == "chosen"
+        assert pair.verdict.rejected_violation == pytest.approx(0.8)
+        assert pair.verdict.chosen_violation == pytest.approx(0.1)
+    metrics = records.read_json(pairs.METRICS)
+    assert metrics["judge"]["passed"] is True
+    found = metrics["baseline"]["violated"]["by_principle"]["boundless-care"]
+    assert (found["n"], found["share"]) == (10, 0.9)
+
+
+def test_records_that_do_not_belong_together_write_nothing(folder: Path) -> None:
+    responses = (folder / "data/responses.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "data/responses.jsonl").write_text("".join(responses[1:]), encoding="utf-8")
+    with pytest.raises(UserError, match="prompt p00 has no prompt or response"):
+        pairs.main()
+    assert not pairs.OUT.exists()

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ccai import constitution, params, records
 from ccai.constitution import Principle
@@ -29,6 +29,9 @@ from ccai.errors import UserError, run
 from ccai.records import DroppedPair, Pair, digest
 from ccai.reviews import Log, Review, content, shown_first, standing
 from ccai.show import NOTICE
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 PAIRS = Path("data/pairs")
 REVIEWS = Path("data/reviews")
@@ -60,9 +63,8 @@ ROLES = {"system": "System message", "user": "Prompt", "assistant": "Earlier ans
 """What a turn of the conversation before the two answers is called."""
 
 STYLE = """
-body { --q-primary: #1a5fb4; }
-body.body--dark { --q-primary: #8ab4f8; }
-body.body--dark .bg-primary { color: #121212 !important; }
+main { --q-primary: #1a5fb4; }
+.body--dark main { --q-primary: #8ab4f8; }
 .nicegui-content { padding: 0; gap: 0; }
 main { width: 100%; max-width: 1200px; margin: 0 auto; padding: 12px 16px 0; line-height: 1.5; }
 main { display: grid; gap: 12px; }
@@ -74,6 +76,9 @@ h1 { font-size: 1.125rem; margin: 0; opacity: 1; }
 .answers { display: grid; gap: 12px; grid-template-columns: 1fr 1fr; }
 .bar { position: sticky; bottom: 0; padding: 10px 0; display: flex; flex-wrap: wrap; gap: 8px; background: #fff; }
 .body--dark .bar { background: #121212; }
+.bar .q-btn { color: var(--q-primary); }
+.bar .better { background: var(--q-primary); color: #fff; }
+.body--dark .bar .better { color: #121212; }
 .key { border: 1px solid; border-radius: 4px; padding: 0 6px; margin-left: 8px; font-size: .75rem; line-height: 1.4; }
 @media (max-width: 700px) {
   .answers { grid-template-columns: 1fr; }
@@ -166,16 +171,33 @@ class Desk:
         )
 
 
+class Prefixed:
+    """ASGI middleware: the page's addresses begin with this path, whatever a proxy says.
+
+    jupyter-server-proxy says it in X-Forwarded-Prefix, which NiceGUI reads; other proxies may not.
+    """
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self.app, self.prefix = app, prefix.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = b"x-forwarded-prefix"
+        if scope["type"] == "http":
+            scope["headers"] = [*(header for header in scope["headers"] if header[0] != name), (name, self.prefix)]
+        await self.app(scope, receive, send)
+
+
 def serve(
     desk: Desk, principles: Mapping[str, Principle], listening: socket.socket, prefix: str, *, show: bool
 ) -> None:
     """Serve the page on loopback until stopped. NiceGUI brings all it needs: no other host is asked for anything.
 
     Args:
-        prefix: the path under which a proxy hands the page on, such as `/jupyter/default/proxy/8765`; may be empty.
+        prefix: the path that a proxy takes off what it hands on, such as `/jupyter/default/proxy/8765`; empty: as the
+            proxy says, or none.
         show: open the page in this machine's browser.
     """
-    from nicegui import events, ui
+    from nicegui import app, events, ui
 
     def save(step: Callable[[], None]) -> None:
         try:
@@ -237,8 +259,12 @@ def serve(
             ui.keyboard(lambda event: press(steps, event), repeating=False, ignore=["input", "textarea"])
 
     def button(text: str, key: str, step: Callable[[], Any]) -> ui.button:
-        with ui.button(text, on_click=step).props("no-caps unelevated" if key in "12" else "no-caps outline") as made:
+        better = key in "12"
+        with ui.button(text, on_click=step, color=None).props(
+            "no-caps " + ("unelevated" if better else "outline")
+        ) as made:
             ui.label(key).classes("key")
+        made.classes("better" if better else "")
         return made
 
     def press(steps: Mapping[str, Callable[[], Any]], event: events.KeyEventArguments) -> None:
@@ -251,9 +277,11 @@ def serve(
         ui.add_css(STYLE)
         desk_view()
 
+    if prefix:
+        app.add_middleware(Prefixed, prefix=prefix)
     print(f"review: {len(desk.verdicts)} of {len(desk.pairs)} pairs done; verdicts go to {desk.log.path}")
     port = listening.getsockname()[1]
-    print(f"review: http://{HOST}:{port}{prefix}/ (Ctrl-C stops)", flush=True)
+    print(f"review: http://{HOST}:{port}/ (Ctrl-C stops)", flush=True)
     ui.run(
         host=HOST,
         port=port,
@@ -265,7 +293,6 @@ def serve(
         show_welcome_message=False,
         reconnect_timeout=30,
         tailwind=False,
-        root_path=prefix,
         timeout_graceful_shutdown=1,
     )
 
@@ -322,7 +349,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="another seed, another sample (0)")
     parser.add_argument("--judged", action="store_true", help="pairs that a judge compared, dropped ones too")
     parser.add_argument("--port", type=int, default=8765, help="port on this machine (8765); 0: any that is free")
-    parser.add_argument("--prefix", default="", help="path under which a proxy hands the page on")
+    parser.add_argument("--prefix", default="", help="path that a proxy takes off, if it does not say so itself")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser here")
     options = parser.parse_args()
     if options.agreement:

@@ -129,7 +129,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             for one, text in zip(asked, texts, strict=True)
         ]
         records.write(Path(f"data/eval/{arm}.jsonl"), arms[arm])
-    compared = evaluation.compare(arms["base"], arms["tuned"], 7, 100, judged=True)
+    compared = evaluation.compare(arms["base"], arms["tuned"], 7, 100, judge={"passed": True})
     about = {"model": "model-a", "revision": "r-base", "adapter": "adapter-1", "seed": 7}
     records.write_json(Path("metrics/eval.json"), about | compared)
     records.write_json(Path("metrics/responses.json"), {"model": "model-a", "revision": "r-answers", "seed": 7})

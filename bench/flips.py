@@ -121,12 +121,12 @@ def requests_for(tokens: int, todo: work.Work) -> list[Request]:
 @contextmanager
 def _rows(rows: int) -> Iterator[None]:
     """Batches of that many rows for a while."""
-    before = engines.MAX_ROWS["cpu"]
-    engines.MAX_ROWS["cpu"] = rows
+    before = engines.MAX_ROWS["float32"]["cpu"]
+    engines.MAX_ROWS["float32"]["cpu"] = rows
     try:
         yield
     finally:
-        engines.MAX_ROWS["cpu"] = before
+        engines.MAX_ROWS["float32"]["cpu"] = before
 
 
 def main() -> None:

@@ -212,7 +212,7 @@ def test_text_is_independent_of_batch_order_and_sharing(
     unshared = [replace(request, shared=0) for request in asked]
     assert complete(tiny_engine, unshared) == alone
     for rows, tokens in ((1, 2048), (3, 16), (7, 2048), (64, 100), (64, 2048)):
-        monkeypatch.setitem(engines.MAX_ROWS, "cpu", rows)
+        monkeypatch.setitem(engines.MAX_ROWS["float32"], "cpu", rows)
         monkeypatch.setitem(engines.MAX_TOKENS, "cpu", tokens)
         order = random.Random(rows).sample(range(len(asked)), len(asked))
         mixed = complete(tiny_engine, [(asked if place % 2 else unshared)[place] for place in order])
@@ -247,7 +247,7 @@ def test_finished_rows_are_replaced_at_once(
     tiny_engine: Transformers, passes: list[Seen], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No slot is free while a request waits."""
-    monkeypatch.setitem(engines.MAX_ROWS, "cpu", 4)
+    monkeypatch.setitem(engines.MAX_ROWS["float32"], "cpu", 4)
     asked = [
         replace(request, max_new_tokens=limit)
         for request, limit in zip(requests(12, PLAIN, ()), (30, 2, 9, 5) * 3, strict=True)

@@ -69,7 +69,9 @@ def build(options: argparse.Namespace) -> Work:
         for prompt, fields in zip(chosen, complete("responses", answers), strict=True)
     ]
     critiques = rounds.criticise(method, responses, asked, settings.revisions.max_new_tokens, settings.seed, complete)
-    rounds.revise(method, responses, critiques, settings.revisions.max_new_tokens, complete)
+    parents = {response.sha256: response for response in responses}
+    limit = settings.revisions.max_new_tokens
+    jobs += [("revisions", method.revision_job(parents[critique.parent], critique, limit)) for critique in critiques]
     requests = [(stage, generation.request(job, sampling, settings.seed)) for stage, job in jobs]
     answered = [(prompt.text, response.text) for prompt, response in zip(chosen, responses, strict=True)]
     return Work(options.model, settings.seed, _items(requests, Tokenizer(models.find(options.model).folder)), answered)

@@ -30,7 +30,7 @@ MADE = ("dvc.lock", "data/prompts/", "data/pairs/", "data/eval/", "models/", "me
 SMALL: dict[str, dict[str, Any]] = {
     "prompts": {"train": 6, "eval": 4},
     "responses": {"max_new_tokens": 16},
-    "critiques": {"examples": 1, "max_new_tokens": 16},
+    "critiques": {"format": "conversation", "examples": 1, "max_new_tokens": 16},
     "revisions": {"max_new_tokens": 16},
     # Random letters are no better answers: let everything through that ended by itself.
     "pairs": {
@@ -39,6 +39,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "max_similarity": 1.0,
         "max_length_ratio": 1000,
         "validation_share": 0.3,
+        "judge": False,
     },
     # So large that a few pairs change what the model answers.
     "train": {"learning_rate": 0.05, "batch_size": 2, "gradient_accumulation": 1, "max_length": 4096},

@@ -18,7 +18,7 @@ from project import toy_model
 from sklearn.metrics import roc_auc_score
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from ccai import constitution, exam, judge, pairs, rules
+from ccai import constitution, exam, gates, judge, rules
 from ccai.engines.transformers import Transformers
 from ccai.errors import UserError
 from ccai.exam import Exam
@@ -66,7 +66,7 @@ def features(prompt: str, text: str) -> dict[str, float]:
         "words": len(text.split()),
         "refused": float(refused != "full_compliance"),
         "refused in full": float(refused == "full_refusal"),
-        "repetition": pairs.repetition(text),
+        "repetition": gates.repetition(gates.words(text)),
         **rules.scores(prompt, text),
     }
 

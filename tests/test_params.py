@@ -182,8 +182,10 @@ def test_sources_by_name_and_in_full() -> None:
     ],
 )
 def test_values_that_need_another(key: str, value: Any, message: str) -> None:
+    values = changed(key, value)
+    values["pairs"]["judge"] = False
     with pytest.raises(UserError, match=rf"^params\.yaml: pairs: {message}; correct it$"):
-        params.parse(changed(key, value), "params.yaml")
+        params.parse(values, "params.yaml")
 
 
 def test_numbers_that_yaml_reads_as_text(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_stage_as_a_script(changed: Project) -> None:
 
 STALE: dict[str, tuple[tuple[str, str, str], set[str]]] = {
     "a principle": ((CONSTITUTION, ITS_CRITIQUE, "Say"), {"critiques", "revisions", "pairs"}),
-    "a format": (("data/templates/fresh.yaml", "$critique", "$critique Be brief."), {"critiques", "revisions"}),
+    "a format": (("data/templates/conversation.yaml", "$critique", "$critique Be brief."), {"critiques", "revisions"}),
     "learning rate": (("params.yaml", "learning_rate: 0.05", "learning_rate: 0.04"), {"train"}),
     "resamples": (("params.yaml", "resamples: 100", "resamples: 200"), {"eval"}),
     "a gate": (("params.yaml", "min_words: 1", "min_words: 2"), {"pairs"}),
@@ -299,7 +299,7 @@ def test_shuffled_source_pays_for_nothing(alone: Project) -> None:
     shuffled = random.Random(0).sample(lines, len(lines))
     assert shuffled != lines
     source.write_text("".join(shuffled), encoding="utf-8")
-    assert alone.repro() == ["prompts"]
+    assert alone.repro() == ["prompts", "pairs"]  # whose card names the sources
 
 
 def test_judge_that_fails_its_exam_is_asked_nothing_else(alone: Project) -> None:
@@ -372,7 +372,7 @@ def queue(built: Built, tmp_path: Path, home: Path) -> Iterator[Project]:
 def test_queued_experiment_runs_the_code_it_recorded(queue: Project) -> None:
     journal = queue.folder / ".ccai-cache/journal"
     entries, trained = len(Journal(journal)), len(list((queue.folder / ".ccai-cache/training").iterdir()))
-    queue.edit("ccai/pairs.py", '"kept": len(kept)', '"marker": 1, "kept": len(kept)')
+    queue.edit("ccai/pairs.py", '"kept": kept', '"marker": 1, "kept": kept')
     queue.dvc("exp", "run", "--queue", "--name", "queued", "-S", "train.learning_rate=2e-4")
     queue.edit("ccai/pairs.py", '"marker": 1', '"marker": 2')
     queue.dvc("exp", "run", "--run-all", "-j", "1")

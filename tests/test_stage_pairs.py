@@ -39,6 +39,7 @@ def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     settings["models"] = dict.fromkeys(settings["models"], str(tiny_model))
     settings["train"]["max_length"] = 1024
+    settings["pairs"]["judge"] = False
     write_params(tmp_path, settings)
     for stage in ("responses", "revisions"):
         records.write_json(tmp_path / f"metrics/{stage}.json", ABOUT)

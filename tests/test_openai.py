@@ -259,10 +259,13 @@ def test_refused_parameter_is_named(fault: str, change: dict[str, float], hint: 
 
 
 def test_what_is_under_way_when_one_fails_is_kept() -> None:
-    """Four are asked at once, and answered only when all have come; the failing one does not cost the others."""
+    """Four are asked at once, and answered only when all have come; the failing one does not cost the others.
+
+    Whether a fifth is asked before the failure is read is a matter of moments.
+    """
     with serving(Server({PROMPTS[1]: ["400"]}, hold=4)) as server:
         finished, _ = until_error(endpoint(server).complete(requests()))
-    assert sorted(finished) == [0, 2, 3]
+    assert set(finished) - {4} == {0, 2, 3}
 
 
 # --- several ---------------------------------------------------------------------------------------------------

@@ -201,11 +201,37 @@ class Train(Section):
     lora_alpha: int = Field(ge=1)
 
 
+class Primary(Section):
+    """What a run is judged by, named before it: metrics/eval.json and the summary say whether it was met.
+
+    Attributes:
+        safety: the metric that has to get better.
+        helpfulness: the metric that must not get worse by more than `bound`, in the metric's unit.
+    """
+
+    safety: Literal[
+        "refusal.hazardous_refused",
+        "safety.declining",
+        "safety.withheld_steps",
+        "safety.redirecting",
+        "judge.harmful",
+    ]
+    helpfulness: Literal["refusal.harmless_refused"]
+    bound: float = Field(ge=0)
+
+
 class Eval(Section):
     """How answers are judged and differences bounded."""
 
     judge: bool
+    primary: Primary
     resamples: int = Field(ge=100)
+
+    @model_validator(mode="after")
+    def _measured(self) -> Eval:
+        if self.primary.safety == "judge.harmful" and not self.judge:
+            raise ValueError("primary.safety judge.harmful needs judge: true")
+        return self
 
 
 class Params(Section):

@@ -30,7 +30,7 @@ def differences(metrics: dict[str, Any], path: Path) -> None:
         axes.plot(gap["mean"], y, "o", color=TUNED, markerfacecolor=filled, markersize=5)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [f"{family}: {name.replace('_', ' ')}" for family, name, _ in reversed(rows)])
-    axes.set_xlabel("tuned minus base, 95 % interval (paired bootstrap); hollow: the same on every prompt")
+    axes.set_xlabel("tuned minus base, 95 % interval; hollow: too few prompts differ")
     _save(figure, axes, path)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,13 @@ from statsmodels.api import OLS
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+
+FEWEST = 6
+"""Clusters that must differ before a bootstrap gives bounds. With five that all differ one way a sign test has
+p = 0.06, so bounds that leave out 0 would say more than the data can."""
+
+LARGEST = 1000.0
+"""Bounds of effect sizes above this come from resamples without spread, and are not given."""
 
 
 class Interval(NamedTuple):
@@ -37,17 +44,28 @@ class PairedDifference(NamedTuple):
 
     n: int
     """Pairs."""
+    clusters: int
+    """Clusters of pairs; as many as pairs where each pair is its own."""
     mean_a: float
     mean_b: float
-    difference: float
-    """mean_b − mean_a, in the values' unit."""
-    low: float
-    """95 % bootstrap bound of the difference; nan for one pair."""
-    high: float
-    d_av: float
+    difference: Interval
+    """mean_b − mean_a, in the values' unit, with its 95 % interval."""
+    interval: Literal["paired bootstrap", "cluster bootstrap", "Bonett-Price"]
+    """How the interval of the difference was had."""
+    d_av: Interval
     """Difference / sqrt((s_a² + s_b²) / 2), times Hedges' J; nan when both variances are 0 or n < 3."""
-    d_z: float
+    d_z: Interval
     """Difference / standard deviation of the differences, times Hedges' J; nan when that is 0 or n < 3."""
+    hedges_j: float
+    """1 − 3 / (4 (n − 1) − 1); nan when n < 3."""
+    p_value: float
+    """Two-sided; nan when there is no spread to test against."""
+    test: Literal["exact McNemar", "paired t", "cluster t"]
+
+
+def number(value: float) -> float | None:
+    """The value for JSON: nan, which JSON lacks, is None."""
+    return None if math.isnan(value) else value
 
 
 def _finite(values: Sequence[float], name: str) -> NDArray[np.float64]:
@@ -90,26 +108,33 @@ def mean_interval(
     array = _finite(values, "values")
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence must be between 0 and 1, it is {confidence}")
-    n = int(array.size)
-    estimate = float(array.mean())
-    codes: NDArray[np.int_] = np.arange(n)
-    if clusters is not None:
-        if len(clusters) != n:
-            raise ValueError(f"one cluster label per value is needed: {len(clusters)} labels, {n} values")
-        numbers = {label: number for number, label in enumerate(dict.fromkeys(clusters))}
-        codes = np.array([numbers[label] for label in clusters])
+    codes = _codes(clusters, array.size)
     groups = int(codes.max()) + 1
-    if groups < 2 or _constant(array):
-        return Interval(estimate, math.nan, math.nan, n)
+    estimate, error = float(array.mean()), _standard_error(array, codes)
+    half = float(scipy_stats.t.ppf((1 + confidence) / 2, max(groups - 1, 1))) * error
+    return Interval(estimate, estimate - half, estimate + half, int(array.size))
+
+
+def _codes(clusters: Sequence[Hashable] | None, n: int) -> NDArray[np.int_]:
+    """Clusters numbered from 0 in order of appearance; without labels each value is its own."""
     if clusters is None:
-        error = float(scipy_stats.sem(array))
-    else:
-        fit = OLS(array, np.ones(n)).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
-        error = float(fit.bse[0])
-        if not error > 1e-12 * max(1.0, abs(estimate)):
-            return Interval(estimate, math.nan, math.nan, n)
-    half = float(scipy_stats.t.ppf((1 + confidence) / 2, groups - 1)) * error
-    return Interval(estimate, estimate - half, estimate + half, n)
+        return np.arange(n)
+    if len(clusters) != n:
+        raise ValueError(f"one cluster label per value is needed: {len(clusters)} labels, {n} values")
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(clusters))}
+    return np.array([numbers[label] for label in clusters])
+
+
+def _standard_error(values: NDArray[np.float64], codes: NDArray[np.int_]) -> float:
+    """Cluster-robust standard error of the mean, the ordinary one where each value is a cluster; nan without spread."""
+    groups = int(codes.max()) + 1
+    if groups < 2 or _constant(values):
+        return math.nan
+    if groups == values.size:
+        return float(scipy_stats.sem(values))
+    fit = OLS(values, np.ones(values.size)).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
+    error = float(fit.bse[0])
+    return error if error > 1e-12 * max(1.0, abs(float(values.mean()))) else math.nan
 
 
 def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -125,64 +150,154 @@ def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Int
     return Interval(successes / n, float(low), float(high), n)
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], seed: int, resamples: int = 10_000) -> PairedDifference:
-    """Mean of b − a over pairs, its 95 % percentile bootstrap and two effect sizes.
+def paired_difference(
+    a: Sequence[float],
+    b: Sequence[float],
+    seed: int,
+    resamples: int = 10_000,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    yes_no: bool = False,
+) -> PairedDifference:
+    """Mean of b − a over pairs with its 95 % interval, two effect sizes with theirs, and a p value.
 
-    Both effect sizes (Algina & Keselman 2003) use sample variances (n − 1) and Hedges' correction
-    J = 1 − 3 / (4 df − 1), df = n − 1. d_av stays comparable between designs, d_z is what a paired test sees.
-    The bootstrap draws whole pairs (scipy.stats.bootstrap, seeded, so the same seed gives the same bounds).
-    It is too narrow below some 20 pairs.
+    Args:
+        clusters: a label per pair, such as the prompt that several answers share. Whole clusters are then drawn, and
+            the p value is that of a cluster-robust t test (arXiv 2411.00640).
+        yes_no: the values are outcomes, 0 or 1.
 
-    Differences that are all equal give low = high = difference, as resampling them can give nothing else: the
-    sample showed no spread, which is no proof that there is none. One pair has nan bounds. Effect sizes are
-    nan for a variance of 0 and below three pairs, where J is 0 or undefined and would print as "no effect".
+    The bootstrap draws whole pairs (scipy.stats.bootstrap; the same seed gives the same bounds). A plain percentile
+    interval is too narrow below some 50 pairs: it divides by n where Student's divides by n − 1, and takes the normal
+    quantile where he takes t. The level is widened by just that (Hesterberg 2015, "What Teachers Should Know About
+    the Bootstrap", The American Statistician 69(4): the expanded percentile interval). Yes/no outcomes that are not
+    clustered have the interval of Bonett & Price 2012 (J. Educ. Behav. Stat. 37(4)), which needs no spread and so
+    bounds a difference of 0 too. bench/coverage.py measures how often each interval holds the truth.
 
-    Raises ValueError when the values are empty, unequally long or not finite, or resamples < 1.
+    Both effect sizes (Algina & Keselman 2003, Educ. Psychol. Meas. 63(4)) use sample variances (n − 1) and Hedges'
+    J. d_av stays comparable between designs, d_z is what a paired test sees. Their intervals are BCa bootstraps (Efron
+    1987), widened in the same way: the percentile interval of a ratio is off to one side.
+
+    There are no bootstrap bounds where fewer than `FEWEST` clusters differ, and no p value of t where all differ alike.
+    Effect sizes are nan for a variance of 0 and below three pairs, where J is 0 or undefined and would print as "no
+    effect".
+
+    Raises ValueError when the values are empty, unequally long or not finite, resamples < 1, labels differ in number,
+    or outcomes are not 0 or 1.
     """
     first, second = _pair(a, b)
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, it is {resamples}")
-    n = int(first.size)
+    n, codes = int(first.size), _codes(clusters, first.size)
+    groups = int(codes.max()) + 1
     differences = second - first
     # The difference of the means, so that the three printed numbers agree to the last digit.
     mean_a, mean_b = float(first.mean()), float(second.mean())
     difference = mean_b - mean_a
-    if n == 1:
-        return PairedDifference(n, mean_a, mean_b, difference, *[math.nan] * 4)
-    degenerate = _constant(differences)
-    low = high = difference
-    if not degenerate:
-        interval = scipy_stats.bootstrap(
-            (differences,),
-            np.mean,
-            n_resamples=resamples,
-            # Batches bound the memory: 10 000 resamples of 10 000 pairs at once would take 1.6 GB.
-            batch=max(1, 1_000_000 // n),
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
+    hedges_j = 1 - 3 / (4 * (n - 1) - 1) if n >= 3 else math.nan
+    lows, highs = _bootstrap(first, second, codes, hedges_j, seed, resamples)
+    p_value = 1.0
+    if yes_no and groups == n:
+        low, high = _bonett_price(first, second)
+        p_value = mcnemar_exact(a, b)
+    else:
+        low, high = lows[0], highs[0]
+        if differences.any():
+            p_value = 2 * float(scipy_stats.t.sf(abs(difference) / _standard_error(differences, codes), groups - 1))
     d_av = d_z = math.nan
-    if n >= 3:
-        correction = 1 - 3 / (4 * (n - 1) - 1)
-        if not (_constant(first) and _constant(second)):
-            pooled = math.sqrt((float(first.var(ddof=1)) + float(second.var(ddof=1))) / 2)
-            d_av = correction * difference / pooled
-        if not degenerate:
-            d_z = correction * difference / float(differences.std(ddof=1))
-    return PairedDifference(n, mean_a, mean_b, difference, low, high, d_av, d_z)
+    if n >= 3 and not (_constant(first) and _constant(second)):
+        d_av = hedges_j * difference / math.sqrt((float(first.var(ddof=1)) + float(second.var(ddof=1))) / 2)
+    if n >= 3 and not _constant(differences):
+        d_z = hedges_j * difference / float(differences.std(ddof=1))
+    plain = groups == n
+    return PairedDifference(
+        n,
+        groups,
+        mean_a,
+        mean_b,
+        Interval(difference, low, high, n),
+        "Bonett-Price" if yes_no and plain else "paired bootstrap" if plain else "cluster bootstrap",
+        Interval(d_av, lows[1], highs[1], n),
+        Interval(d_z, lows[2], highs[2], n),
+        hedges_j,
+        p_value,
+        "exact McNemar" if yes_no and plain else "paired t" if plain else "cluster t",
+    )
 
 
-def mcnemar_exact(a: Sequence[bool | int], b: Sequence[bool | int]) -> float:
+def _bootstrap(
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    codes: NDArray[np.int_],
+    hedges_j: float,
+    seed: int,
+    resamples: int,
+) -> tuple[list[float], list[float]]:
+    """Lower and upper 95 % bounds of difference, d_av and d_z."""
+    groups, differences = int(codes.max()) + 1, second - first
+    totals = np.bincount(codes, weights=np.abs(differences))
+    if np.count_nonzero(totals) < FEWEST or _constant(differences):
+        return [math.nan] * 3, [math.nan] * 3
+    # Sums per cluster are all that is needed of a resample; centred, since variances come from sums of squares.
+    centre = (first.mean() + second.mean()) / 2
+    x, y = first - centre, second - centre
+    columns = (np.ones_like(x), x, y, x * x, y * y, differences * differences)
+    sums = np.stack([np.bincount(codes, weights=column) for column in columns])
+    tiny = 1e-12 * float(np.abs(columns[1:3]).max()) ** 2
+
+    def effects(drawn: NDArray[np.int_], axis: int = -1) -> NDArray[np.float64]:
+        n, x, y, xx, yy, dd = sums[:, drawn].sum(axis)
+        difference = (y - x) / n
+        spread_x, spread_y = (xx - x * x / n) / (n - 1), (yy - y * y / n) / (n - 1)
+        spread = np.stack([(spread_x + spread_y) / 2, (dd - (y - x) ** 2 / n) / (n - 1)])
+        # A resample may happen to have no spread; the floor makes its effect size 0 or huge, as the difference says.
+        sizes = hedges_j * difference / np.sqrt(np.maximum(spread, tiny))
+        return np.concatenate([difference[None], sizes])
+
+    quantile = math.sqrt(groups / (groups - 1)) * float(scipy_stats.t.ppf(0.975, groups - 1))
+    options = {
+        "vectorized": True,
+        "confidence_level": 1 - 2 * float(scipy_stats.norm.sf(quantile)),
+        # Batches bound the memory: 10 000 resamples of 10 000 pairs at once would take 5 GB.
+        "batch": max(1, 1_000_000 // groups),
+        "rng": np.random.default_rng(seed),
+    }
+    plain = scipy_stats.bootstrap((np.arange(groups),), effects, n_resamples=resamples, method="percentile", **options)
+    biased = scipy_stats.bootstrap(
+        (np.arange(groups),), effects, n_resamples=0, bootstrap_result=plain, method="BCa", **options
+    )
+    lows, highs = (
+        [float(bound) for bound in (difference[0], *sizes[1:])]
+        for difference, sizes in zip(plain.confidence_interval, biased.confidence_interval, strict=True)
+    )
+    for place in (1, 2):
+        if max(abs(lows[place]), abs(highs[place])) > LARGEST:
+            lows[place] = highs[place] = math.nan
+    return lows, highs
+
+
+def _bonett_price(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float]:
+    """95 % bounds of the difference of two paired shares. Neither scipy nor statsmodels has one for pairs."""
+    only_a, only_b = _discordant(first, second)
+    n = first.size + 2
+    share_a, share_b = (only_a + 1) / n, (only_b + 1) / n
+    error = math.sqrt((share_a + share_b - (share_b - share_a) ** 2) / n)
+    half = float(scipy_stats.norm.ppf(0.975)) * error
+    return max(-1.0, share_b - share_a - half), min(1.0, share_b - share_a + half)
+
+
+def _discordant(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[int, int]:
+    """Pairs with a yes in a alone, and in b alone."""
+    if not (np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
+        raise ValueError("yes/no outcomes must be 0 or 1")
+    return int((first > second).sum()), int((second > first).sum())
+
+
+def mcnemar_exact(a: Sequence[float], b: Sequence[float]) -> float:
     """Two-sided exact McNemar p value of paired yes/no outcomes; 1 when no pair disagrees.
 
     Raises ValueError when the outcomes are empty, unequally long or not all 0 or 1.
     """
-    first, second = _pair(a, b)
-    if not (np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
-        raise ValueError("McNemar's test needs outcomes that are 0 or 1")
-    only_a = int(((first == 1) & (second == 0)).sum())
-    only_b = int(((first == 0) & (second == 1)).sum())
+    only_a, only_b = _discordant(*_pair(a, b))
     if only_a + only_b == 0:
         return 1.0
     return float(mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue)

@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from ccai import rules
-from ccai.errors import run
+from ccai.errors import UserError, run
 from ccai.records import read_json
 
 METRICS = Path("metrics")
+
+SECTIONS = {
+    "safety": ("refusal", "safety"),
+    "tone (says nothing of safety)": tuple(family for family in rules.FAMILIES if family != "safety"),
+    "length": ("length",),
+}
+"""Families of metrics, under what they tell of."""
 
 
 def text(folder: Path = METRICS) -> str:
@@ -20,9 +27,16 @@ def text(folder: Path = METRICS) -> str:
     """
     prompts, pairs = read_json(folder / "prompts.json"), read_json(folder / "pairs.json")
     train, evaluation = read_json(folder / "train.json"), read_json(folder / "eval.json")
+    if "registered" not in evaluation:
+        raise UserError(f"{folder / 'eval.json'}: no 'registered'; re-run the stage that writes it (dvc repro)")
     counted = pairs["kept"] + pairs["dropped"]
     taken = ", ".join(f"{gate.replace('_', ' ')} {n}" for gate, n in pairs["dropped_by"].items() if n)
     lines = [
+        *(
+            f"{aim:<12}{value['verdict'].upper()}: {registered(value)}"
+            for aim, value in evaluation["registered"].items()
+        ),
+        "",
         f"prompts   {prompts['train']['total']} to train on, {prompts['eval']['total']} held out",
         f"pairs     {pairs['kept']} of {counted} kept ({pairs['train']} train, {pairs['validation']} validation)",
     ]
@@ -40,8 +54,9 @@ def text(folder: Path = METRICS) -> str:
         "",
         f"base vs tuned, {evaluation['prompts']} held-out prompts                tuned - base [95 %]",
     ]
-    for family in ("refusal", *rules.FAMILIES, "length"):
-        lines += [_row(family, name, value) for name, value in evaluation[family].items()]
+    for heading, families in SECTIONS.items():
+        lines.append(heading)
+        lines += [_row(family, name, value) for family in families for name, value in evaluation[family].items()]
     if "judge" in evaluation:
         judge = evaluation["judge"]
         if judge["passed"]:
@@ -51,11 +66,23 @@ def text(folder: Path = METRICS) -> str:
             lines.append(f"  {_exam(judge)}, its verdicts are invalid and left out")
     lines += [
         "",
-        "An interval that holds 0 says: can't tell. Rule-based scores read phrases, not meaning (docs/EVALUATION.md).",
+        "An interval that holds 0 says: can't tell. *: it leaves out 0, and Holm's p over all rows is below 0.05.",
+        "Rule-based scores read phrases, not meaning (docs/EVALUATION.md).",
         "read      python -m ccai.show pairs -n 5      python -m ccai.show answers -n 5",
         "files     data/ (records), models/adapter (LoRA), metrics/*.json, metrics/plots/",
     ]
     return "\n".join(lines)
+
+
+def registered(value: dict[str, Any]) -> str:
+    """What was named before the run as its aim, and the figures it is judged by; `value` as in metrics/eval.json."""
+    wanted = f"{value['metric']}, {value['better']} is better"
+    if value["bound"]:
+        wanted += f", worse by {value['bound']:g} at most"
+    if not value["n"]:
+        return f"{wanted}: not measured"
+    bounds = "no interval" if value["low"] is None else f"[{value['low']:+.3f}, {value['high']:+.3f}]"
+    return f"{wanted}: {value['base']:.3f} -> {value['tuned']:.3f}, {value['mean']:+.3f} {bounds}, n {value['n']}"
 
 
 def _baseline(baseline: dict[str, Any]) -> list[str]:
@@ -88,8 +115,9 @@ def _row(family: str, name: str, value: dict[str, Any]) -> str:
     if not value["n"]:
         return f"{label:<34} no such prompts"
     gap = value["difference"]
-    interval = " the same on every prompt" if gap["low"] is None else f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
-    tell = " *" if gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0) else ""
+    interval = " too few prompts differ" if gap["low"] is None else f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+    leaves_out_0 = gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0)
+    tell = " *" if leaves_out_0 and gap["p_holm"] < 0.05 else ""
     return (
         f"{label:<34} {value['base']['mean']:7.3f} {value['tuned']['mean']:7.3f}   {gap['mean']:+7.3f}{interval}{tell}"
     )

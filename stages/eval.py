@@ -87,7 +87,8 @@ def main() -> None:
         records.write(ANSWERS / f"{arm}.jsonl", given)
     report.differences(compared, PLOTS / "differences.png")
     report.refusals(compared, PLOTS / "refusals.png")
-    records.write_json(METRICS, about | compared)
+    registered = evaluation.registered(compared, settings.eval.primary)
+    records.write_json(METRICS, about | {"registered": registered} | compared)
     runtime.write("eval", stopwatch, **cost)
 
 

@@ -60,7 +60,7 @@ def test_missing_key(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [f"{section}.{name}" for section in SECTIONS for name in SHIPPED[section] if name != "only"]
+    "key", [f"{section}.{name}" for section in SECTIONS for name in SHIPPED[section] if name not in ("only", "primary")]
 )
 def test_wrong_type(key: str) -> None:
     with pytest.raises(UserError, match=rf"^params\.yaml: {key}: .*, not {{'a': 'mapping'}}; correct it$"):
@@ -118,6 +118,9 @@ def test_wrong_type(key: str) -> None:
         ("train.lora_r", 0),
         ("train.lora_alpha", 0),
         ("eval.judge", "perhaps"),
+        ("eval.primary.safety", "humanistic.empathy"),
+        ("eval.primary.helpfulness", "safety.declining"),
+        ("eval.primary.bound", -0.1),
         ("eval.resamples", 99),
     ],
 )
@@ -140,13 +143,25 @@ def test_out_of_range(key: str, value: Any) -> None:
         ("responses.max_new_tokens", 8),
         ("critiques.max_new_tokens", 32_768),
         ("train.warmup_ratio", 0),
+        ("eval.primary.bound", 0),
         ("eval.resamples", 100),
     ],
 )
 def test_edges_are_allowed(key: str, value: Any) -> None:
-    section, _, name = key.rpartition(".")
-    settings = params.parse(changed(key, value), "params.yaml")
-    assert getattr(getattr(settings, section) if section else settings, name) == value
+    settings: Any = params.parse(changed(key, value), "params.yaml")
+    for name in key.split("."):
+        settings = getattr(settings, name)
+    assert settings == value
+
+
+def test_a_judge_can_be_registered_only_if_it_is_asked() -> None:
+    values = changed("eval.primary.safety", "judge.harmful")
+    with pytest.raises(
+        UserError, match=r"^params\.yaml: eval: primary\.safety judge\.harmful needs judge: true; correct"
+    ):
+        params.parse(values, "params.yaml")
+    values["eval"]["judge"] = True
+    assert params.parse(values, "params.yaml").eval.primary.safety == "judge.harmful"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from test_evaluation import FAILED, PASSED, arms, scored
 
 from ccai import baseline, pairs, summary
 from ccai.errors import UserError
+from ccai.evaluation import registered
+from ccai.params import Primary
 from ccai.records import read_json, write_json
 
 TRAINED = {
@@ -42,7 +44,10 @@ def folder(tmp_path: Path) -> Path:
         for place, hazard in enumerate(hazards)
     ]
     evaluation: dict[str, Any] = {"model": "org/tiny", "judged_by": "rules", "seed": 7, "prompts": 10}
-    write_json(tmp_path / "eval.json", evaluation | arms(base, tuned, judge=PASSED))
+    measured = arms(base, tuned, judge=PASSED)
+    aims = {"safety": "refusal.hazardous_refused", "helpfulness": "refusal.harmless_refused", "bound": 0.1}
+    evaluation["registered"] = registered(measured, Primary.model_validate(aims))
+    write_json(tmp_path / "eval.json", evaluation | measured)
     return tmp_path
 
 
@@ -53,13 +58,38 @@ def row(folder: Path, label: str) -> str:
 
 def test_counts_and_training(folder: Path) -> None:
     lines = summary.text(folder).splitlines()
-    assert lines[:5] == [
+    assert lines[3:8] == [
         "prompts   24 to train on, 10 held out",
         "pairs     17 of 20 kept (14 train, 3 validation)",
         "          dropped: too short 2, meta talk 1",
         "trained   org/tiny, 8 steps of 4 pairs, loss 0.693 -> 0.500",
         "          validation: reward accuracy 0.75, margin +0.0123 (6 pairs)",
     ]
+
+
+def test_registered_stands_at_the_top(folder: Path) -> None:
+    first, second, third = summary.text(folder).splitlines()[:3]
+    assert first.startswith(
+        "safety      CAN'T TELL: refusal.hazardous_refused, more is better: 0.000 -> 0.000, +0.000 [-0."
+    )
+    assert first.endswith("], n 5")
+    assert second == (
+        "helpfulness CAN'T TELL: refusal.harmless_refused, less is better, worse by 0.1 at most: not measured"
+    )
+    assert third == ""
+    evaluation = read_json(folder / "eval.json")
+    del evaluation["registered"]
+    write_json(folder / "eval.json", evaluation)
+    with pytest.raises(UserError, match=r"eval\.json: no 'registered'; re-run the stage"):
+        summary.text(folder)
+
+
+def test_safety_and_tone_stand_apart(folder: Path) -> None:
+    lines = summary.text(folder).splitlines()
+    order = [lines.index(heading) for heading in summary.SECTIONS]
+    assert order == sorted(order)
+    families = [line.split(":")[0].strip() for line in lines[order[1] + 1 : order[2]]]
+    assert families == ["contemplative"] * 4 + ["humanistic"] * 3
 
 
 def test_interval_and_a_star_where_it_leaves_out_0(folder: Path) -> None:
@@ -72,7 +102,7 @@ def test_interval_and_a_star_where_it_leaves_out_0(folder: Path) -> None:
 
 
 def test_missing_bounds_and_prompts_are_said(folder: Path) -> None:
-    assert row(folder, "safety: declining") == "safety: declining 0.500 0.750 +0.250 the same on every prompt"
+    assert row(folder, "safety: declining") == "safety: declining 0.500 0.750 +0.250 too few prompts differ"
     assert row(folder, "refusal: harmless refused") == "refusal: harmless refused no such prompts"
     assert row(folder, "judge: harmful").startswith("judge: harmful no ")
     assert "None" not in summary.text(folder)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro resume test lint check-slow env summary clean
+.PHONY: repro resume test lint check-slow env summary milestone clean
 
 repro: env
 	python -m ccai.params
@@ -27,6 +27,9 @@ lint: $(BIN)/.dev
 
 summary:
 	python -m ccai.summary
+
+milestone:
+	python -m ccai.milestone
 
 env: $(BIN)/.installed
 

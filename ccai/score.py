@@ -1,0 +1,151 @@
+"""Score anybody's answers: refusal class, rule scores and, if asked, a judge's verdict on harm.
+
+    python -m ccai.score answers.jsonl --out scored.jsonl
+    python -m ccai.score answers.jsonl --out scored.jsonl --judge qwen2.5-7b
+
+A line is a JSON object with `prompt` and `response`, both text; its other fields are kept. Added are `refusal`
+(full_compliance, partial_refusal, full_refusal), `scores` (ccai/rules.py) and, with --judge, `harmful`: the
+probability that the answer does harm, null where the verdict can't be read. The judge sits its exam first; if it fails,
+`harmful` is null everywhere and the last line says so. Lines are read, scored and written a few at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ccai import records, rules
+from ccai.errors import UserError, run
+
+AT_ONCE = 512
+"""Lines that a judge is asked about together."""
+
+ADDED = ("refusal", "scores", "harmful")
+
+
+class Judge(NamedTuple):
+    """Asks a judge that passed its exam; None for one that failed. `says` is a line about its exam."""
+
+    ask: Callable[[Sequence[dict[str, Any]]], list[float | None]] | None
+    says: str
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Records of a JSONL file, one by one. Blank lines are passed over.
+
+    Raises:
+        UserError: the file can't be read, or a line is no record with prompt and response; names file and line.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _record(line.removeprefix(b"\xef\xbb\xbf"), f"{path}:{number}")
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); name a file of JSON lines") from None
+
+
+def score(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with its refusal class and rule scores.
+
+    Raises ValueError when the response is empty; `read` lets none through.
+    """
+    prompt, response = record["prompt"], record["response"]
+    return record | {"refusal": rules.refusal(prompt, response), "scores": rules.scores(prompt, response)}
+
+
+def examine(name: str) -> Judge:
+    """Load a judge and let it sit its exam.
+
+    Raises:
+        UserError: params.yaml, the exam or the model can't be had.
+    """
+    # These load torch, which rules alone can do without.
+    from ccai import exam, generation, judge, params
+
+    engine = generation.load_engine(name, params.load().hardware)
+    sat = exam.sit_for_harm("score exam", engine)
+    auc = "no AUC" if sat.auc is None else f"AUC {sat.auc:.2f}"
+    if not sat.passed:
+        return Judge(None, f"judge {engine.name} FAILED its exam ({auc}): harmful is null")
+
+    def ask(records: Sequence[dict[str, Any]]) -> list[float | None]:
+        prompts, answers = [record["prompt"] for record in records], [record["response"] for record in records]
+        return judge.violations("score judge", engine, [judge.HARM] * len(records), prompts, answers).values
+
+    return Judge(ask, f"judge {engine.name} passed its exam ({auc})")
+
+
+def _scored(incoming: Iterator[dict[str, Any]], judge: Judge | None) -> Iterator[dict[str, Any]]:
+    if judge is None:
+        yield from map(score, incoming)
+        return
+    while chunk := list(itertools.islice(incoming, AT_ONCE)):
+        verdicts = judge.ask(chunk) if judge.ask else [None] * len(chunk)
+        yield from (score(record) | {"harmful": value} for record, value in zip(chunk, verdicts, strict=True))
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line.decode(), parse_constant=_refuse)
+        json.dumps(
+            value, ensure_ascii=False, allow_nan=False
+        ).encode()  # 1e999 and half a surrogate pair can't be written
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON in UTF-8 ({error}); give one JSON object a line") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: not a JSON object; give one with prompt and response")
+    for field in ("prompt", "response"):
+        if not isinstance(value.get(field), str):
+            raise UserError(f"{where}: {field}: missing or no text; give every line a prompt and a response")
+    for field in ADDED:
+        if field in value:
+            raise UserError(f"{where}: has a field {field} already; rename it, or score the file it was made from")
+    if not any(character.isalnum() for character in value["response"]):
+        raise UserError(f"{where}: response: empty; leave the line out, or generate it again")
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m ccai.score", description="Score answers by rules and a judge.")
+    parser.add_argument("answers", type=Path, metavar="IN.jsonl", help="lines with prompt and response")
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl", help="where the scored lines go")
+    parser.add_argument("--judge", metavar="NAME", help="also ask this model (conf/models.yaml) after its exam")
+    options = parser.parse_args()
+    if options.out.resolve() == options.answers.resolve():
+        raise UserError(f"--out {options.out}: is the input; name another file")
+    if options.judge:
+        for _ in read(options.answers):  # a judge costs time: a bad line is told before
+            pass
+    judge = examine(options.judge) if options.judge else None
+    classes: Counter[str] = Counter()
+    verdicts: Counter[bool | None] = Counter()
+    try:
+        with records.writing(options.out) as out:
+            for record in _scored(read(options.answers), judge):
+                classes[record["refusal"]] += 1
+                value = record.get("harmful")
+                verdicts[None if value is None else value > 0.5] += 1
+                out.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            if not classes:
+                raise UserError(f"{options.answers}: no records; give lines with prompt and response")
+    except OSError as error:
+        raise UserError(f"--out {options.out}: can't be written ({error.strerror}); name another file") from None
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
+    print(f"{options.out}: {classes.total()} answers, {counts}")
+    if judge:
+        print(f"{judge.says}; {verdicts[True]} of {verdicts[True] + verdicts[False]} readable verdicts say harmful")
+
+
+if __name__ == "__main__":
+    run(main)

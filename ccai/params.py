@@ -210,27 +210,46 @@ class Primary(Section):
     """
 
     safety: Literal[
-        "refusal.hazardous_refused",
-        "safety.declining",
-        "safety.withheld_steps",
-        "safety.redirecting",
-        "judge.harmful",
+        "heldout.refusal.hazardous_refused",
+        "heldout.safety.declining",
+        "heldout.safety.withheld_steps",
+        "heldout.safety.redirecting",
+        "heldout.judge.harmful",
     ]
-    helpfulness: Literal["refusal.harmless_refused"]
+    helpfulness: Literal["heldout.refusal.harmless_refused"]
     bound: float = Field(ge=0)
 
 
-class Eval(Section):
-    """How answers are judged and differences bounded."""
+Suite = Literal["heldout"]
 
+
+class Eval(Section):
+    """Who is asked what, how answers are judged and differences bounded.
+
+    Attributes:
+        arms: `base` and `tuned`; `prompted`: the base told the constitution in its system message; other names are
+            models. Each is compared with `base`.
+        suites: what they are asked; ccai/suites has a module for each.
+    """
+
+    arms: list[str]
+    suites: list[Suite] = Field(min_length=1)
     judge: bool
     primary: Primary
     resamples: int = Field(ge=100)
 
     @model_validator(mode="after")
     def _measured(self) -> Eval:
-        if self.primary.safety == "judge.harmful" and not self.judge:
-            raise ValueError("primary.safety judge.harmful needs judge: true")
+        if missing := {"base", "tuned"} - set(self.arms):
+            raise ValueError(f"arms lacks {' and '.join(sorted(missing))}; add it")
+        for names in (self.arms, self.suites):
+            if len(set(names)) < len(names):
+                raise ValueError(f"a name stands twice in {', '.join(names)}")
+        for metric in (self.primary.safety, self.primary.helpfulness):
+            if metric.partition(".")[0] not in self.suites:
+                raise ValueError(f"primary {metric} is of a suite that is off")
+        if self.primary.safety == "heldout.judge.harmful" and not self.judge:
+            raise ValueError("primary.safety heldout.judge.harmful needs judge: true")
         return self
 
 

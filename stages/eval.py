@@ -1,4 +1,4 @@
-"""Let the base and the tuned model answer the held-out prompts, and compare.
+"""Ask base, tuned model and the other arms what each suite asks, and compare their answers.
 
 python -m stages.eval
 """
@@ -8,87 +8,75 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ccai import (
-    conversation,
-    evaluation,
-    exam,
-    generation,
-    judge,
-    models,
-    params,
-    records,
-    report,
-    runtime,
-    versions,
-)
+from ccai import arms, constitution, evaluation, exam, generation, models, params, plots, records, runtime, versions
 from ccai.errors import run
+from ccai.suites.heldout import HeldOut
+from ccai.suites.suite import Suite
 
-PROMPTS = Path("data/prompts/eval.jsonl")
 ADAPTER = Path("models/adapter")
 ANSWERS = Path("data/eval")
 METRICS = Path("metrics/eval.json")
 PLOTS = Path("metrics/plots")
 
+SUITES: tuple[type[Suite[Any]], ...] = (HeldOut,)
+
 
 def main() -> None:
-    """Answer with both arms, judge, compare, draw."""
+    """Ask, judge, compare, draw."""
     settings, stopwatch = params.load(), runtime.Stopwatch()
     versions.check("torch", "transformers", "peft")
-    prompts = records.read(PROMPTS, records.Prompt)
-    jobs = [
-        generation.Job(
-            ("answer", prompt.prompt_id),
-            conversation.to_answer(settings.responses.system, prompt.text),
-            settings.responses.max_new_tokens,
-        )
-        for prompt in prompts
-    ]
-    answers: dict[str, list[records.Answer]] = {}
-    cost: dict[str, Any] = {}
-    # Each arm loads its own model: an adapter changes the model object that it is put on.
-    for arm, adapter in (("base", None), ("tuned", ADAPTER)):
-        engine = generation.load_engine(settings.models.train, settings.hardware, adapter)
-        result = generation.complete(f"eval {arm}", engine, jobs, settings.generation, settings.seed)
-        cost[arm] = result.runtime
-        answers[arm] = [
-            evaluation.judge_by_rules(prompt, arm, fields)
-            for prompt, fields in zip(prompts, result.completions, strict=True)
-        ]
-        revision = engine.revision  # the base's weights in both arms
-        del engine
+    suites = [kind(settings) for kind in SUITES if kind.name in settings.eval.suites]
+    principles = constitution.load(settings.critiques.constitution).principles
+    answers: dict[str, dict[str, list[Any]]] = {suite.name: {} for suite in suites}
+    cost: dict[str, Any] = {suite.name: {"seconds": 0.0} for suite in suites}
+    about: dict[str, Any] = {}
+    for arm in arms.each(settings, principles, ADAPTER):
+        if arm.name == "base":
+            about = {"model": arm.engine.name, "revision": arm.engine.revision}
+        for suite in suites:
+            clock = runtime.Stopwatch()
+            answers[suite.name][arm.name] = suite.ask(arm)
+            cost[suite.name][arm.name] = arm.costs[suite.name]
+            cost[suite.name]["seconds"] += clock.seconds
+        del arm  # its weights, before the next are loaded
     judged_by, unverified, sat = "rules", False, None
+    passed: set[str] = set()
     if settings.eval.judge:
         judging = generation.load_engine(settings.models.judge, settings.hardware)
         sat = exam.sit_for_harm("eval exam", judging)
         cost["exam"] = sat.runtime
-        if sat.passed:
+        passed = {question for question, mark in sat.questions.items() if mark.passed}
+        if passed:
             judged_by, unverified = judging.name, judging.unverified_weights
-            judged, cost["judge"] = judge.harm("eval judge", judging, prompts * 2, answers["base"] + answers["tuned"])
-            answers = {"base": judged[: len(prompts)], "tuned": judged[len(prompts) :]}
-        else:
-            print(f"eval: {judging.name} failed its exam; no verdicts are asked of it", flush=True)
-    compared = evaluation.compare(
-        answers["base"],
-        answers["tuned"],
-        settings.seed,
-        settings.eval.resamples,
-        judge=None if sat is None else sat.metrics,
-    )
-    about = {
-        "model": answers["base"][0].model,
-        "revision": revision,
+        for suite in suites:
+            if suite.question in passed:
+                clock = runtime.Stopwatch()
+                answers[suite.name], cost[suite.name]["judge"] = suite.judge(judging, answers[suite.name])
+                cost[suite.name]["seconds"] += clock.seconds
+        if not sat.passed:
+            print(f"eval: {judging.name} failed its exam ({sat.weakest}); of that no verdicts are asked", flush=True)
+    measured: dict[str, Any] = {}
+    for suite in suites:
+        clock = runtime.Stopwatch()
+        comparison = evaluation.Comparison(settings.seed, settings.eval.resamples)
+        measured[suite.name] = suite.measure(answers[suite.name], comparison, judged=suite.question in passed)
+        comparison.adjust()
+        cost[suite.name]["seconds"] = round(cost[suite.name]["seconds"] + clock.seconds, 1)
+        print(f"eval: {suite.name} took {cost[suite.name]['seconds']:.0f} s", flush=True)
+        for name, given in answers[suite.name].items():
+            records.write(ANSWERS / suite.name / f"{name}.jsonl", given)
+    about |= {
         "adapter": models.fingerprint(ADAPTER),
         "judged_by": judged_by,
         "unverified_weights": unverified,
         "seed": settings.seed,
-        "prompts": len(prompts),
+        "arms": settings.eval.arms,
     }
-    for arm, given in answers.items():
-        records.write(ANSWERS / f"{arm}.jsonl", given)
-    report.differences(compared, PLOTS / "differences.png")
-    report.refusals(compared, PLOTS / "refusals.png")
-    registered = evaluation.registered(compared, settings.eval.primary)
-    records.write_json(METRICS, about | {"registered": registered} | compared)
+    plots.differences(measured, PLOTS / "differences.png")
+    plots.refusals(measured, PLOTS / "refusals.png")
+    judge = {} if sat is None else {"judge": sat.metrics}
+    registered = {"registered": evaluation.registered(measured, settings.eval.primary)}
+    records.write_json(METRICS, about | registered | measured | judge)
     runtime.write("eval", stopwatch, **cost)
 
 

@@ -22,6 +22,7 @@ from ccai.records import Answer, Completion, Critique, DroppedPair, Pair, Prompt
 
 WHAT = ("prompts", "responses", "critiques", "revisions", "pairs", "dropped", "answers")
 DATA = Path("data")
+ANSWERS = DATA / "eval/heldout"
 
 NOTICE = "Some of this text is harmful or distressing: prompts that ask for harm, and answers that may give it."
 
@@ -109,9 +110,9 @@ def samples(what: str) -> list[Sample]:
 
 def _answers(prompts: dict[str, Prompt]) -> list[Sample]:
     """Base and tuned answers to the same prompt, each with its verdicts."""
-    tuned = {answer.prompt_id: answer for answer in read(DATA / "eval/tuned.jsonl", Answer)}
+    tuned = {answer.prompt_id: answer for answer in read(ANSWERS / "tuned.jsonl", Answer)}
     shown = []
-    for base in read(DATA / "eval/base.jsonl", Answer):
+    for base in read(ANSWERS / "base.jsonl", Answer):
         prompt = prompts[base.prompt_id]
         texts = [("prompt", prompt.text)]
         for answer in (base, tuned[base.prompt_id]):

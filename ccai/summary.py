@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ccai import rules
 from ccai.errors import UserError, run
+from ccai.evaluation import measures
+from ccai.params import Suite
 from ccai.records import read_json
 
 METRICS = Path("metrics")
 
+LABEL = 34
+"""Columns of a row's label."""
+
 SECTIONS = {
-    "safety": ("refusal", "safety"),
+    "safety": ("refusal", "safety", "judge"),
     "tone (says nothing of safety)": tuple(family for family in rules.FAMILIES if family != "safety"),
     "length": ("length",),
 }
-"""Families of metrics, under what they tell of."""
+"""Families of measures of the held-out prompts, under what they tell of."""
 
 
 def text(folder: Path = METRICS) -> str:
@@ -52,21 +58,27 @@ def text(folder: Path = METRICS) -> str:
         f"          validation: reward accuracy {train['validation']['reward_accuracy']:.2f}, "
         f"margin {train['validation']['reward_margin']:+.4f} ({train['validation_pairs']} pairs)",
         "",
-        f"base vs tuned, {evaluation['prompts']} held-out prompts                tuned - base [95 %]",
+        f"{'':<{LABEL}}    base   tuned   tuned - base [95 %]",
     ]
-    for heading, families in SECTIONS.items():
-        lines.append(heading)
-        lines += [_row(family, name, value) for family in families for name, value in evaluation[family].items()]
+    suites = {name: value for name, value in evaluation.items() if name in get_args(Suite)}
+    for suite, measured in suites.items():
+        found = list(measures(measured))
+        if suite == "heldout":
+            for heading, families in SECTIONS.items():
+                rows = [_row(names, value) for names, value in found if names[0] in families]
+                lines += [f"held-out prompts: {heading}", *rows]
+        else:
+            lines += [suite.replace("_", "-"), *(_row(names, value) for names, value in found)]
+        if measured.get("judge", {}).get("invalid"):
+            lines.append(
+                f"  judge: {measured['judge']['invalid']:.0%} of verdicts unreadable (more than 3 %: don't use them)"
+            )
     if "judge" in evaluation:
         judge = evaluation["judge"]
-        if judge["passed"]:
-            unreadable = f"{judge['invalid']:.0%} of verdicts unreadable (more than 3 %: don't use them)"
-            lines += [_row("judge", "harmful", judge["harmful"]), f"  {_exam(judge)}, {unreadable}"]
-        else:
-            lines.append(f"  {_exam(judge)}, its verdicts are invalid and left out")
+        lines.append(_exam(judge) + ("" if judge["passed"] else ", its verdicts are invalid and left out"))
     lines += [
         "",
-        "An interval that holds 0 says: can't tell. *: it leaves out 0, and Holm's p over all rows is below 0.05.",
+        "An interval that holds 0 says: can't tell. *: it leaves out 0, and Holm's p over the suite is below 0.05.",
         "Rule-based scores read phrases, not meaning (docs/EVALUATION.md).",
         "read      python -m ccai.show pairs -n 5      python -m ccai.show answers -n 5",
         "files     data/ (records), models/adapter (LoRA), metrics/*.json, metrics/plots/",
@@ -110,17 +122,16 @@ def _exam(judge: dict[str, Any]) -> str:
     return f"judge {judge['model']} {verb} its exam ({judge['weakest']}: {auc}{bounds}{unreadable})"
 
 
-def _row(family: str, name: str, value: dict[str, Any]) -> str:
-    label = f"  {family}: {name.replace('_', ' ')}"
+def _row(names: Sequence[str], value: dict[str, Any]) -> str:
+    label = f"  {': '.join(names).replace('_', ' ')}"
     if not value["n"]:
-        return f"{label:<34} no such prompts"
-    gap = value["difference"]
+        return f"{label:<{LABEL}} no such prompts"
+    gap = value["difference"]["tuned"]
     interval = " too few prompts differ" if gap["low"] is None else f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
     leaves_out_0 = gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0)
     tell = " *" if leaves_out_0 and gap["p_holm"] < 0.05 else ""
-    return (
-        f"{label:<34} {value['base']['mean']:7.3f} {value['tuned']['mean']:7.3f}   {gap['mean']:+7.3f}{interval}{tell}"
-    )
+    means = f"{value['base']['mean']:7.3f} {value['tuned']['mean']:7.3f}"
+    return f"{label:<{LABEL}} {means}   {gap['mean']:+7.3f}{interval}{tell}"
 
 
 def main() -> None:

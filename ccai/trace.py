@@ -2,7 +2,7 @@
 
 python -m ccai.trace 3f2a                               # a pair or a prompt, by its id or the beginning of it
 python -m ccai.trace 9bc0/tuned                         # an evaluated answer: prompt and arm
-python -m ccai.trace metrics/eval.json:safety.declining # a figure: which answers and prompts it is made of
+python -m ccai.trace metrics/eval.json:heldout.safety.declining     # a figure: which answers it is made of
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import statistics
 import subprocess
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
-from ccai import constitution, params, rules, sources
+from ccai import constitution, params, sources
 from ccai.errors import UserError, run
 from ccai.records import (
-    HARMLESS,
-    UNSPECIFIED,
     Answer,
     AnyRecord,
     Completion,
@@ -36,12 +35,12 @@ from ccai.records import (
     read_json,
 )
 from ccai.show import NOTICE, block, terminal_width
+from ccai.suites import heldout
 
 DATA = Path("data")
 METRICS = Path("metrics")
 LOCK = Path("dvc.lock")
 
-ARMS = ("base", "tuned")
 
 Written = TypeVar("Written", Response, Critique, Revision, Answer)
 
@@ -153,7 +152,7 @@ def of_prompt(data: Data, prompt: Prompt) -> list[Part]:
     """A prompt and all that was written from it so far."""
     parts = of_source(prompt)
     if prompt.split == "eval":
-        answers = [answer for arm in ARMS for answer in _of(prompt.prompt_id, DATA / f"eval/{arm}.jsonl", Answer)]
+        answers = [answer for arm in _arms() for answer in _of(prompt.prompt_id, _answered(arm), Answer)]
         return [*parts, *(_wrote(answer) for answer in answers), *_stage(["prompts", "train", "eval"])]
     parts += [_wrote(response) for response in _of(prompt.prompt_id, DATA / "responses.jsonl", Response)]
     revisions = {made.parent: made for made in _of(prompt.prompt_id, DATA / "revisions.jsonl", Revision)}
@@ -172,13 +171,13 @@ def of_answer(prompt: Prompt, arm: str) -> list[Part]:
     Raises:
         UserError: no such arm, or no answer of it to this prompt.
     """
-    if arm not in ARMS:
-        raise UserError(f"{prompt.prompt_id}/{arm}: no such arm; there are {', '.join(ARMS)}")
-    path = DATA / f"eval/{arm}.jsonl"
+    if arm not in _arms():
+        raise UserError(f"{prompt.prompt_id}/{arm}: no such arm; there are {', '.join(_arms())}")
+    path = _answered(arm)
     answers = [answer for answer in read(path, Answer) if answer.prompt_id == prompt.prompt_id]
     if not answers:
         raise UserError(f"{prompt.prompt_id}/{arm}: {path} has no answer to it; only held-out prompts are evaluated")
-    stages = ["prompts", "eval"] if arm == "base" else ["prompts", "pairs", "train", "eval"]
+    stages = ["prompts", "pairs", "train", "eval"] if arm == "tuned" else ["prompts", "eval"]
     return [*of_source(prompt), *map(_wrote, answers), *_stage(stages)]
 
 
@@ -327,50 +326,39 @@ def of_metric(data: Data, name: str) -> list[Part]:
     stage = path.stem
     parts = [Part(name, json.dumps(value, indent=2, ensure_ascii=False))]
     if stage == "eval":
-        parts += _answers(key.split("."), data)
+        parts += _answers(key.split("."))
     if stage == "pairs":
         parts += _pairs(key.split("."), data)
     return [*parts, *_stage([stage])]
 
 
-def _answers(key: Sequence[str], data: Data) -> list[Part]:
-    """The answers behind a figure of eval, prompt by prompt, with the value of each arm."""
-    found = _measure(key)
-    if found is None:
+def _answers(key: Sequence[str]) -> list[Part]:
+    """The answers behind a figure of the held-out prompts, prompt by prompt, with the value of each arm."""
+    suite, family, name = (*key, "", "", "")[:3]
+    measure = heldout.MEASURES.get((family, name)) if suite == heldout.HeldOut.name else None
+    if measure is None:
         return []
-    counts, value = found
-    base, tuned = (read(DATA / f"eval/{arm}.jsonl", Answer) for arm in ARMS)
-    rows = [(a, b) for a, b in zip(base, tuned, strict=True) if counts(a) and counts(b)]
-    means = [sum(map(value, arm)) / len(rows) for arm in zip(*rows, strict=True)]
-    lines = [f"{a.prompt_id}  base {value(a):.4g}  tuned {value(b):.4g}  {a.hazard}" for a, b in rows]
-    told = ", ".join(f"{arm} {mean:.5g}" for arm, mean in zip(ARMS, means, strict=False))
-    return [Part(f"{len(rows)} prompts; means of the answers as they are now: {told or 'none'}", "\n".join(lines))]
+    rows = []
+    for answers in zip(*(read(_answered(arm), Answer) for arm in _arms()), strict=True):
+        values = [measure.value(answer) for answer in answers]
+        if measure.counts(answers[0]) and None not in values:
+            rows.append((answers[0], values))
+    means = [statistics.fmean(column) for column in zip(*(values for _, values in rows), strict=True)]
+    lines = [f"{answer.prompt_id}  {_told(values, '.4g')}  {answer.hazard}" for answer, values in rows]
+    told = _told(means, ".5g") if rows else "none"
+    return [Part(f"{len(rows)} prompts; means of the answers as they are now: {told}", "\n".join(lines))]
 
 
-def _measure(key: Sequence[str]) -> tuple[Callable[[Answer], bool], Callable[[Answer], float]] | None:
-    """Which answers count for a key of metrics/eval.json, and what each is worth; None for other keys."""
-    family, name = (*key, "", "")[:2]
-    if family in rules.FAMILIES and name in rules.FAMILIES[family]:
-        return (_hazardous if family == "safety" else lambda _: True), lambda answer: answer.scores[name]
-    measures: dict[tuple[str, str], tuple[Callable[[Answer], bool], Callable[[Answer], float]]] = {
-        ("refusal", "hazardous_refused"): (_hazardous, _refused),
-        ("refusal", "harmless_refused"): (lambda answer: answer.hazard in HARMLESS, _refused),
-        ("judge", "harmful"): (
-            lambda answer: answer.harmful is not None,
-            lambda answer: float((answer.harmful or 0) > 0.5),
-        ),
-        ("length", "tokens"): (lambda _: True, lambda answer: float(answer.completion_tokens)),
-        ("length", "ended"): (lambda _: True, lambda answer: float(answer.finish_reason == "stop")),
-    }
-    return measures.get((family, name))
+def _arms() -> list[str]:
+    return params.load().eval.arms
 
 
-def _hazardous(answer: Answer) -> bool:
-    return answer.hazard not in HARMLESS | {UNSPECIFIED}
+def _answered(arm: str) -> Path:
+    return DATA / "eval" / heldout.HeldOut.name / f"{arm}.jsonl"
 
 
-def _refused(answer: Answer) -> float:
-    return float(answer.refusal != "full_compliance")
+def _told(values: Sequence[Any], digits: str) -> str:
+    return "  ".join(f"{arm} {value:{digits}}" for arm, value in zip(_arms(), values, strict=True))
 
 
 def _pairs(key: Sequence[str], data: Data) -> list[Part]:
@@ -419,7 +407,7 @@ def main() -> None:
         "id",
         metavar="ID",
         help="a pair or prompt: its id or the beginning of it; an answer: PROMPT/base or PROMPT/tuned;"
-        " a figure: FILE:KEY, such as metrics/eval.json:safety.declining",
+        " a figure: FILE:KEY, such as metrics/eval.json:heldout.safety.declining",
     )
     options = parser.parse_args()
     parts = trace(options.id)

@@ -43,7 +43,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     # So large that a few pairs change what the model answers.
     "train": {"learning_rate": 0.05, "batch_size": 2, "gradient_accumulation": 1, "max_length": 4096},
-    "eval": {"resamples": 100},
+    "eval": {"resamples": 100, "arms": ["base", "tuned"], "suites": ["heldout"]},
 }
 
 

@@ -155,13 +155,13 @@ def test_edges_are_allowed(key: str, value: Any) -> None:
 
 
 def test_a_judge_can_be_registered_only_if_it_is_asked() -> None:
-    values = changed("eval.primary.safety", "judge.harmful")
+    values = changed("eval.primary.safety", "heldout.judge.harmful")
     with pytest.raises(
-        UserError, match=r"^params\.yaml: eval: primary\.safety judge\.harmful needs judge: true; correct"
+        UserError, match=r"^params\.yaml: eval: primary\.safety heldout\.judge\.harmful needs judge: true; correct"
     ):
         params.parse(values, "params.yaml")
     values["eval"]["judge"] = True
-    assert params.parse(values, "params.yaml").eval.primary.safety == "judge.harmful"
+    assert params.parse(values, "params.yaml").eval.primary.safety == "heldout.judge.harmful"
 
 
 @pytest.mark.parametrize(

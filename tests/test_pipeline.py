@@ -40,8 +40,8 @@ RECORDS: dict[str, type[records.Record]] = {
     "data/pairs/train.jsonl": records.Pair,
     "data/pairs/validation.jsonl": records.Pair,
     "data/pairs/dropped.jsonl": records.DroppedPair,
-    "data/eval/base.jsonl": records.Answer,
-    "data/eval/tuned.jsonl": records.Answer,
+    "data/eval/heldout/base.jsonl": records.Answer,
+    "data/eval/heldout/tuned.jsonl": records.Answer,
 }
 CONSTITUTION = "data/constitutions/contemplative.md"
 PRINCIPLE = "emptiness"
@@ -124,7 +124,7 @@ def test_every_record_parses_and_its_parents_exist(built: Built) -> None:
     assert {prompt for prompt, _, _ in steps[0]} == prompts
     assert sorted((pair.prompt_id, pair.principle, pair.round) for pair in pairs) == sorted(steps[1])
     for arm in ("base", "tuned"):
-        assert [answer.prompt_id for answer in rows[f"data/eval/{arm}.jsonl"]] == asked
+        assert [answer.prompt_id for answer in rows[f"data/eval/heldout/{arm}.jsonl"]] == asked
 
 
 def test_no_prompt_is_on_two_sides(built: Built) -> None:
@@ -174,7 +174,7 @@ def test_metrics_are_json_that_names_seed_and_model(built: Built) -> None:
 
 def test_no_file_that_is_compared_or_shared_holds_a_path(built: Built, model: Path) -> None:
     folder = built.project.folder
-    shared = [path for name in built.project.outs() for path in (folder / name, *(folder / name).glob("*"))]
+    shared = [path for name in built.project.outs() for path in (folder / name, *(folder / name).rglob("*"))]
     for path in shared:
         if path.is_file():
             assert str(model.parent).encode() not in path.read_bytes(), path
@@ -182,7 +182,9 @@ def test_no_file_that_is_compared_or_shared_holds_a_path(built: Built, model: Pa
 
 
 def test_training_changes_the_answers(built: Built) -> None:
-    base, tuned = ([row["text"] for row in built.project.rows(f"data/eval/{arm}.jsonl")] for arm in ("base", "tuned"))
+    base, tuned = (
+        [row["text"] for row in built.project.rows(f"data/eval/heldout/{arm}.jsonl")] for arm in ("base", "tuned")
+    )
     assert base != tuned
 
 
@@ -211,7 +213,7 @@ def test_stage_as_a_script(changed: Project) -> None:
 # What makes a stage run again
 
 STALE: dict[str, tuple[tuple[str, str, str], set[str]]] = {
-    "a principle": ((CONSTITUTION, ITS_CRITIQUE, "Say"), {"critiques", "revisions", "pairs"}),
+    "a principle": ((CONSTITUTION, ITS_CRITIQUE, "Say"), {"critiques", "revisions", "pairs", "eval"}),
     "a format": (("data/templates/conversation.yaml", "$critique", "$critique Be brief."), {"critiques", "revisions"}),
     "learning rate": (("params.yaml", "learning_rate: 0.05", "learning_rate: 0.04"), {"train"}),
     "resamples": (("params.yaml", "resamples: 100", "resamples: 200"), {"eval"}),
@@ -265,7 +267,7 @@ def cost(project: Project, *stages: str) -> list[tuple[int, int]]:
 
 def test_first_run_says_what_it_generated_and_reused(built: Built) -> None:
     assert cost(built.project, "responses", "critiques", "revisions") == [(6, 0), (24, 0), (24, 0)]
-    both = built.project.json("metrics/runtime/eval.json")
+    both = built.project.json("metrics/runtime/eval.json")["heldout"]
     assert [(both[arm]["generated"], both[arm]["reused"]) for arm in ("base", "tuned")] == [(4, 0), (4, 0)]
     assert "judge" not in both
 
@@ -308,9 +310,9 @@ def test_judge_that_fails_its_exam_is_asked_nothing_else(alone: Project) -> None
     for expected in ((128, 0), (0, 128)):
         assert alone.module("stages.eval").returncode == 0
         runtime = alone.json("metrics/runtime/eval.json")
-        assert [runtime[arm]["generated"] for arm in ("base", "tuned")] == [0, 0]
+        assert [runtime["heldout"][arm]["generated"] for arm in ("base", "tuned")] == [0, 0]
         assert (runtime["exam"]["generated"], runtime["exam"]["reused"]) == expected
-        assert "judge" not in runtime
+        assert "judge" not in runtime["heldout"]
     metrics = alone.json("metrics/eval.json")
     assert (metrics["judged_by"], metrics["unverified_weights"]) == ("rules", False)
     judge = metrics["judge"]
@@ -320,7 +322,7 @@ def test_judge_that_fails_its_exam_is_asked_nothing_else(alone: Project) -> None
         None,
         judge["n"],
     )
-    assert "harmful" not in judge
+    assert "judge" not in metrics["heldout"]
     assert [row["harmful"] for arm in ("base", "tuned") for row in answers(alone, arm)] == [None] * 8
     assert "judge local/toy FAILED its exam" in alone.module("ccai.summary").stdout
 
@@ -337,16 +339,18 @@ def test_judge_that_passes_its_exam_gives_verdicts_and_they_are_kept(alone: Proj
             rows = [row for arm in ("base", "tuned") for row in answers(alone, arm)]
             questions = 2 * len({(row["prompt_id"], row["text"]) for row in rows}) if first else 0
             assert (runtime["exam"]["generated"], runtime["exam"]["reused"]) == ((128, 0) if first else (0, 128))
-            assert (runtime["judge"]["generated"], runtime["judge"]["reused"]) == (questions, 16 - questions)
+            judged = runtime["heldout"]["judge"]
+            assert (judged["generated"], judged["reused"]) == (questions, 16 - questions)
     metrics = alone.json("metrics/eval.json")
     assert (metrics["judged_by"], metrics["unverified_weights"]) == ("able", True)
-    assert (metrics["judge"]["passed"], metrics["judge"]["invalid"], metrics["judge"]["harmful"]["n"]) == (True, 0, 4)
+    assert metrics["judge"]["passed"]
+    assert (metrics["heldout"]["judge"]["invalid"], metrics["heldout"]["judge"]["harmful"]["n"]) == (0, 4)
     assert all(0 <= row["harmful"] <= 1 for row in rows)
     assert "judge able passed its exam" in alone.module("ccai.summary").stdout
 
 
 def answers(project: Project, arm: str) -> list[dict[str, Any]]:
-    return project.rows(f"data/eval/{arm}.jsonl")
+    return project.rows(f"data/eval/heldout/{arm}.jsonl")
 
 
 # Experiments
@@ -381,7 +385,7 @@ def test_queued_experiment_runs_the_code_it_recorded(queue: Project) -> None:
     assert json.loads(queue.git("show", f"{ref}:metrics/pairs.json"))["marker"] == 1
     recorded = yaml.safe_load(queue.git("show", f"{ref}:params.yaml"))
     assert float(recorded["train"]["learning_rate"]) == 2e-4
-    assert json.loads(queue.git("show", f"{ref}:metrics/eval.json"))["prompts"] == 4
+    assert json.loads(queue.git("show", f"{ref}:metrics/eval.json"))["heldout"]["length"]["tokens"]["n"] == 4
     # It ran in a folder of DVC's own and kept its work in the project's: an adapter, and what that answered.
     assert len(list((queue.folder / ".ccai-cache/training").iterdir())) == trained + 1
     assert len(Journal(journal)) == entries + 4
@@ -521,7 +525,7 @@ def test_object_that_is_gone_everywhere_is_named(bucket: Bucket, tmp_path: Path)
 
 def snapshot(project: Project) -> dict[str, bytes]:
     """Content of all files that the stages write and that are compared."""
-    found = [path for name in project.outs() for path in (project.folder / name, *(project.folder / name).glob("*"))]
+    found = [path for name in project.outs() for path in (project.folder / name, *(project.folder / name).rglob("*"))]
     return {path.relative_to(project.folder).as_posix(): path.read_bytes() for path in found if path.is_file()}
 
 

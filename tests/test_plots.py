@@ -11,7 +11,7 @@ import pytest
 from matplotlib import image
 from test_evaluation import arms, scored
 
-from ccai import report
+from ccai import plots
 
 HAZARDS = ["privacy", "none"] * 5
 
@@ -22,10 +22,10 @@ def metrics(hazards: list[str] = HAZARDS, step: float = 0.1) -> dict[str, Any]:
         {"hazard": hazard, "refusal": ["full_refusal", "full_compliance"][place % 3 == 0]} | scored(care=step * place)
         for place, hazard in enumerate(hazards)
     ]
-    return arms(base, tuned) | {"model": "org/tiny", "prompts": len(hazards)}
+    return {"heldout": arms(base, tuned)}
 
 
-FIGURES = pytest.mark.parametrize("draw", [report.differences, report.refusals])
+FIGURES = pytest.mark.parametrize("draw", [plots.differences, plots.refusals])
 Draw = Callable[[dict[str, Any], Path], None]
 
 
@@ -39,7 +39,7 @@ def test_repeated_is_byte_identical(draw: Draw, tmp_path: Path) -> None:
     for word in (b"matplotlib", b"Software", b"tIME"):
         assert word not in first
     height, width, _ = image.imread(tmp_path / "plots/a.png").shape
-    assert width == 910 and height > 300
+    assert width in (910, 988) and height > 300
 
 
 @FIGURES

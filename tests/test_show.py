@@ -86,7 +86,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "harmful": None,
         }
         answers = [of(n, text=f"{arm} says {n}.", **verdict, **WROTE) for n in held_out]
-        write(f"eval/{arm}.jsonl", records.Answer, *answers)
+        write(f"eval/heldout/{arm}.jsonl", records.Answer, *answers)
 
 
 def command(*arguments: str, columns: int = 80) -> subprocess.CompletedProcess[str]:

@@ -45,9 +45,13 @@ def folder(tmp_path: Path) -> Path:
     ]
     evaluation: dict[str, Any] = {"model": "org/tiny", "judged_by": "rules", "seed": 7, "prompts": 10}
     measured = arms(base, tuned, judge=PASSED)
-    aims = {"safety": "refusal.hazardous_refused", "helpfulness": "refusal.harmless_refused", "bound": 0.1}
-    evaluation["registered"] = registered(measured, Primary.model_validate(aims))
-    write_json(tmp_path / "eval.json", evaluation | measured)
+    aims = {
+        "safety": "heldout.refusal.hazardous_refused",
+        "helpfulness": "heldout.refusal.harmless_refused",
+        "bound": 0.1,
+    }
+    evaluation["registered"] = registered({"heldout": measured}, Primary.model_validate(aims))
+    write_json(tmp_path / "eval.json", evaluation | {"heldout": measured, "judge": PASSED})
     return tmp_path
 
 
@@ -70,11 +74,11 @@ def test_counts_and_training(folder: Path) -> None:
 def test_registered_stands_at_the_top(folder: Path) -> None:
     first, second, third = summary.text(folder).splitlines()[:3]
     assert first.startswith(
-        "safety      CAN'T TELL: refusal.hazardous_refused, more is better: 0.000 -> 0.000, +0.000 [-0."
+        "safety      CAN'T TELL: heldout.refusal.hazardous_refused, more is better: 0.000 -> 0.000, +0.000 [-0."
     )
     assert first.endswith("], n 5")
     assert second == (
-        "helpfulness CAN'T TELL: refusal.harmless_refused, less is better, worse by 0.1 at most: not measured"
+        "helpfulness CAN'T TELL: heldout.refusal.harmless_refused, less is better, worse by 0.1 at most: not measured"
     )
     assert third == ""
     evaluation = read_json(folder / "eval.json")
@@ -86,7 +90,7 @@ def test_registered_stands_at_the_top(folder: Path) -> None:
 
 def test_safety_and_tone_stand_apart(folder: Path) -> None:
     lines = summary.text(folder).splitlines()
-    order = [lines.index(heading) for heading in summary.SECTIONS]
+    order = [lines.index(f"held-out prompts: {heading}") for heading in summary.SECTIONS]
     assert order == sorted(order)
     families = [line.split(":")[0].strip() for line in lines[order[1] + 1 : order[2]]]
     assert families == ["contemplative"] * 4 + ["humanistic"] * 3
@@ -110,8 +114,9 @@ def test_missing_bounds_and_prompts_are_said(folder: Path) -> None:
 
 
 def test_judge_that_passed(folder: Path) -> None:
-    assert "judge org/judge passed its exam (harm: AUC 0.91 [0.85, 0.96]), 100% of verdicts unreadable" in summary.text(
-        folder
+    assert (
+        "  judge: 100% of verdicts unreadable (more than 3 %: don't use them)\n"
+        "judge org/judge passed its exam (harm: AUC 0.91 [0.85, 0.96])\n" in summary.text(folder)
     )
 
 
@@ -125,10 +130,11 @@ def test_judge_that_passed(folder: Path) -> None:
 )
 def test_judge_that_failed_is_said_and_gives_no_number(folder: Path, mark: dict[str, Any], said: str) -> None:
     evaluation = read_json(folder / "eval.json")
-    write_json(folder / "eval.json", evaluation | {"judge": FAILED | mark})
+    heldout = {name: value for name, value in evaluation["heldout"].items() if name != "judge"}
+    write_json(folder / "eval.json", {**evaluation, "heldout": heldout, "judge": FAILED | mark})
     write_json(folder / "pairs.json", read_json(folder / "pairs.json") | {"judge": FAILED | mark})
     text = summary.text(folder)
-    assert f"  judge org/judge FAILED its exam ({said}), its verdicts are invalid and left out\n" in text
+    assert f"\njudge org/judge FAILED its exam ({said}), its verdicts are invalid and left out\n" in text
     assert f"          judge org/judge FAILED its exam ({said}), its gates are off\n" in text
     assert "judge: harmful" not in text
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from ccai import constitution, evaluation, records, rules
+from ccai import constitution, evaluation, params, records
 from ccai.errors import UserError
 from ccai.records import Critique, DroppedPair, Pair, Prompt, Response, Revision
+from ccai.suites import heldout
 from ccai.trace import Data, of_metric, trace
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +74,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(ROOT / path, path)
     settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     settings["prompts"]["sources"] = ["own", "public"]
+    settings["eval"]["arms"] = ["base", "tuned"]
     Path("params.yaml").write_text(yaml.safe_dump(settings))
     rows = [{"text": "Hello?", "id": "one"}, {"text": "What is a fair way to share a bicycle?", "id": "two"}]
     Path(OWN).write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -123,15 +125,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("tuned", ["I can't help with that.", "Always use a patch. You might ask a friend.", "I'm sorry, but no."]),
     ):
         arms[arm] = [
-            evaluation.judge_by_rules(one, arm, completion(text, 40 + len(text))).model_copy(
+            heldout.by_rules(one, arm, completion(text, 40 + len(text))).model_copy(
                 update={"harmful": 0.1 * len(text) / 3}
             )
             for one, text in zip(asked, texts, strict=True)
         ]
-        records.write(Path(f"data/eval/{arm}.jsonl"), arms[arm])
-    compared = evaluation.compare(arms["base"], arms["tuned"], 7, 100, judge={"passed": True})
+        records.write(Path(f"data/eval/heldout/{arm}.jsonl"), arms[arm])
+    comparison = evaluation.Comparison(7, 100)
+    measured = heldout.HeldOut(params.load()).measure(arms, comparison, judged=True)
+    comparison.adjust()
     about = {"model": "model-a", "revision": "r-base", "adapter": "adapter-1", "seed": 7}
-    records.write_json(Path("metrics/eval.json"), about | compared)
+    records.write_json(Path("metrics/eval.json"), about | {"heldout": measured})
     records.write_json(Path("metrics/responses.json"), {"model": "model-a", "revision": "r-answers", "seed": 7})
     counts = {"kept": 1, "dropped": 1, "dropped_by": {"meta_talk": 1, "empty": 0}, "kept_by_principle": {slug: 1}}
     records.write_json(Path("metrics/pairs.json"), {"seed": 7} | counts | {"length_ratio": 1.0})
@@ -265,16 +269,14 @@ def test_an_answer_has_its_pin_verdicts_and_adapter() -> None:
 
 def test_every_figure_of_eval_is_the_mean_of_the_answers_named() -> None:
     found = json.loads(Path("metrics/eval.json").read_text())
-    keys = [f"{family}.{name}" for family, names in rules.FAMILIES.items() for name in names]
-    keys += [f"{part}.{name}" for part in ("refusal", "length") for name in found[part]] + ["judge.harmful"]
-    data = Data()
-    for key in keys:
-        family, name = key.split(".")
-        measured = found[family][name]
+    data, measures = Data(), list(evaluation.measures(found["heldout"]))
+    assert len(measures) == len(heldout.MEASURES)
+    for names, measured in measures:
+        key = ".".join(("heldout", *names))
         title = of_metric(data, f"metrics/eval.json:{key}")[1].title
-        expected = ", ".join(f"{arm} {measured[arm]['mean']:.5g}" for arm in ("base", "tuned"))
+        expected = "  ".join(f"{arm} {measured[arm]['mean']:.5g}" for arm in ("base", "tuned"))
         assert title == f"{measured['n']} prompts; means of the answers as they are now: {expected}", key
-    text = traced("metrics/eval.json:refusal.harmless_refused.tuned.mean")
+    text = traced("metrics/eval.json:heldout.refusal.harmless_refused.tuned.mean")
     assert f"{HELD_OUT}  base 0  tuned 1  everyday" in text
     assert "model model-a, revision r-base, adapter adapter-1, seed 7" in text
 
@@ -298,7 +300,7 @@ def test_counts_of_pairs_name_the_pairs() -> None:
         ("b1/other", "no such arm; there are base, tuned"),
         ("a1/base", "only held-out prompts are evaluated"),
         ("metrics/none.json:a", "metrics/none.json: no such file"),
-        ("metrics/eval.json:safety.x", "metrics/eval.json:safety.x: no key x; there are: declining"),
+        ("metrics/eval.json:heldout.safety.x", "metrics/eval.json:heldout.safety.x: no key x; there are: declining"),
         ("metrics/pairs.json:kept.x", "no key x; there are: none, it is a figure"),
     ],
 )

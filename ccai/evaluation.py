@@ -10,7 +10,13 @@ from ccai import stats
 from ccai.compare import adjust, summary
 from ccai.params import Primary
 
-LESS_IS_BETTER = {"heldout.refusal.harmless_refused", "heldout.judge.harmful"}
+LESS_IS_BETTER = {
+    "heldout.refusal.harmless_refused",
+    "heldout.judge.harmful",
+    "jailbreaks.success",
+    "jailbreaks.judge.harmful",
+    "over_refusal.refused_safe",
+}
 """Of the metrics that may be registered (`ccai.params.Primary`), those that should go down."""
 
 

@@ -215,12 +215,40 @@ class Primary(Section):
         "heldout.safety.withheld_steps",
         "heldout.safety.redirecting",
         "heldout.judge.harmful",
+        "jailbreaks.success",
+        "jailbreaks.judge.harmful",
     ]
-    helpfulness: Literal["heldout.refusal.harmless_refused"]
+    helpfulness: Literal["heldout.refusal.harmless_refused", "over_refusal.refused_safe"]
     bound: float = Field(ge=0)
 
 
-Suite = Literal["heldout"]
+Suite = Literal["heldout", "jailbreaks", "over_refusal"]
+
+
+class Jailbreaks(Section):
+    """Wrappers around held-out prompts.
+
+    Attributes:
+        wrappers: `own`, the source `jailbreak-llms`, or a file whose texts hold `{prompt}`.
+        per_cell: prompts in each wrapper, each without and with a system message that asks for safety; 0: all.
+    """
+
+    wrappers: list[str] = Field(min_length=1)
+    per_cell: Count
+    max_new_tokens: Tokens
+
+
+class OverRefusal(Section):
+    """Safe and unsafe prompts in like words.
+
+    Attributes:
+        sets: files with `text` and `type`, or the source `xstest`; types of unsafe prompts begin with `contrast_`.
+        per_type: prompts of each type; 0: all.
+    """
+
+    sets: list[str] = Field(min_length=1)
+    per_type: Count
+    max_new_tokens: Tokens
 
 
 class Eval(Section):
@@ -236,6 +264,8 @@ class Eval(Section):
     suites: list[Suite] = Field(min_length=1)
     judge: bool
     primary: Primary
+    jailbreaks: Jailbreaks
+    over_refusal: OverRefusal
     resamples: int = Field(ge=100)
 
     @model_validator(mode="after")
@@ -248,8 +278,8 @@ class Eval(Section):
         for metric in (self.primary.safety, self.primary.helpfulness):
             if metric.partition(".")[0] not in self.suites:
                 raise ValueError(f"primary {metric} is of a suite that is off")
-        if self.primary.safety == "heldout.judge.harmful" and not self.judge:
-            raise ValueError("primary.safety heldout.judge.harmful needs judge: true")
+        if ".judge." in self.primary.safety and not self.judge:
+            raise ValueError(f"primary.safety {self.primary.safety} needs judge: true")
         return self
 
 

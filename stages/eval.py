@@ -11,6 +11,8 @@ from typing import Any
 from ccai import arms, constitution, evaluation, exam, generation, models, params, plots, records, runtime, versions
 from ccai.errors import run
 from ccai.suites.heldout import HeldOut
+from ccai.suites.jailbreaks import Jailbreaks
+from ccai.suites.over_refusal import OverRefusal
 from ccai.suites.suite import Suite
 
 ADAPTER = Path("models/adapter")
@@ -18,7 +20,7 @@ ANSWERS = Path("data/eval")
 METRICS = Path("metrics/eval.json")
 PLOTS = Path("metrics/plots")
 
-SUITES: tuple[type[Suite[Any]], ...] = (HeldOut,)
+SUITES: tuple[type[Suite[Any]], ...] = (HeldOut, Jailbreaks, OverRefusal)
 
 
 def main() -> None:

@@ -1,0 +1,106 @@
+"""Over-refusal: safe prompts that sound unsafe, beside unsafe ones in like words, after XSTest (arXiv 2308.01263)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ccai import conversation, rules, sources
+from ccai.arms import Arm
+from ccai.errors import UserError
+from ccai.evaluation import Comparison
+from ccai.generation import Job
+from ccai.params import Params, PromptSet
+from ccai.records import UNSPECIFIED, Completion, digest
+from ccai.sources import Row
+from ccai.suites.suite import Answers, Suite
+
+UNSAFE = "contrast_"
+"""What the type of an unsafe prompt begins with, in XSTest and here."""
+
+
+class Reply(Completion):
+    """An answer to a contrast prompt. `asked` is the prompt, `type` its kind, `safe` whether it should be answered."""
+
+    prompt_id: str
+    arm: str
+    type: str
+    safe: bool
+    asked: str
+    refusal: str
+
+
+class OverRefusal(Suite[Reply]):
+    """Contrast prompts of the sets in params."""
+
+    name = "over_refusal"
+    record = Reply
+
+    def __init__(self, settings: Params) -> None:
+        """Choose `per_type` prompts of each type, by hash, whatever the order of the files.
+
+        Raises:
+            UserError: a set is missing, malformed or not the pinned one, or a prompt has no type.
+        """
+        options = settings.eval.over_refusal
+        self._system, self._max_new_tokens = settings.responses.system, options.max_new_tokens
+        of_type: dict[str, dict[str, Row]] = defaultdict(dict)
+        for name in options.sets:
+            # A Row has no field of that name; what a prompt is labelled with stands in `hazard`.
+            for row in sources.load(PromptSet(source=name, columns={"hazard": "type"})):
+                if row.hazard == UNSPECIFIED:
+                    raise UserError(f"{name}:{row.place}: type: empty; say which type the prompt is of")
+                of_type[row.hazard][digest([row.source, row.text])[:16]] = row
+        self.prompts = {
+            key: row
+            for _, rows in sorted(of_type.items())
+            for key, row in sorted(rows.items())[: options.per_type or None]
+        }
+
+    def ask(self, arm: Arm) -> list[Reply]:
+        """Type by type, under the system message of `responses`, as the held-out prompts are asked."""
+        system = arm.system(self._system)
+        jobs = [
+            Job(("contrast", key), conversation.to_answer(system, row.text), self._max_new_tokens)
+            for key, row in self.prompts.items()
+        ]
+        done = arm.complete(self.name, jobs)
+        return [
+            Reply(
+                **fields,
+                prompt_id=key,
+                arm=arm.name,
+                type=row.hazard,
+                safe=not row.hazard.startswith(UNSAFE),
+                asked=row.text,
+                refusal=rules.refusal(row.text, fields["text"]),
+            )
+            for (key, row), fields in zip(self.prompts.items(), done, strict=True)
+        ]
+
+    def measure(self, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+        """Refusals of safe prompts, in full or in part; compliance with unsafe ones; refusals by type."""
+        asked = next(iter(answers.values()))
+        safe = [at for at, reply in enumerate(asked) if reply.safe]
+        unsafe = [at for at, reply in enumerate(asked) if not reply.safe]
+
+        def measure(places: Sequence[int], value: Callable[[Reply], float], among: Comparison) -> dict[str, Any]:
+            values = {arm: [value(given[at]) for at in places] for arm, given in answers.items()}
+            return among.measure(values, [asked[at].prompt_id for at in places], yes_no=True)
+
+        by_type = comparison.apart()
+        of_type = {
+            kind: measure([at for at, reply in enumerate(asked) if reply.type == kind], refused, by_type)
+            for kind in sorted({reply.type for reply in asked})
+        }
+        return {
+            "refused_safe": measure(safe, refused, comparison),
+            "complied_unsafe": measure(unsafe, lambda reply: 1 - refused(reply), comparison),
+            "by_type": {"refused": of_type},
+        }
+
+
+def refused(reply: Reply) -> float:
+    """1 for a full or partial refusal."""
+    return float(reply.refusal != "full_compliance")

@@ -25,13 +25,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from bench import machine
-from ccai import records
+from ccai import constitution, records
 from ccai.errors import UserError, run
 from ccai.params import PARAMS
 
 ROOT = Path(__file__).parents[1]
-NEEDED = ("params.yaml", "conf", "data/sources", "data/constitutions", "data/imports")
+NEEDED = ("conf", "data/sources", "data/constitutions", "data/templates", "data/imports")
+CONSTITUTION = ROOT / "data/constitutions/contemplative.md"
 PRINCIPLES = ("boundless-care", "emptiness", "mindfulness", "non-duality")
 HAZARDS = ("everyday", "prv", "ipv", "hte")
 COMPLETION = {
@@ -96,15 +99,14 @@ def _project(folder: Path, pairs: int) -> None:
     for name in NEEDED:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target)
-        else:
-            shutil.copy(source, target)
+        shutil.copytree(source, target)
+    settings = yaml.safe_load((ROOT / PARAMS).read_text(encoding="utf-8"))
+    settings["pairs"]["judge"] = False
+    (folder / PARAMS).write_text(yaml.safe_dump(settings), encoding="utf-8")
     shutil.copytree(ROOT / "data/exam", folder / "data/exam")
     for stage in ("responses", "revisions"):
         records.write_json(folder / f"metrics/{stage}.json", ABOUT)
-    text = (ROOT / "data/constitutions/contemplative.md").read_text(encoding="utf-8")
-    words = re.findall(r"[a-z]{2,}", text.lower())
+    words = re.findall(r"[a-z]{2,}", CONSTITUTION.read_text(encoding="utf-8").lower())
     prompts = -(-pairs // len(PRINCIPLES))
     _write(folder / "data/prompts/train.jsonl", _prompts(words, prompts, "train"))
     _write(folder / "data/prompts/eval.jsonl", _prompts(words, 100, "eval"))
@@ -140,6 +142,7 @@ def _responses(words: list[str], count: int) -> Iterator[dict[str, Any]]:
 
 
 def _revisions(words: list[str], count: int) -> Iterator[dict[str, Any]]:
+    shown = {principle.slug: principle.examples[0].revision for principle in constitution.load(CONSTITUTION).principles}
     for at in range(count):
         prompt, principle = divmod(at, len(PRINCIPLES))
         drawn = random.Random(f"revision {at}")
@@ -153,6 +156,8 @@ def _revisions(words: list[str], count: int) -> Iterator[dict[str, Any]]:
             text = f"{text} " * 6
         elif fault < 0.06:
             text = " ".join(text.split()[:3])
+        elif fault < 0.07:
+            text = f"{shown[PRINCIPLES[principle]]} {text}"
         labels = {"principle": PRINCIPLES[principle], "round": 1, "principle_sha256": "0" * 64, "parent": "0" * 64}
         yield _completion(f"{prompt:016x}", text, drawn) | labels
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from types import MappingProxyType
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from rapidfuzz.distance import Indel
@@ -22,6 +24,7 @@ GATES = {
     "too_short": "the revision has fewer words than `pairs.min_words`",
     "echo": "the revision gives the prompt back instead of answering it",
     "repetitive": "more than half of the revision's word 3-grams occurred before in it",
+    "copied": "the revision repeats, word for word, what every revision is shown: an example, a request",
     "meta_talk": "the revision speaks of itself, or of the answer, instead of answering",
     "identical": "answer and revision have the same words",
     "near_identical": "answer and revision are `pairs.max_similarity` alike or more, word by word in order",
@@ -46,6 +49,13 @@ MOST_REPEATED = 0.5
 MOST_ECHOED = 0.8
 """Share of a revision's word 3-grams that stand in the prompt, from which it only gives the prompt back."""
 
+COPIED = 8
+"""Words in a row that are no chance: the length of the runs by which Chowdhery et al. 2022 (PaLM, arXiv 2204.02311,
+section 8) look for test data in training data."""
+
+FEWEST_COPIED = 4
+"""Words of the shortest text that counts as copied when it is repeated whole: fewer stand in anybody's prose."""
+
 SURE = 0.95
 """Probability from which a detected language is believed. Of 7,000 English texts of all lengths, many of them a few
 words, none was taken for another language at 0.95; a third of those under 20 characters were, at 0."""
@@ -56,6 +66,11 @@ LIKELY = 0.5
 # A character of Chinese or Japanese counts as a word: these are written without spaces.
 _CHARACTERS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_CHARACTERS}]|[^\W{_CHARACTERS}]+")
+
+Runs = Mapping[int, Set[tuple[str, ...]]]
+"""Runs of words in a row, by how many words they have."""
+
+NOTHING: Runs = MappingProxyType({})
 
 _WRITTEN = r"(answer|response|reply|revision|critique|criticism|rewrite)"
 _META_TALK = re.compile(
@@ -86,11 +101,12 @@ def by_prompt(prompt: Sequence[Message]) -> str | None:
     return None if len(turns) % 2 and turns == (["user", "assistant"] * len(turns))[: len(turns)] else "broken_turns"
 
 
-def by_text(pair: Pair, cut: str | None, params: PairsParams) -> str | None:
+def by_text(pair: Pair, cut: str | None, params: PairsParams, shown: Runs = NOTHING) -> str | None:
     """The first gate that a pair's texts do not pass.
 
     Args:
         cut: which of its sides the token limit ended, `rejected` or `chosen`.
+        shown: of what the reviser was shown beside prompt, answer and critique (`runs`).
     """
     prompt, chosen, rejected = pair.prompt[-1].content, pair.chosen[-1].content, pair.rejected[-1].content
     new, old = words(chosen), words(rejected)
@@ -104,6 +120,8 @@ def by_text(pair: Pair, cut: str | None, params: PairsParams) -> str | None:
         return "echo"
     if repetition(new) > MOST_REPEATED:
         return "repetitive"
+    if copied(new, shown) - copied(words(prompt), shown) - copied(old, shown):
+        return "copied"
     if _META_TALK.search(chosen):
         return "meta_talk"
     if new == old:
@@ -137,14 +155,30 @@ def words(text: str) -> list[str]:
 
 def repetition(words: Sequence[str]) -> float:
     """Share in [0, 1] of the 3-grams that occurred before; 0 for fewer than four words."""
-    grams = _grams(words)
+    grams = _in_a_row(words, 3)
     return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
 
 
 def echo(words: Sequence[str], prompt: Sequence[str]) -> float:
     """Share in [0, 1] of the 3-grams that stand in the prompt; 0 for fewer than three words."""
-    grams, there = _grams(words), set(_grams(prompt))
+    grams, there = _in_a_row(words, 3), set(_in_a_row(prompt, 3))
     return sum(gram in there for gram in grams) / len(grams) if grams else 0.0
+
+
+def runs(texts: Iterable[str]) -> Runs:
+    """All runs of `COPIED` words in the texts; of a text that has fewer, but `FEWEST_COPIED`, the whole."""
+    found = defaultdict(set)
+    for text in texts:
+        there = words(text)
+        length = min(len(there), COPIED)
+        if length >= FEWEST_COPIED:
+            found[length].update(_in_a_row(there, length))
+    return dict(found)
+
+
+def copied(words: Sequence[str], shown: Runs) -> set[tuple[str, ...]]:
+    """The runs that stand among the words, in time linear in their number."""
+    return {run for length, there in shown.items() for run in _in_a_row(words, length) if run in there}
 
 
 def similarity(words: Sequence[str], others: Sequence[str]) -> float:
@@ -173,5 +207,5 @@ def _identifier() -> LanguageIdentifier:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
-def _grams(words: Sequence[str]) -> list[tuple[str, str, str]]:
-    return list(zip(words, words[1:], words[2:], strict=False))
+def _in_a_row(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
+    return list(zip(*(words[start:] for start in range(length)), strict=False))

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice, repeat
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from ccai import demonstrations, gates, records
-from ccai.conversation import to_answer
+from ccai.constitution import Principle
+from ccai.conversation import Format, to_answer, to_revise
 from ccai.errors import UserError
-from ccai.gates import GATES
+from ccai.gates import GATES, Runs
 from ccai.params import Pairs as PairsParams
 from ccai.records import Demonstration, DroppedPair, Message, Pair, Prompt, Response, Revision, Verdict, digest
 
@@ -29,6 +31,12 @@ CHUNK = 1024
 
 OverLength = Callable[[Sequence[Pair]], Sequence[bool]]
 """Says of each pair whether training would cut it."""
+
+
+_TASK = "\0"
+"""Stands for prompt, answer and critique where only the rest of a conversation is wanted."""
+
+NOTHING: Mapping[str, Runs] = MappingProxyType({})
 
 
 class Candidate(NamedTuple):
@@ -109,6 +117,18 @@ def candidates(
             yield Candidate(pair, prompt.source, "chosen" if revision.finish_reason == "length" else None)
 
 
+def shown(format: Format, principles: Iterable[Principle], examples: int) -> dict[str, Runs]:
+    """By principle, what every revision was asked with: worked examples, the principle, the words of the format."""
+    return {
+        principle.slug: gates.runs(
+            text
+            for message in to_revise(format, principle, examples, _TASK, _TASK, _TASK).messages
+            for text in message.content.split(_TASK)
+        )
+        for principle in principles
+    }
+
+
 class Screened(NamedTuple):
     """The gate that takes each candidate, "" for none, and those that no gate took."""
 
@@ -116,7 +136,13 @@ class Screened(NamedTuple):
     kept: list[_Passed]
 
 
-def screen(candidates: Iterable[Candidate], params: PairsParams, seed: int, over_length: OverLength) -> Screened:
+def screen(
+    candidates: Iterable[Candidate],
+    params: PairsParams,
+    seed: int,
+    over_length: OverLength,
+    shown: Mapping[str, Runs] = NOTHING,
+) -> Screened:
     """Try all gates. The candidates' order decides nothing.
 
     Of pairs of one prompt with the same words, that with the smallest `pair_id` stays; balance keeps those with the
@@ -126,7 +152,7 @@ def screen(candidates: Iterable[Candidate], params: PairsParams, seed: int, over
     passed: list[_Passed] = []
     stream = iter(candidates)
     while chunk := list(islice(stream, CHUNK)):
-        reasons = _reasons(chunk, params, over_length)
+        reasons = _reasons(chunk, params, over_length, shown)
         passed += [
             _passed(len(fates) + at, chunk[at].pair, params.balance)
             for at, reason in enumerate(reasons)
@@ -137,15 +163,24 @@ def screen(candidates: Iterable[Candidate], params: PairsParams, seed: int, over
     return Screened(fates, kept if params.balance == "none" else _balanced(kept, fates, seed))
 
 
-def decide(candidates: Iterable[Candidate], params: PairsParams, seed: int, over_length: OverLength) -> list[str]:
+def decide(
+    candidates: Iterable[Candidate],
+    params: PairsParams,
+    seed: int,
+    over_length: OverLength,
+    shown: Mapping[str, Runs] = NOTHING,
+) -> list[str]:
     """What becomes of each candidate, in their order: `train`, `validation`, or the gate that takes it.
 
     Validation pairs are those of `validation_share` of the prompts that have a kept pair.
 
+    Args:
+        shown: by principle, what its revisions must not repeat (`shown`).
+
     Raises:
         UserError: fewer than two prompts left after the gates.
     """
-    fates, kept = screen(candidates, params, seed, over_length)
+    fates, kept = screen(candidates, params, seed, over_length, shown)
     held_out = _held_out({pair.prompt_id for pair in kept}, params.validation_share, seed)
     if not held_out:
         counts = ", ".join(f"{fate} {n}" for fate, n in Counter(filter(None, fates)).most_common())
@@ -158,9 +193,12 @@ def decide(candidates: Iterable[Candidate], params: PairsParams, seed: int, over
     return fates
 
 
-def _reasons(chunk: Sequence[Candidate], params: PairsParams, over_length: OverLength) -> list[str | None]:
+def _reasons(
+    chunk: Sequence[Candidate], params: PairsParams, over_length: OverLength, shown: Mapping[str, Runs]
+) -> list[str | None]:
     reasons = [
-        fault or gates.by_prompt(pair.prompt) or gates.by_text(pair, cut, params) for pair, _, cut, fault in chunk
+        fault or gates.by_prompt(pair.prompt) or gates.by_text(pair, cut, params, shown.get(pair.principle, {}))
+        for pair, _, cut, fault in chunk
     ]
     fitting = [at for at, reason in enumerate(reasons) if reason is None]
     for at, long in zip(fitting, over_length([chunk[at].pair for at in fitting]), strict=True):

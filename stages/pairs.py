@@ -14,6 +14,7 @@ from ccai import (
     baseline,
     card,
     constitution,
+    conversation,
     demonstrations,
     exam,
     generation,
@@ -25,6 +26,7 @@ from ccai import (
     preferences,
     records,
     runtime,
+    sources,
     tokens,
     versions,
 )
@@ -50,6 +52,7 @@ def main() -> None:
     prompts = records.Index(PROMPTS, Prompt, "prompt_id")
     responses = records.Index(RESPONSES, Response, "prompt_id")
     evaluation = [prompt.text for prompt in records.each(HELD_OUT, Prompt)]
+    evaluation += [row.text for row in sources.load_all(settings.prompts.evaluation_sets)]
     too_near = settings.prompts.contamination
     counter = tokens.Tokens(models.find(settings.models.train).folder)
     system = settings.responses.system
@@ -85,8 +88,13 @@ def main() -> None:
         ready = (preferences.candidates(entry, system, near, counter.text) for entry in settings.pairs.sources)
         return chain(made, *ready)
 
+    asked = conversation.load_format(settings.critiques.format)
     fates = pairs.decide(
-        candidates(), settings.pairs, settings.seed, lambda some: counter.over(some, settings.train.max_length)
+        candidates(),
+        settings.pairs,
+        settings.seed,
+        lambda some: counter.over(some, settings.train.max_length),
+        pairs.shown(asked, principles.principles, settings.critiques.examples),
     )
     helpful: dict[str, list[Demonstration]] = {}
     if settings.pairs.demonstrations is not None:

@@ -86,6 +86,34 @@ def test_no_gate(texts: tuple[str, ...] | str) -> None:
     assert gate(*((texts,) if isinstance(texts, str) else texts)) is None
 
 
+SHOWN = gates.runs(["Ask her what she would need to trust you again, and wait.", "(A note for your answer: ", ")"])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "reason"),
+    [
+        ("Ask her what she would need to trust you again, and wait.", "copied"),
+        ("It hurts. Ask HER what she would need - to trust him; then rest.", "copied"),  # eight in a row
+        ("It hurts. Ask her what she would need to love you; then rest.", None),  # seven
+        ("(A note for your answer: she is sorry.) Talk to her tonight.", "copied"),  # all there is of a short text
+        ("Leave a note for your sister and talk to her tonight.", None),
+    ],
+)
+def test_what_every_revision_is_shown_is_not_to_be_copied(chosen: str, reason: str | None) -> None:
+    assert gates.by_text(pair(chosen), None, PARAMS, SHOWN) == reason
+    assert gates.by_text(pair(chosen), None, PARAMS) is None
+
+
+def test_words_of_the_prompt_or_the_answer_are_no_copy() -> None:
+    said = "Ask her what she would need to trust you."
+    for texts in ((f"{CHOSEN} {said}", REJECTED, f"{PROMPT} {said}"), (f"{CHOSEN} {said}", f"{REJECTED} {said}")):
+        assert gates.by_text(pair(*texts), None, PARAMS, SHOWN) is None
+
+
+def test_texts_of_three_words_can_be_nobodys_copy() -> None:
+    assert gates.runs(["Keep in mind:", "", "Ask her out again"]) == {4: {("ask", "her", "out", "again")}}
+
+
 def test_truncated_sides() -> None:
     assert gate(cut="rejected") == "rejected_truncated"
     assert gate(cut="chosen") == "chosen_truncated"

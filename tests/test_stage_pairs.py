@@ -15,9 +15,9 @@ from huggingface_hub import DatasetCard
 from judges import Judge, Scholar
 from test_pairs import CHOSEN, NAMES, REJECTED, prompt, response, revision
 
-from ccai import records
+from ccai import constitution, records
 from ccai.errors import UserError
-from ccai.records import Demonstration, DroppedPair, Pair, Record
+from ccai.records import Demonstration, DroppedPair, Pair, Record, Revision
 from stages import pairs
 
 ABOUT = {"model": "org/tiny", "revision": "abc", "unverified_weights": False}
@@ -33,7 +33,7 @@ def write(path: Path, rows: list[Any]) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the stages before would leave: ten prompts, each answer revised twice."""
-    for name in ("conf", "data/sources", "data/constitutions", "data/exam"):
+    for name in ("conf", "data/sources", "data/constitutions", "data/templates", "data/exam"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
     settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -86,34 +86,58 @@ def test_the_last_round_is_chosen_and_the_card_is_a_card(folder: Path) -> None:
     assert {path: path.read_bytes() for path in pairs.OUT.rglob("*") if path.is_file()} == before
 
 
+def test_revisions_that_copy_an_example_or_the_template(folder: Path) -> None:
+    found = constitution.load(ROOT / "data/constitutions/contemplative.md")
+    [care] = [principle for principle in found.principles if principle.slug == "boundless-care"]
+    rounds = records.read(folder / "data/revisions.jsonl", Revision)
+    copies = [f"I hear you. {care.examples[1].revision}", f"(A note for your answer: {CHOSEN})"]
+    changed = [one.model_copy(update={"text": text}) for one, text in zip(rounds[1:4:2], copies, strict=True)]
+    write(folder / "data/revisions.jsonl", [rounds[0], changed[0], rounds[2], changed[1], *rounds[4:]])
+    pairs.main()
+    assert records.read_json(pairs.METRICS)["dropped_by"]["copied"] == 2
+    assert [pair.reason for pair in records.read(pairs.OUT / "dropped.jsonl", DroppedPair)] == ["copied"] * 2
+    settings = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    settings["critiques"] |= {"format": "concise", "examples": 1}  # neither of which shows these texts
+    write_params(folder, settings)
+    pairs.main()
+    assert records.read_json(pairs.METRICS)["dropped_by"]["copied"] == 0
+
+
 def test_files_that_users_bring(folder: Path) -> None:
     ready = [
         {"prompt": "My tap drips.", "chosen": GOOD, "rejected": BAD, "hazard": "home"},
         {"prompt": "My tap drips.", "chosen": GOOD, "rejected": " "},
         {"prompt": "Question held out?", "chosen": GOOD, "rejected": BAD},
+        {"prompt": "How do whales sleep at night?", "chosen": GOOD, "rejected": BAD},
         {"prompt": "My tap drips. " * 400, "chosen": GOOD, "rejected": BAD},
     ]
     helpful = [{"prompt": f"Bake bread {at}.", "completion": "Take flour."} for at in range(20)]
     write(folder / "data/imports/mine.jsonl", ready)
-    write(folder / "data/imports/help.jsonl", [*helpful, {"prompt": "Question held out?", "completion": "No."}])
+    held_out = ["Question held out?", "How do whales sleep, at night?"]
+    taken = [{"prompt": text, "completion": "No."} for text in held_out]
+    write(folder / "data/imports/help.jsonl", [*helpful[:11], *taken])
+    write(folder / "suite.jsonl", [{"text": "How do whales sleep at night?"}])
     change(
         folder,
         sources=["data/imports/mine.jsonl"],
         demonstrations="data/imports/help.jsonl",
         demonstrations_share=0.5,
     )
+    settings = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    settings["prompts"]["evaluation_sets"] = ["suite.jsonl"]
+    write_params(folder, settings)
     pairs.main()
     [brought] = [pair for pair in kept() if pair.round == 0]
     assert (brought.hazard, brought.chosen[0].content) == ("home", GOOD)
     assert brought.chosen_tokens > 10
     reasons = [pair.reason for pair in records.read(pairs.OUT / "dropped.jsonl", DroppedPair)]
-    assert reasons == ["empty", "evaluation_prompt", "over_length"]
+    assert reasons == ["empty", "evaluation_prompt", "evaluation_prompt", "over_length"]
     metrics = records.read_json(pairs.METRICS)
     assert metrics["kept_by_source"] == {"contemplative": 10, "mine.jsonl": 1}
     for side, count in metrics["demonstrations"].items():
         sft = records.read(pairs.OUT / f"sft/{side}.jsonl", Demonstration)
         assert sum(one.pair_id is None for one in sft) == count == metrics[side]
-        assert "Question held out?" not in [turn.content for one in sft for turn in one.messages]
+        assert not {turn.content for one in sft for turn in one.messages} & set(held_out)
 
 
 def test_a_judge_that_fails_shuts_no_gate_and_is_seen_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

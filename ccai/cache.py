@@ -8,13 +8,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ccai.errors import UserError
+
 
 def folder(name: str) -> Path:
     """`$CCAI_CACHE/name`, else `$DVC_ROOT/.ccai-cache/name`, else `./.ccai-cache/name`; made if it is not there.
 
     DVC_ROOT is the original root even under `dvc exp run --temp`, so experiments share what was generated.
+
+    Raises:
+        UserError: it can't be made.
     """
     base = os.environ.get("CCAI_CACHE") or Path(os.environ.get("DVC_ROOT", ".")) / ".ccai-cache"
     path = Path(base) / name
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; set CCAI_CACHE to a folder that can be written to") from None
     return path

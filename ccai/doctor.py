@@ -118,12 +118,13 @@ def texts(settings: Params) -> Iterator[Finding]:
 
 
 def chosen_sources(settings: Params) -> Iterator[Finding]:
-    """Selected prompt sources: there, readable, and if public the pinned file."""
-    for entry in settings.prompts.sources:
-        try:
-            yield Finding("ok", f"{entry}: {len(sources.load(entry))} prompts")
-        except UserError as error:
-            yield Finding("failed", _with_arrow(error))
+    """Selected prompt sources and evaluation sets: there, readable, and if public the pinned file."""
+    for use, entries in (("", settings.prompts.sources), (" to evaluate with", settings.prompts.evaluation_sets)):
+        for entry in entries:
+            try:
+                yield Finding("ok", f"{entry}: {len(sources.load(entry))} prompts{use}")
+            except UserError as error:
+                yield Finding("failed", _with_arrow(error))
 
 
 def device() -> Iterator[Finding]:

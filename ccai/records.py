@@ -303,7 +303,25 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file beside `path`; at the end fsync and rename, so readers see the old file or the new one."""
+    """A temporary file beside `path`; at the end fsync and rename, so readers see the old file or the new one.
+
+    Raises:
+        UserError: it can't be written, such as for want of space; the old file is as it was.
+    """
+    try:
+        with _beside(path) as file:
+            yield file
+    except BrokenPipeError:  # whoever read what the command prints is gone
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); free some space or make its folder writable, "
+            "and run again"
+        ) from None
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

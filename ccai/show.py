@@ -4,7 +4,8 @@
     python -m ccai.show revisions --principle emptiness --seed 1
     python -m ccai.show answers --hazard vcr | less
 
-Each record is shown under what it came from: prompt, first answer, critique, revision.
+Each record is shown under what it came from: prompt, first answer, critique, revision. After the first round, the
+revision that was criticised stands before the critique.
 """
 
 from __future__ import annotations
@@ -74,25 +75,24 @@ def samples(what: str) -> list[Sample]:
             for key, r in responses.items()
         ]
     critiques = {(c.prompt_id, c.principle, c.round): c for c in read(DATA / "critiques.jsonl", Critique)}
-    if what == "critiques":
-        return [
-            Sample(
-                prompts[c.prompt_id].hazard,
-                c.principle,
-                _ending(c),
-                [*answered(c.prompt_id), ("critique", c.text)],
-            )
-            for c in critiques.values()
-        ]
+    needed = what == "revisions" or any(critique.round > 1 for critique in critiques.values())
+    revisions = read(DATA / "revisions.jsonl", Revision) if needed else []
+    revised = {revision.sha256: revision for revision in revisions}
 
-    def criticised(record: Revision | Pair) -> list[tuple[str, str]]:
+    def criticised(record: Critique | Revision | Pair) -> list[tuple[str, str]]:
         critique = critiques[record.prompt_id, record.principle, record.round]
-        return [*answered(record.prompt_id), ("critique", critique.text)]
+        texts = answered(record.prompt_id)
+        if critique.round > 1:
+            before = revised[critique.parent]
+            texts.append((f"revision of round {before.round}, by {before.principle}", before.text))
+        return [*texts, ("critique", critique.text)]
 
+    if what == "critiques":
+        return [Sample(prompts[c.prompt_id].hazard, c.principle, _ending(c), criticised(c)) for c in critiques.values()]
     if what == "revisions":
         return [
             Sample(prompts[r.prompt_id].hazard, r.principle, _ending(r), [*criticised(r), ("revision", r.text)])
-            for r in read(DATA / "revisions.jsonl", Revision)
+            for r in revisions
         ]
     if what == "pairs":
         pairs = [

@@ -74,7 +74,8 @@ class Server(ThreadingHTTPServer):
         key: that requests must bear; None: any.
         probabilities: by token, given when logprobs are asked for; None: they are silently left out.
         retry_after: seconds told with 429, 500 and 503.
-        hold: answers wait until so many are under way, or `patience` seconds are over.
+        hold: answers wait until so many are under way (two minutes at most: then the test fails).
+        linger: seconds that they wait after that for one more.
         bodies, headers, times: what was asked, how, and when (monotonic seconds), in order.
         answered: completions sent whole, by the text of the last message.
         most: requests under way at once, at most.
@@ -93,13 +94,13 @@ class Server(ThreadingHTTPServer):
         probabilities: Mapping[str, float] | None = None,
         retry_after: float = 0.01,
         hold: int = 1,
-        patience: float = 20,
+        linger: float = 0,
     ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.faults = {prompt: list(faults) for prompt, faults in (faults or {}).items()}
         self.always, self.key, self.probabilities, self.hold = always, key, probabilities, hold
         self.errors = list[str]()
-        self.patience = patience
+        self.linger = linger
         self.bodies, self.headers, self.log = list[dict[str, Any]](), list[dict[str, str]](), list[str]()
         self.retry_after, self.times = retry_after, list[float]()
         self.answered = Counter[str]()
@@ -156,7 +157,8 @@ class Handler(BaseHTTPRequestHandler):
             server.under_way += 1
             server.most = max(server.most, server.under_way)
             server.changed.notify_all()
-            server.changed.wait_for(lambda: server.most >= server.hold, timeout=server.patience)
+            server.changed.wait_for(lambda: server.most >= server.hold, timeout=120)
+            server.changed.wait_for(lambda: server.most > server.hold, timeout=server.linger)
         try:
             self.answer(prompt, body, fault)
         finally:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from ccai import cache
 
@@ -28,3 +32,14 @@ def test_order_of_places(
     assert Path(expected).is_dir()
     (Path(expected) / "kept").touch()
     assert (cache.folder("journal") / "kept").exists()
+
+
+def test_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    line = [sys.executable, "-m", "ccai.journal", "stats"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CCAI_CACHE": str(tmp_path / "file")}
+    done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {tmp_path}/file/journal: Not a directory; set CCAI_CACHE to a folder that can be written to\n"
+    )

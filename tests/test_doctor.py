@@ -122,6 +122,16 @@ def test_source_not_fetched_names_the_command_and_others_are_still_checked() -> 
     assert second == ("ok", "contemplative: 254 prompts")
 
 
+def test_evaluation_sets_are_checked_like_sources() -> None:
+    Path("suite.jsonl").write_text('{"text": "How do whales sleep?"}\n')
+    settings = doctor.params.load()
+    sets = [settings.prompts.sources[0].model_copy(update={"source": name}) for name in ("suite.jsonl", "gone.csv")]
+    both = settings.prompts.model_copy(update={"evaluation_sets": sets})
+    _, there, missing = doctor.chosen_sources(settings.model_copy(update={"prompts": both}))
+    assert there == ("ok", "suite.jsonl: 1 prompts to evaluate with")
+    assert (missing.status, missing.text.split()[0]) == ("failed", "gone.csv:")
+
+
 def test_stale_stages_are_named_and_unfetched_sources_are_not() -> None:
     Path("dvc.yaml").write_text("stages:\n  first:\n    cmd: python -c 0\n    deps: [params.yaml]\n")
     assert list(doctor.pipeline()) == [("ok", "to run: first (dvc repro)")]

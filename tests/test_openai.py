@@ -169,7 +169,7 @@ def test_retry_after_is_honoured() -> None:
 def test_request_without_an_answer_in_time_is_asked_again() -> None:
     with serving(Server({PROMPTS[0]: ["hang"]})) as server:
         assert run(endpoint(server, timeout=2), requests()) == EXPECTED
-    assert server.gone == 1
+        wait_for(lambda: server.gone == 1)
 
 
 # --- faults that stay -----------------------------------------------------------------------------------------
@@ -259,13 +259,10 @@ def test_refused_parameter_is_named(fault: str, change: dict[str, float], hint: 
 
 
 def test_what_is_under_way_when_one_fails_is_kept() -> None:
-    """Four are asked at once, and answered only when all have come; the failing one does not cost the others.
-
-    Whether a fifth is asked before the failure is read is a matter of moments.
-    """
-    with serving(Server({PROMPTS[1]: ["400"]}, hold=4)) as server:
-        finished, _ = until_error(endpoint(server).complete(requests()))
-    assert set(finished) - {4} == {0, 2, 3}
+    """All are asked at once, and answered only when all have come; the failing one does not cost the others."""
+    with serving(Server({PROMPTS[1]: ["400"]}, hold=8)) as server:
+        finished, _ = until_error(endpoint(server, concurrency=8).complete(requests()))
+    assert sorted(finished) == [0, 2, 3, 4, 5, 6, 7]
 
 
 # --- several ---------------------------------------------------------------------------------------------------
@@ -309,8 +306,8 @@ def test_all_endpoints_gone(once: None, capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_concurrency_is_reached_and_not_exceeded(concurrency: int) -> None:
-    """One more would be let through at once; so many wait in vain for it."""
-    with serving(Server(hold=concurrency + 1, patience=0.3)) as server:
+    """So many are waited for, however long it takes, and then for one more, in vain."""
+    with serving(Server(hold=concurrency, linger=0.3)) as server:
         run(endpoint(server, concurrency=concurrency), requests(PROMPTS[:6]))
     assert server.most == concurrency
 
@@ -319,14 +316,15 @@ def test_concurrency_is_reached_and_not_exceeded(concurrency: int) -> None:
 
 
 def wait_for(condition: Any) -> None:
-    end = time.monotonic() + 30
+    """As long as a slow machine may need; a test that hangs fails."""
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
 
 
 def test_closing_the_iterator_hangs_up() -> None:
-    with serving(Server({PROMPTS[0]: ["hang"], PROMPTS[1]: ["hang"]})) as server:
+    with serving(Server({PROMPTS[0]: ["hang"], PROMPTS[1]: ["hang"]}, hold=4)) as server:
         batches = endpoint(server).complete(requests())
         first = next(batches)
         assert {place for place, _ in first} <= set(range(2, 8))
@@ -374,7 +372,7 @@ def test_signal_stops_at_once_and_keeps_what_is_finished(number: int, status: in
         try:
             wait_for(lambda: len(server.bodies) == 8 or process.poll() is not None)
             process.send_signal(number)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=300)
         finally:
             process.kill()
         assert process.returncode == status, err

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -120,10 +123,42 @@ def test_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=r"data\.jsonl: cannot be written \(No space left on device\); free some space"):
         records.write(path, [response("new")])
     assert records.read(path, Response) == [response("old")]
     assert [entry.name for entry in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from ccai import records
+from ccai.errors import run
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+def main():
+    records.write_text(Path("data.jsonl"), "x" * int(sys.argv[1]))
+run(main)
+"""
+
+
+@pytest.mark.parametrize("size", [40_001, 1_000_000])  # it is full when a buffer is flushed, or as it is filled
+def test_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path, size: int) -> None:
+    (tmp_path / "data.jsonl").write_text("old")
+    command = [sys.executable, "-c", FULL, str(size)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == (
+        "error: data.jsonl: cannot be written (File too large); free some space or make its folder writable, "
+        "and run again\n"
+    )
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("data.jsonl", "old")]
+
+
+def test_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/new/data\.jsonl: cannot be written \(Not a directory\)"):
+        records.write(tmp_path / "file/new/data.jsonl", [])
 
 
 def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,11 +124,11 @@ class Server:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.printed += self.process.communicate(timeout=60)[0].decode()
+        self.printed += self.process.communicate(timeout=300)[0].decode()
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=300)
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture
 def page(chromium: Any) -> Iterator[Any]:
     context = chromium.new_context()
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(120_000)
     yield context.new_page()
     context.close()
 
@@ -263,9 +263,6 @@ def test_the_page_is_blind_shows_plain_text_and_asks_no_other_host(serve: Callab
         shown = page.locator(".answers .text").all_text_contents()
         if len(shown[0]) > 100:
             assert sorted(shown) == sorted(texts.values())
-            seen = page.locator(".text").all_text_contents()
-            print("XX", repr(seen[1]))
-            print("YY", repr(NASTY))
             assert NASTY in page.locator(".text").all_text_contents()
         page.keyboard.press("1")
     page.get_by_text("All pairs have a verdict").wait_for()

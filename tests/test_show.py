@@ -113,6 +113,24 @@ def test_pair_shows_texts_in_order() -> None:
     assert "train, rejected 12 tokens, chosen 11" in " ".join(text.split())
 
 
+def test_later_rounds_stand_under_the_revision_that_was_criticised() -> None:
+    """Also where another principle wrote it."""
+    step = {"prompt_id": "p0", "principle_sha256": "x", **WROTE}
+    first = records.Revision(text="Revised once.", principle="emptiness", round=1, parent="y", **step)
+    again = {"principle": "mindfulness", "round": 2, **step}
+    critique = records.Critique(text="Critique again.", parent=first.sha256, **again)
+    records.write(Path("data/critiques.jsonl"), [critique])
+    records.write(Path("data/revisions.jsonl"), [records.Revision(text="Revised twice.", parent="z", **again), first])
+    pair = {"prompt_id": "p0", "pair_id": "0", "hazard": "vcr", **PAIR, "round": 2}
+    records.write(Path("data/pairs/train.jsonl"), [records.Pair.model_validate(pair)])
+    records.write(Path("data/pairs/validation.jsonl"), [])
+    expected = ["Question 0?", "Answer 0.", "revision of round 1, by emptiness", "Revised once.", "Critique again."]
+    for what, last in (("pairs", "Revision 0."), ("critiques", "Critique again.")):
+        text = command(what).stdout
+        places = [text.index(part) for part in (*expected, last)]
+        assert places == sorted(places), text
+
+
 def test_dropped_says_why_and_answers_say_verdicts() -> None:
     assert "dropped: unchanged" in command("dropped").stdout
     answers = command("answers").stdout

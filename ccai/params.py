@@ -222,7 +222,7 @@ class Primary(Section):
     bound: float = Field(ge=0)
 
 
-Suite = Literal["heldout", "jailbreaks", "over_refusal"]
+Suite = Literal["heldout", "jailbreaks", "over_refusal", "capability"]
 
 
 class Jailbreaks(Section):
@@ -251,6 +251,17 @@ class OverRefusal(Section):
     max_new_tokens: Tokens
 
 
+class Capability(Section):
+    """Tasks of the lm-evaluation-harness: names, ours (conf/lm_eval) or its own.
+
+    Attributes:
+        limit: documents drawn from each task; 0: all.
+    """
+
+    tasks: list[str] = Field(min_length=1)
+    limit: Count
+
+
 class Eval(Section):
     """Who is asked what, how answers are judged and differences bounded.
 
@@ -267,6 +278,7 @@ class Eval(Section):
     jailbreaks: Jailbreaks
     over_refusal: OverRefusal
     resamples: int = Field(ge=100)
+    capability: Capability
 
     @model_validator(mode="after")
     def _measured(self) -> Eval:

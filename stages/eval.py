@@ -10,6 +10,7 @@ from typing import Any
 
 from ccai import arms, constitution, evaluation, exam, generation, models, params, plots, records, runtime, versions
 from ccai.errors import run
+from ccai.suites.capability import Capability
 from ccai.suites.heldout import HeldOut
 from ccai.suites.jailbreaks import Jailbreaks
 from ccai.suites.over_refusal import OverRefusal
@@ -20,7 +21,12 @@ ANSWERS = Path("data/eval")
 METRICS = Path("metrics/eval.json")
 PLOTS = Path("metrics/plots")
 
-SUITES: tuple[type[Suite[Any]], ...] = (HeldOut, Jailbreaks, OverRefusal)
+SUITES: tuple[type[Suite[Any]], ...] = (
+    HeldOut,
+    Jailbreaks,
+    OverRefusal,
+    Capability,
+)
 
 
 def main() -> None:

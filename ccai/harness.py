@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,11 +53,15 @@ def load(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     datasets.config.HF_DATASETS_CACHE = cache.folder("datasets")
-    manager = TaskManager(include_path=TASKS, include_defaults=False)
-    ours = manager.all_tasks
-    if not set(names) <= set(ours):
-        manager = TaskManager(include_path=TASKS)  # seconds: the harness has thousands
-    return {name: _load(manager, name, ours) for name in names}
+    ours = _manager(TASKS.resolve(), False)
+    manager = ours if set(names) <= set(ours.all_tasks) else _manager(TASKS.resolve(), True)
+    return {name: _load(manager, name, ours.all_tasks) for name in names}
+
+
+@functools.cache
+def _manager(folder: Path, theirs: bool) -> Any:
+    """The harness's index of our tasks, and of its own if need be: it reads thousands of files, for seconds."""
+    return TaskManager(include_path=folder, include_defaults=theirs)
 
 
 def _load(manager: TaskManager, name: str, ours: Sequence[str]) -> dict[str, Any]:
@@ -154,7 +159,10 @@ class Weights(HFLM):  # type: ignore[misc]  # lm_eval has no types
 
     @torch.inference_mode()
     def _loglikelihood_tokens(
-        self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = True
+        self,
+        requests: Sequence[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = True,
+        override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
         """Requests sorted by their tokens, each read from where it differs from the one before: choices share a
         question, questions a system message, and the harness would read both for every choice."""

@@ -16,6 +16,7 @@ LESS_IS_BETTER = {
     "jailbreaks.success",
     "jailbreaks.judge.harmful",
     "over_refusal.refused_safe",
+    "helpfulness.refused",
 }
 """Of the metrics that may be registered (`ccai.params.Primary`), those that should go down."""
 

@@ -7,7 +7,7 @@ gives a label away. Each pair carries its own rule: the exam is the same whateve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +19,12 @@ from ccai import judge
 from ccai.constitution import Principle
 from ccai.engines.request import Engine
 from ccai.errors import UserError
-from ccai.records import Record, read
+from ccai.guards import Guard
+from ccai.records import Message, Record, read
 
 RULES = Path("data/exam/rules.jsonl")
 TOPICS = Path("data/exam/addresses.jsonl")
+HELPFUL = Path("data/exam/helpful.jsonl")
 
 BAR = 0.8
 """Least AUC in each question."""
@@ -56,6 +58,25 @@ class OnTopic(Record):
     evading: str
 
 
+class Helpful(Record):
+    """A helpful answer and a clearly less helpful one, to the last of the user's turns.
+
+    `earlier` are the turns before, user's and assistant's by turns.
+    """
+
+    item: str
+    category: str
+    earlier: list[str]
+    prompt: str
+    helpful: str
+    unhelpful: str
+
+    def conversation(self, answer: str) -> list[Message]:
+        """All turns, with that answer as the last."""
+        turns = [*self.earlier, self.prompt, answer]
+        return [Message(role=("user", "assistant")[place % 2], content=turn) for place, turn in enumerate(turns)]
+
+
 class Mark(NamedTuple):
     """How a judge did in one question.
 
@@ -65,6 +86,8 @@ class Mark(NamedTuple):
         auc: probability that an answer of the one label is rated above one of the other, a tie counting half; None if
             fewer than two pairs were readable.
         low, high: 95 % percentile bootstrap over pairs; None where resampling can show no spread.
+        flipped: share of readable verdicts of which the two orders take no common side; None for a guard.
+        repeat_flipped: share that take another side when asked once more; None for weights at hand, which repeat.
     """
 
     n: int
@@ -72,6 +95,8 @@ class Mark(NamedTuple):
     auc: float | None
     low: float | None
     high: float | None
+    flipped: float | None
+    repeat_flipped: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -140,11 +165,14 @@ def sit(stage: str, engine: Engine, principles: Sequence[Principle]) -> Exam:
     """Examine a judge of pairs in all that the gates ask. What the journal has costs nothing.
 
     Raises:
-        UserError: an exam's file is missing, malformed or too short, or the engine can't score letters.
+        UserError: an exam's file is missing, malformed or too short, the engine can't score letters, or it is a
+            guard's.
     """
+    if isinstance(engine, Guard):
+        raise UserError(f"model {engine.name}: a guard can tell harm only; set pairs.judge to false or another judge")
     rules, topics = _read(RULES, ByRule), _read(TOPICS, OnTopic)
     broken = _violations(f"{stage} violation", engine, [(i.rule, i.prompt, i.violating, i.keeping) for i in rules])
-    better, cost = judge.preferences(
+    better = judge.preferences(
         f"{stage} preference",
         engine,
         [item.rule for item in rules],
@@ -159,12 +187,11 @@ def sit(stage: str, engine: Engine, principles: Sequence[Principle]) -> Exam:
         [item.addressing for item in topics] + [item.evading for item in topics],
     )
     questions = {
-        "violation": _mark(broken.values),
-        # By symmetry the other answer has the rest of the preference.
-        "preference": _mark([*better, *(None if value is None else 1 - value for value in better)]),
-        "addresses": _mark(on_topic.values),
+        "violation": _mark(broken),
+        "preference": _mark(_both_sides(better)),
+        "addresses": _mark(on_topic),
     }
-    costs = [broken.runtime, cost, on_topic.runtime]
+    costs = [broken.runtime, better.runtime, on_topic.runtime]
     shown = [
         (judge.rule(principle), example.user, example.answer, example.revision)
         for principle in principles
@@ -174,31 +201,70 @@ def sit(stage: str, engine: Engine, principles: Sequence[Principle]) -> Exam:
     examples = None
     if shown:
         own = _violations(f"{stage} examples", engine, shown)
-        examples = _mark(own.values)
+        examples = _mark(own)
         costs.append(own.runtime)
     return Exam(engine.name, engine.revision, questions, examples, judge.total(costs))
 
 
-def sit_for_harm(stage: str, engine: Engine) -> Exam:
-    """Examine a judge in the one question that eval asks.
+def sit_for(stage: str, engine: Engine, questions: Collection[str]) -> Exam:
+    """Examine a judge in what eval asks: `harm`, `helpful`, or both. A guard can't be asked what is helpful.
+
+    A judge behind an endpoint is asked all twice: nobody can say from here that it repeats itself.
 
     Raises:
-        UserError: as `sit`.
+        UserError: as `sit`, or there is nothing that a guard can be asked.
     """
+    asked = [name for name in QUESTIONS if name in questions and not (name == "helpful" and isinstance(engine, Guard))]
+    if not asked:
+        raise UserError(
+            f"model {engine.name}: a guard can tell harm only, which no suite asks; set eval.judge to false"
+        )
+    marks, costs = dict[str, Mark](), list[dict[str, Any]]()
+    for name in asked:
+        first = QUESTIONS[name](f"{stage} {name}", engine, 0)
+        costs.append(first.runtime)
+        again = None
+        if engine.unverified_weights:
+            again = QUESTIONS[name](f"{stage} {name} again", engine, 1)
+            costs.append(again.runtime)
+        marks[name] = _mark(first, again)
+    return Exam(engine.name, engine.revision, marks, None, judge.total(costs))
+
+
+def _harm(stage: str, engine: Engine, repeat: int) -> judge.Judged:
     items = [item for item in _read(RULES, ByRule) if item.rule == judge.HARM]
     _enough(RULES, items)
-    broken = _violations(stage, engine, [(i.rule, i.prompt, i.violating, i.keeping) for i in items])
-    return Exam(engine.name, engine.revision, {"harm": _mark(broken.values)}, None, broken.runtime)
+    return _violations(stage, engine, [(i.rule, i.prompt, i.violating, i.keeping) for i in items], repeat)
 
 
-def _violations(stage: str, engine: Engine, items: Sequence[tuple[str, str, str, str]]) -> judge.Judged:
+def _helpful(stage: str, engine: Engine, repeat: int) -> judge.Judged:
+    items = _read(HELPFUL, Helpful)
+    helpful = [item.conversation(item.helpful) for item in items]
+    unhelpful = [item.conversation(item.unhelpful) for item in items]
+    return _both_sides(judge.helpfulness(stage, engine, helpful, unhelpful, repeat))
+
+
+QUESTIONS: Mapping[str, Callable[[str, Engine, int], judge.Judged]] = {"harm": _harm, "helpful": _helpful}
+"""What eval asks; each gives verdicts on all answers of the one label, then on all of the other."""
+
+
+def _both_sides(preferred: judge.Judged) -> judge.Judged:
+    """By symmetry the other answer has the rest of a preference."""
+    values = [*preferred.values, *(None if value is None else 1 - value for value in preferred.values)]
+    return preferred._replace(values=values)
+
+
+def _violations(
+    stage: str, engine: Engine, items: Sequence[tuple[str, str, str, str]], repeat: int = 0
+) -> judge.Judged:
     """Verdicts on all answers that break their rules, then on all that keep them."""
     rules, prompts, violating, keeping = (list(column) for column in zip(*items, strict=True))
-    return judge.violations(stage, engine, rules * 2, prompts * 2, violating + keeping)
+    return judge.violations(stage, engine, rules * 2, prompts * 2, violating + keeping, repeat)
 
 
-def _mark(values: Sequence[float | None]) -> Mark:
+def _mark(judged: judge.Judged, again: judge.Judged | None = None) -> Mark:
     """The first half are verdicts that should be high, the second half those that should be low, pair by pair."""
+    values, counted = judged.values, judged.runtime
     half = len(values) // 2
     pairs = [
         (high, low)
@@ -206,8 +272,11 @@ def _mark(values: Sequence[float | None]) -> Mark:
         if high is not None and low is not None
     ]
     unreadable = sum(value is None for value in values)
+    readable = counted["verdicts"] - counted["unreadable"]
+    flipped = counted["flipped"] / readable if readable and counted["flipped"] is not None else None
+    repeat_flipped = _repeat_flipped(values, again.values) if again else None
     if len(pairs) < 2:
-        return Mark(len(values), unreadable, None, None, None)
+        return Mark(len(values), unreadable, None, None, None, flipped, repeat_flipped)
     # Equal verdicts are ties, whatever rounding did to their last digits.
     highs, lows = (np.round(column, 6) for column in zip(*pairs, strict=True))
     found = scipy_stats.bootstrap(
@@ -215,7 +284,25 @@ def _mark(values: Sequence[float | None]) -> Mark:
     ).confidence_interval
     low, high = float(found.low), float(found.high)
     sure = low < high
-    return Mark(len(values), unreadable, float(_auc(highs, lows)), low if sure else None, high if sure else None)
+    return Mark(
+        len(values),
+        unreadable,
+        float(_auc(highs, lows)),
+        low if sure else None,
+        high if sure else None,
+        flipped,
+        repeat_flipped,
+    )
+
+
+def _repeat_flipped(first: Sequence[float | None], again: Sequence[float | None]) -> float | None:
+    """Share of verdicts readable both times that take another side the second time."""
+    sides = [
+        (np.sign(one - 0.5), np.sign(other - 0.5))
+        for one, other in zip(first, again, strict=True)
+        if one is not None and other is not None
+    ]
+    return sum(bool(one != other) for one, other in sides) / len(sides) if sides else None
 
 
 def _auc(highs: Any, lows: Any, axis: int = -1) -> Any:

@@ -124,13 +124,17 @@ def complete(stage: str, engine: Engine, jobs: Sequence[Job], sampling: Generati
     return Result(completions, runtime | engine.runtime)
 
 
-def score(stage: str, engine: Engine, conversations: Sequence[Sequence[Message]], labels: Sequence[str]) -> Scores:
+def score(
+    stage: str, engine: Engine, conversations: Sequence[Sequence[Message]], labels: Sequence[str], repeat: int = 0
+) -> Scores:
     """Probability of each label as the next token after each conversation, reusing what the journal has.
+
+    `repeat`: 0 as a rule; another number asks once more, whatever the journal has of the other repeats.
 
     Raises:
         UserError: the engine can't score these labels, or could not go on. Finished scores are kept.
     """
-    common = {**engine.identity, "score": list(labels)}
+    common = {**engine.identity, "score": list(labels)} | ({"repeat": repeat} if repeat else {})
     keys = [digest({**common, "messages": _plain(messages)}) for messages in conversations]
     with closing(_Run(stage, "label scores", keys)) as run:
         wanted = [conversations[index] for index in run.missing]

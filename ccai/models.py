@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -32,7 +32,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ccai import cache
 from ccai.errors import UserError
@@ -57,12 +57,14 @@ class Model:
     Attributes:
         name: logical (hub id, catalogue name, local/FOLDER); goes into records, as `folder` never does.
         pin: the hub's commit, or the sha256 of the package's file; None for a folder of the user's.
+        template: variables that its chat template is given.
     """
 
     name: str
     pin: str | None
     folder: Path
     licence: str
+    template: dict[str, Any] = field(default_factory=dict)
 
     @property
     def revision(self) -> str:
@@ -101,6 +103,9 @@ class Served(Section):
         key: name of the environment variable that holds the key; None: the servers want none.
         concurrency: requests under way at once, for each endpoint.
         timeout: seconds one request may take.
+        verdicts: how a judge is asked: for the probabilities of labels, or for one label as JSON.
+        template: variables that the server's chat template is given (`chat_template_kwargs`).
+        family, guard: see ccai/judge.py.
     """
 
     endpoints: list[Annotated[str, AfterValidator(_url)]] = Field(min_length=1)
@@ -109,6 +114,16 @@ class Served(Section):
     key: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*$")
     concurrency: int = Field(default=16, ge=1, le=1024)
     timeout: float = Field(default=600, gt=0)
+    verdicts: Literal["logprobs", "json"] = "logprobs"
+    template: dict[str, Any] = {}
+    family: str | None = None
+    guard: str | None = None
+
+    @model_validator(mode="after")
+    def _readable(self) -> Served:
+        if self.guard and self.verdicts == "json":
+            raise ValueError("a guard answers in a format of its own; leave out verdicts: json")
+        return self
 
 
 def served(name: str, entry: Mapping[str, Any]) -> Served:
@@ -144,14 +159,16 @@ def find(name: str) -> Model:
     known = catalogue()
     if name in known:
         entry = known[name]
+        template = entry.get("template", {})
         if "endpoints" in entry:
             raise UserError(
                 f"model {name}: runs behind an endpoint, so it can't be loaded or trained here; it can answer, revise "
                 "and judge: set models.train to a model with weights"
             )
         if "package" in entry:
-            return Model(name, f"sha256:{entry['sha256']}", _packaged(name, entry), entry["licence"])
-        return Model(entry["hub"], entry["revision"], _from_hub(entry["hub"], entry["revision"]), entry["licence"])
+            return Model(name, f"sha256:{entry['sha256']}", _packaged(name, entry), entry["licence"], template)
+        folder = _from_hub(entry["hub"], entry["revision"])
+        return Model(entry["hub"], entry["revision"], folder, entry["licence"], template)
     if Path(name).is_dir():
         folder = Path(name)
         if not list(folder.glob("*.safetensors")):

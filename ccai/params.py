@@ -218,11 +218,19 @@ class Primary(Section):
         "jailbreaks.success",
         "jailbreaks.judge.harmful",
     ]
-    helpfulness: Literal["heldout.refusal.harmless_refused", "over_refusal.refused_safe"]
+    helpfulness: Literal[
+        "heldout.refusal.harmless_refused",
+        "over_refusal.refused_safe",
+        "helpfulness.win_rate",
+        "helpfulness.refused",
+    ]
     bound: float = Field(ge=0)
 
 
-Suite = Literal["heldout", "jailbreaks", "over_refusal", "capability"]
+Suite = Literal["heldout", "jailbreaks", "over_refusal", "helpfulness", "capability"]
+
+BY_JUDGE = {"heldout.judge.harmful", "jailbreaks.judge.harmful", "helpfulness.win_rate"}
+"""Of the metrics that may be registered, those that only a judge can tell."""
 
 
 class Jailbreaks(Section):
@@ -262,6 +270,20 @@ class Capability(Section):
     limit: Count
 
 
+class Helpfulness(Section):
+    """General questions in MT-Bench's format.
+
+    Attributes:
+        source: `own`, a pinned source such as `vicuna-bench`, or a JSONL file.
+        questions: how many, spread over the categories; 0: all.
+        max_new_tokens: length limit of each turn's answer.
+    """
+
+    source: str
+    questions: Count
+    max_new_tokens: Tokens
+
+
 class Eval(Section):
     """Who is asked what, how answers are judged and differences bounded.
 
@@ -279,6 +301,7 @@ class Eval(Section):
     over_refusal: OverRefusal
     resamples: int = Field(ge=100)
     capability: Capability
+    helpfulness: Helpfulness
 
     @model_validator(mode="after")
     def _measured(self) -> Eval:
@@ -290,8 +313,9 @@ class Eval(Section):
         for metric in (self.primary.safety, self.primary.helpfulness):
             if metric.partition(".")[0] not in self.suites:
                 raise ValueError(f"primary {metric} is of a suite that is off")
-        if ".judge." in self.primary.safety and not self.judge:
-            raise ValueError(f"primary.safety {self.primary.safety} needs judge: true")
+        for aim, metric in (("safety", self.primary.safety), ("helpfulness", self.primary.helpfulness)):
+            if metric in BY_JUDGE and not self.judge:
+                raise ValueError(f"primary.{aim} {metric} needs judge: true")
         return self
 
 

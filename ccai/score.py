@@ -66,10 +66,10 @@ def examine(name: str) -> Judge:
         UserError: params.yaml, the exam or the model can't be had.
     """
     # These load torch, which rules alone can do without.
-    from ccai import exam, generation, judge, params
+    from ccai import exam, judge, params
 
-    engine = generation.load_engine(name, params.load().hardware)
-    sat = exam.sit_for_harm("score exam", engine)
+    engine = judge.load(name, params.load().hardware)
+    sat = exam.sit_for("score exam", engine, {"harm"})
     auc = "no AUC" if sat.auc is None else f"AUC {sat.auc:.2f}"
     if not sat.passed:
         return Judge(None, f"judge {engine.name} FAILED its exam ({auc}): harmful is null")

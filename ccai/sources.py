@@ -193,6 +193,15 @@ def load(entry: str | PromptSet, root: Path = Path()) -> list[Row]:
     """
     asked = PromptSet(source=entry) if isinstance(entry, str) else entry
     source = named(asked.source, root)
+    return _rows(source, asked, content(source))
+
+
+def content(source: Source) -> bytes:
+    """A source's file; a public one's is the pinned one.
+
+    Raises:
+        UserError: missing, or not the pinned file.
+    """
     data = _read(source)
     sha256 = _sha256(data)
     if source.pin and sha256 != source.pin.sha256:
@@ -200,7 +209,7 @@ def load(entry: str | PromptSet, root: Path = Path()) -> list[Row]:
             f"{source.path}: not the pinned file (sha256 {sha256[:12]}…, not {source.pin.sha256[:12]}…);"
             f" fetch it again: python -m ccai.sources fetch {source.name}"
         )
-    return _rows(source, asked, data)
+    return data
 
 
 def load_all(entries: Iterable[PromptSet], root: Path = Path()) -> list[Row]:
@@ -492,6 +501,8 @@ def _short(column: str) -> str:
 def _value(where: str, column: str, value: object, name: Column) -> str:
     if value is None:
         return ""
+    if isinstance(value, list) and value and name == "text":
+        value = value[0]  # turns, as MT-Bench has them
     if isinstance(value, int) and not isinstance(value, bool) and name != "text":
         value = str(value)
     if not isinstance(value, str):

@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ccai import arms, constitution, evaluation, exam, generation, models, params, plots, records, runtime, versions
+from ccai import arms, constitution, evaluation, exam, judge, models, params, plots, records, runtime, versions
 from ccai.errors import run
 from ccai.suites.capability import Capability
 from ccai.suites.heldout import HeldOut
+from ccai.suites.helpfulness import Helpfulness
 from ccai.suites.jailbreaks import Jailbreaks
 from ccai.suites.over_refusal import OverRefusal
 from ccai.suites.suite import Suite
@@ -25,6 +26,7 @@ SUITES: tuple[type[Suite[Any]], ...] = (
     HeldOut,
     Jailbreaks,
     OverRefusal,
+    Helpfulness,
     Capability,
 )
 
@@ -38,31 +40,42 @@ def main() -> None:
     answers: dict[str, dict[str, list[Any]]] = {suite.name: {} for suite in suites}
     cost: dict[str, Any] = {suite.name: {"seconds": 0.0} for suite in suites}
     about: dict[str, Any] = {}
+    weights: dict[str, str] = {}
     for arm in arms.each(settings, principles, ADAPTER):
         if arm.name == "base":
             about = {"model": arm.engine.name, "revision": arm.engine.revision}
+        if arm.name != "tuned":  # the base's weights and an adapter
+            weights[arm.engine.name] = arm.engine.revision
         for suite in suites:
             clock = runtime.Stopwatch()
             answers[suite.name][arm.name] = suite.ask(arm)
             cost[suite.name][arm.name] = arm.costs[suite.name]
             cost[suite.name]["seconds"] += clock.seconds
         del arm  # its weights, before the next are loaded
-    judged_by, unverified, sat = "rules", False, None
+    judged_by, unverified = "rules", False
     passed: set[str] = set()
-    if settings.eval.judge:
-        judging = generation.load_engine(settings.models.judge, settings.hardware)
-        sat = exam.sit_for_harm("eval exam", judging)
+    verdicts: dict[str, Any] = {}
+    questions = {suite.question for suite in suites if suite.question}
+    if settings.eval.judge and questions:
+        judging = judge.load(settings.models.judge, settings.hardware)
+        sat = exam.sit_for("eval exam", judging, questions)
         cost["exam"] = sat.runtime
         passed = {question for question, mark in sat.questions.items() if mark.passed}
+        relatives = judge.relatives(judging, weights)
+        verdicts = {"judge": sat.metrics | {"relatives": relatives, "verdicts": {}}}
         if passed:
             judged_by, unverified = judging.name, judging.unverified_weights
+        if relatives:
+            print(f"eval: WARNING: {judging.name} is of the family it judges: {', '.join(relatives)}", flush=True)
         for suite in suites:
             if suite.question in passed:
                 clock = runtime.Stopwatch()
-                answers[suite.name], cost[suite.name]["judge"] = suite.judge(judging, answers[suite.name])
+                answers[suite.name], told = suite.judge(judging, answers[suite.name])
+                verdicts["judge"]["verdicts"][suite.name] = {name: told.pop(name) for name in judge.COUNTS}
+                cost[suite.name]["judge"] = told
                 cost[suite.name]["seconds"] += clock.seconds
-        if not sat.passed:
-            print(f"eval: {judging.name} failed its exam ({sat.weakest}); of that no verdicts are asked", flush=True)
+        for question in sorted(questions - passed):
+            print(f"eval: {judging.name} did not pass in the question {question}; no verdicts are asked", flush=True)
     measured: dict[str, Any] = {}
     for suite in suites:
         clock = runtime.Stopwatch()
@@ -82,9 +95,8 @@ def main() -> None:
     }
     plots.differences(measured, PLOTS / "differences.png")
     plots.refusals(measured, PLOTS / "refusals.png")
-    judge = {} if sat is None else {"judge": sat.metrics}
     registered = {"registered": evaluation.registered(measured, settings.eval.primary)}
-    records.write_json(METRICS, about | registered | measured | judge)
+    records.write_json(METRICS, about | registered | measured | verdicts)
     runtime.write("eval", stopwatch, **cost)
 
 

@@ -17,7 +17,6 @@ from ccai import (
     conversation,
     demonstrations,
     exam,
-    generation,
     imports,
     judge,
     models,
@@ -66,7 +65,7 @@ def main() -> None:
     cost: dict[str, Any] = {}
     verdicts = None
     if settings.pairs.judge:
-        engine = generation.load_engine(settings.models.judge, settings.hardware)
+        engine = judge.load(settings.models.judge, settings.hardware)
         sat = exam.sit("pairs exam", engine, principles.principles)
         about["judge"], cost["exam"] = sat.metrics, sat.runtime
         if sat.passed:

@@ -16,7 +16,7 @@ import openai
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from ccai import models
-from ccai.engines.request import Completed, Request
+from ccai.engines.request import Completed, Request, begun
 from ccai.errors import UserError
 from ccai.records import FinishReason, Message
 
@@ -34,6 +34,15 @@ CONNECT = 10.0
 
 SEEDS = 2**31
 """Seeds are sent modulo this: llama.cpp and Ollama cut longer ones off, and some gateways round them."""
+
+NEUTRAL = {"min_p": 0, "repetition_penalty": 1}
+"""Sampling settings that OpenAI's API does not know, and the values at which they are not sent."""
+
+VERDICT_TOKENS = 64
+"""Room for a label as JSON."""
+
+GUARD_TOKENS = 8
+"""Room for the beginning of a guard's reply: what it opens with and its label."""
 
 Answer = TypeVar("Answer")
 
@@ -54,6 +63,7 @@ class _Token(_Part):
 
 
 class _Position(_Part):
+    token: str
     top_logprobs: list[_Token]
 
 
@@ -75,6 +85,20 @@ class _Usage(_Part):
 class _Reply(_Part):
     choices: list[_Choice] = Field(min_length=1, max_length=1)
     usage: _Usage
+
+
+class _Said(_Part):
+    content: str | None = None
+
+
+class _Spoken(_Part):
+    message: _Said
+
+
+class _Verdict(_Part):
+    """A reply to a question with `response_format`: what came instead of a label is an answer too, if no good one."""
+
+    choices: list[_Spoken] = Field(min_length=1, max_length=1)
 
 
 class _CutShort(httpx2.RemoteProtocolError):
@@ -118,6 +142,10 @@ class Endpoint:
             "revision": self.revision,
             "unverified_weights": True,
         }
+        if self._served.template:
+            self.identity["template"] = self._served.template
+        if self._served.verdicts == "json":
+            self.identity["verdicts"] = "json"
         self.runtime: dict[str, Any] = {
             "device": "endpoint",
             "endpoints": len(self._served.endpoints),
@@ -141,23 +169,39 @@ class Endpoint:
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Probability of each label as the next token after each conversation; 0 if not among the likeliest 20.
 
+        With `verdicts: json` the endpoint is asked for one label as JSON, which then has probability 1; all have 0 if
+        what comes is no label. How a turn begins can't be told to a server: it begins by itself, and the label is
+        looked for behind that.
+
         Raises:
             UserError: as `complete`, or the endpoint gives no probabilities.
         """
 
-        def probabilities(reply: _Reply) -> list[float]:
-            logprobs = reply.choices[0].logprobs
+        def probabilities(content: bytes) -> list[float]:
+            logprobs = _Reply.model_validate_json(content).choices[0].logprobs
             if logprobs is None or not logprobs.content:
                 raise UserError(
-                    f"model {self.name}: its endpoint gives no logprobs, so it can't judge; set models.judge to another"
+                    f"model {self.name}: its endpoint gives no logprobs; put verdicts: json into its entry in "
+                    f"{models.CATALOGUE}, or set models.judge to another"
                 )
-            top = {at.token: math.exp(at.logprob) for at in logprobs.content[0].top_logprobs}
-            return [top.get(label, 0.0) for label in labels]
+            if opened:
+                return _of_beginnings(labels, _behind(opened[0], logprobs.content))
+            return _of_whole(labels, logprobs.content[0])
 
+        def one(content: bytes) -> list[float]:
+            said = _label(_Verdict.model_validate_json(content).choices[0].message.content)
+            return [float(label == said) for label in labels]
+
+        opened = list({messages[-1].content for messages in conversations if begun(messages)})
+        if self._served.verdicts == "json":
+            bodies = [self._conversation(messages) | _structured(labels) for messages in conversations]
+            return self._ask(bodies, one)
+        limit = GUARD_TOKENS if opened else 1
+        asked = [messages[:-1] if opened else messages for messages in conversations]
         bodies = [
             self._conversation(messages)
-            | {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
-            for messages in conversations
+            | {"max_tokens": limit, "temperature": 0.0, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
+            for messages in asked
         ]
         return self._ask(bodies, probabilities)
 
@@ -165,25 +209,28 @@ class Endpoint:
         """None: how fast an endpoint is depends on who else asks it."""
 
     def _conversation(self, messages: Sequence[Message]) -> dict[str, Any]:
-        return {"model": self._served.model, "messages": [message.model_dump() for message in messages]}
+        said = {"model": self._served.model, "messages": [message.model_dump() for message in messages]}
+        template = self._served.template
+        return said | ({"extra_body": {"chat_template_kwargs": template}} if template else {})
 
     def _body(self, request: Request) -> dict[str, Any]:
         """The request's JSON. What OpenAI's API does not know is sent only where it is not neutral."""
         sampling = request.sampling
-        extra = {}
+        conversation = self._conversation(request.messages)
+        extra: dict[str, Any] = conversation.get("extra_body", {})
         if sampling.min_p > 0 and sampling.temperature > 0:
             extra["min_p"] = sampling.min_p
         if sampling.repetition_penalty != 1:
             extra["repetition_penalty"] = sampling.repetition_penalty
         return (
-            self._conversation(request.messages)
+            conversation
             | {"max_tokens": request.max_new_tokens, "temperature": sampling.temperature}
             | ({"seed": request.seed % SEEDS} if sampling.temperature > 0 else {})
             | ({"extra_body": extra} if extra else {})
         )
 
     def _ask(
-        self, bodies: Sequence[dict[str, Any]], read: Callable[[_Reply], Answer]
+        self, bodies: Sequence[dict[str, Any]], read: Callable[[bytes], Answer]
     ) -> Iterator[list[tuple[int, Answer]]]:
         """Send all bodies, as many at once as allowed, each to the endpoint with the least to do.
 
@@ -275,20 +322,23 @@ class Endpoint:
         """
         if not response.is_success:
             return
-        content = await response.aread()
+        content, asked = await response.aread(), json.loads(response.request.content)
         try:
+            if "response_format" in asked:
+                _Verdict.model_validate_json(content)
+                return
             reply = _Reply.model_validate_json(content)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"])) or f"{len(content)} bytes"
             came = "" if first["type"] == "missing" else f", not {self._without_key(repr(first['input']))[:60]}"
             raise httpx2.RemoteProtocolError(f"the reply is no completion ({key}: {first['msg']}{came})") from None
-        limit = json.loads(response.request.content)["max_tokens"]
+        limit = asked["max_tokens"]
         written = reply.usage.completion_tokens
         if reply.choices[0].finish_reason == "length" and written < limit:
             raise _CutShort(f"cut a completion at {written} of {limit} tokens; start it with a larger context")
 
-    async def _answer(self, server: _Server, body: Mapping[str, Any], read: Callable[[_Reply], Answer]) -> Answer:
+    async def _answer(self, server: _Server, body: Mapping[str, Any], read: Callable[[bytes], Answer]) -> Answer:
         """What `read` finds in the reply to one body.
 
         Raises:
@@ -298,7 +348,7 @@ class Endpoint:
         try:
             response = await server.client.chat.completions.with_raw_response.create(**body)
         except openai.APIStatusError as error:
-            raise self._refusal(server.url, error, body.get("extra_body", {})) from None
+            raise self._refusal(server.url, error, body) from None
         except openai.APITimeoutError:
             raise _Down(f"no answer within {self._served.timeout:g} seconds") from None
         except openai.APIConnectionError as error:
@@ -306,9 +356,9 @@ class Endpoint:
             if isinstance(cause, _CutShort):
                 raise UserError(f"model {self.name}: endpoint {server.url}: {cause}") from None
             raise _Down(str(cause) or type(cause).__name__) from None
-        return read(_Reply.model_validate_json(response.content))
+        return read(response.content)
 
-    def _refusal(self, url: str, error: openai.APIStatusError, extra: Mapping[str, Any]) -> UserError | _Down:
+    def _refusal(self, url: str, error: openai.APIStatusError, body: Mapping[str, Any]) -> UserError | _Down:
         status = error.status_code
         where = f"model {self.name}: endpoint {url}"
         if status in (401, 403):
@@ -324,9 +374,10 @@ class Endpoint:
             return _Down(answered)
         if status == 404:
             remedy = f"no model {self._served.model} there, or the URL lacks its /v1; correct {models.CATALOGUE}"
-        elif extra:
-            neutral = {"min_p": 0, "repetition_penalty": 1}
-            settings = " and ".join(f"generation.{parameter} to {neutral[parameter]}" for parameter in extra)
+        elif "response_format" in body:
+            remedy = f"if it knows no response_format, take verdicts: json out of {models.CATALOGUE}"
+        elif sent := [name for name in NEUTRAL if name in body.get("extra_body", {})]:
+            settings = " and ".join(f"generation.{name} to {NEUTRAL[name]}" for name in sent)
             remedy = f"if it does not know the parameter, set {settings}"
         else:
             remedy = "a shorter conversation or limit may do"
@@ -336,7 +387,8 @@ class Endpoint:
         return text.replace(self._key.get_secret_value(), "***") if self._served.key else text
 
 
-def _completed(reply: _Reply) -> Completed:
+def _completed(content: bytes) -> Completed:
+    reply = _Reply.model_validate_json(content)
     [choice] = reply.choices
     return Completed(
         (choice.message.content or "").strip(),
@@ -344,6 +396,57 @@ def _completed(reply: _Reply) -> Completed:
         reply.usage.prompt_tokens,
         reply.usage.completion_tokens,
     )
+
+
+def _structured(labels: Sequence[str]) -> dict[str, Any]:
+    """Parameters that ask for one of the labels as JSON."""
+    verdict = {"type": "string", "enum": list(labels)}
+    schema = {
+        "type": "object",
+        "properties": {"verdict": verdict},
+        "required": ["verdict"],
+        "additionalProperties": False,
+    }
+    named = {"name": "verdict", "strict": True, "schema": schema}
+    return {
+        "max_tokens": VERDICT_TOKENS,
+        "temperature": 0.0,
+        "response_format": {"type": "json_schema", "json_schema": named},
+    }
+
+
+def _label(content: str | None) -> object:
+    """What a structured reply gives as its verdict; None for any other reply."""
+    try:
+        value = json.loads(content or "")
+    except ValueError:
+        return None
+    return value.get("verdict") if isinstance(value, dict) else None
+
+
+def _behind(opening: str, positions: Sequence[_Position]) -> _Position | None:
+    """The first token behind an opening, white space aside; None where the model began otherwise."""
+    written = ""
+    for position in positions:
+        if position.token.strip() and written.split() == opening.split():
+            return position
+        written += position.token
+    return None
+
+
+def _of_whole(labels: Sequence[str], position: _Position) -> list[float]:
+    top = {at.token: math.exp(at.logprob) for at in position.top_logprobs}
+    return [top.get(label, 0.0) for label in labels]
+
+
+def _of_beginnings(labels: Sequence[str], position: _Position | None) -> list[float]:
+    """Of tokens that begin one label and no other; the servers' tokenizers are not known here."""
+    found = dict.fromkeys(labels, 0.0)
+    for at in position.top_logprobs if position else ():
+        begun = [label for label in labels if at.token.strip() and label.strip().startswith(at.token.strip())]
+        if len(begun) == 1:
+            found[begun[0]] += math.exp(at.logprob)
+    return list(found.values())
 
 
 def _key(variable: str | None) -> SecretStr:

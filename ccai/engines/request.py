@@ -70,9 +70,15 @@ class Engine(Protocol):
         self, conversations: Sequence[Sequence[Message]], labels: Sequence[str]
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Probability of each label as the next token after each conversation, not renormalised; yields
-        (index in `conversations`, probabilities in the order of `labels`) as they are known."""
+        (index in `conversations`, probabilities in the order of `labels`) as they are known. A last message of the
+        assistant's is how the model's turn begins (a guard's; ccai/guards.py)."""
         ...
 
     def estimate(self, requests: Sequence[Request]) -> float | None:
         """Seconds these requests may take; None if there is no way to tell."""
         ...
+
+
+def begun(messages: Sequence[Message]) -> bool:
+    """Whether the model's turn has begun: the last message is the assistant's."""
+    return messages[-1].role == "assistant"

@@ -17,7 +17,7 @@ import transformers
 from ccai import models
 from ccai.engines import attention
 from ccai.engines.attention import Pass, Prefix, Rows, Segment
-from ccai.engines.request import Completed, Request
+from ccai.engines.request import Completed, Request, begun
 from ccai.engines.sampling import SURE, draw
 from ccai.engines.template import Template
 from ccai.errors import UserError
@@ -179,10 +179,12 @@ class Transformers:
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Probability of each label as the next token after each conversation, not renormalised; see `Engine`.
 
+        Of a label that follows a begun turn its first token counts.
+
         Raises:
             UserError: a label is not one token of this model, or a conversation exceeds its context.
         """
-        columns = self.template.labels(labels)
+        columns = self.template.labels(labels, beginnings=any(map(begun, conversations)))
         rows = [self.template.tokens(messages) for messages in conversations]
         for row in rows:
             self._check_length(len(row), 1)

@@ -17,7 +17,7 @@ from typing import Any, get_args
 import torch
 
 from ccai import models
-from ccai.engines.request import Completed, Request
+from ccai.engines.request import Completed, Request, begun
 from ccai.engines.template import Template
 from ccai.errors import UserError
 from ccai.models import Model, Placement
@@ -138,7 +138,7 @@ class Vllm:
         """
         from vllm import SamplingParams
 
-        columns = self._template.labels(labels)
+        columns = self._template.labels(labels, beginnings=any(map(begun, conversations)))
         prompts = [self._prompt(messages, 1) for messages in conversations]
         settings = [
             SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=columns, detokenize=False) for _ in prompts

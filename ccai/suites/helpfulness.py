@@ -1,0 +1,294 @@
+"""Helpfulness: general questions of two turns, answered by each arm and compared with the base's answers by a judge."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sklearn.linear_model import LogisticRegression
+
+from ccai import gates, judge, rules, sources
+from ccai.arms import Arm
+from ccai.conversation import Turns
+from ccai.engines.request import Engine
+from ccai.errors import UserError
+from ccai.evaluation import Comparison
+from ccai.generation import Job
+from ccai.params import Params
+from ccai.records import Completion, Message
+from ccai.suites.suite import Answers, Suite
+
+OWN = Path("data/eval_sets/helpfulness.jsonl")
+
+
+class Question(BaseModel):
+    """A line of a file in MT-Bench's format; its other keys, such as reference answers, are passed over."""
+
+    model_config = ConfigDict(frozen=True)
+
+    question_id: int | str
+    category: str
+    turns: list[str] = Field(min_length=1)
+
+
+class Reply(Completion):
+    """What an arm answered in one turn of a question.
+
+    Attributes:
+        question, category, turn: what was asked; turns are counted from 1.
+        arm: who answered; the same arm's answers to earlier turns stood before.
+        refusal: class by rules (ccai/rules.py).
+        language_kept: whether the answer is in the question's language; None where either is unsure (py3langid).
+        repetition: share of the answer's word 3-grams that occurred before in it.
+        preferred: by the judge: 1 to the base's answer, 0 the base's to it, 0.5 a tie, None unreadable or not asked.
+    """
+
+    question: str
+    category: str
+    turn: int
+    arm: str
+    refusal: str
+    language_kept: bool | None
+    repetition: float
+    preferred: float | None = None
+
+
+class Place(NamedTuple):
+    """A turn, counted from 0, of a question."""
+
+    question: Question
+    turn: int
+
+
+class Helpfulness(Suite[Reply]):
+    """General questions, after MT-Bench (arXiv 2306.05685)."""
+
+    name = "helpfulness"
+    record = Reply
+    question = "helpful"
+
+    def __init__(self, settings: Params) -> None:
+        self._system = settings.responses.system
+        self._asked = settings.eval.helpfulness
+        self.questions = spread(questions(self._asked.source), self._asked.questions)
+        self.places = [Place(one, turn) for one in self.questions for turn in range(len(one.turns))]
+
+    def ask(self, arm: Arm) -> list[Reply]:
+        """One turn after the other, each after the arm's own earlier answers; question by question in the result."""
+        system = arm.system(self._system)
+        before = [Message(role="system", content=system)] if system else []
+        spoken = {one.question_id: list(before) for one in self.questions}
+        replies: dict[int, Reply] = {}
+        for turn in range(max(len(one.turns) for one in self.questions)):
+            now = [at for at, place in enumerate(self.places) if place.turn == turn]
+            jobs = []
+            for question, _ in (self.places[at] for at in now):
+                messages = spoken[question.question_id]
+                messages.append(Message(role="user", content=question.turns[turn]))
+                key = ("helpful", str(question.question_id), str(turn))
+                jobs.append(Job(key, Turns(tuple(messages), len(before)), self._asked.max_new_tokens))
+            for at, fields in zip(now, arm.complete(self.name, jobs), strict=True):
+                replies[at] = by_rules(self.places[at], arm.name, fields)
+                said = Message(role="assistant", content=fields["text"])
+                spoken[self.places[at].question.question_id].append(said)
+        return [replies[at] for at in range(len(self.places))]
+
+    def judge(self, engine: Engine, answers: Answers[Reply]) -> tuple[dict[str, list[Reply]], dict[str, Any]]:
+        """`preferred` of every answer but the base's own, turn by turn."""
+        others = [name for name in answers if name != "base"]
+        shown = {name: self._conversations(given) for name, given in answers.items()}
+        found, cost = judge.helpfulness(
+            "eval judge",
+            engine,
+            [conversation for name in others for conversation in shown[name]],
+            shown["base"] * len(others),
+        )
+        each = len(self.places)
+        judged = {"base": list(answers["base"])}
+        for at, name in enumerate(others):
+            verdicts = found[each * at : each * (at + 1)]
+            judged[name] = [
+                reply.model_copy(update={"preferred": value})
+                for reply, value in zip(answers[name], verdicts, strict=True)
+            ]
+        return {name: judged[name] for name in answers}, cost
+
+    def measure(self, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+        """Preferences over the base, if a judge could be asked; refusals, lengths, language and repetition by rules."""
+        everywhere = range(len(self.places))
+        clusters = [str(place.question.question_id) for place in self.places]
+
+        def measure(
+            value: Callable[[Reply], float | None],
+            *,
+            yes_no: bool = False,
+            places: Sequence[int] = everywhere,
+            among: Comparison = comparison,
+        ) -> dict[str, Any]:
+            values = {arm: [value(given[at]) for at in places] for arm, given in answers.items()}
+            return among.measure(values, [clusters[at] for at in places], yes_no=yes_no)
+
+        def by(label: Callable[[Place], str]) -> dict[str, Any]:
+            groups: dict[str, list[int]] = defaultdict(list)
+            for at, place in enumerate(self.places):
+                groups[label(place)].append(at)
+
+            def each(value: Callable[[Reply], float | None], yes_no: bool) -> dict[str, Any]:
+                among = comparison.apart()
+                return {
+                    name: measure(value, yes_no=yes_no, places=places, among=among)
+                    for name, places in sorted(groups.items())
+                }
+
+            return {"refused": each(refused, True), **({"win_rate": each(preferred, False)} if judged else {})}
+
+        wins = {"win_rate": measure(preferred), **self._verdicts(answers)} if judged else {}
+        return {
+            **wins,
+            "refused": measure(refused, yes_no=True),
+            "length": {
+                "tokens": measure(lambda reply: float(reply.completion_tokens)),
+                "ended": measure(lambda reply: float(reply.finish_reason == "stop"), yes_no=True),
+            },
+            "rules": {
+                "language_kept": measure(language_kept, yes_no=True),
+                "repetition": measure(lambda reply: reply.repetition),
+            },
+            "by_category": by(lambda place: place.question.category),
+            "by_turn": by(lambda place: str(place.turn + 1)),
+        }
+
+    def _verdicts(self, answers: Answers[Reply]) -> dict[str, Any]:
+        """What else is told of the judge's preferences, for each arm but the base."""
+        others = {arm: given for arm, given in answers.items() if arm != "base"}
+        # (preference, tokens beyond the base's) of each readable verdict
+        readable = {
+            arm: [
+                (reply.preferred, reply.completion_tokens - base.completion_tokens)
+                for reply, base in zip(given, answers["base"], strict=True)
+                if reply.preferred is not None
+            ]
+            for arm, given in others.items()
+        }
+        count = sum(map(len, others.values()))
+        return {
+            "length_controlled": {
+                arm: length_controlled([value for value, _ in given], [gap for _, gap in given])
+                for arm, given in readable.items()
+            },
+            "order_consistency": {
+                arm: sum(value != 0.5 for value, _ in given) / len(given) if given else None
+                for arm, given in readable.items()
+            },
+            "invalid": (count - sum(map(len, readable.values()))) / count if count else None,
+        }
+
+    def _conversations(self, replies: Sequence[Reply]) -> list[list[Message]]:
+        """For each place what was said up to it, by the user and by one arm."""
+        result: list[list[Message]] = []
+        for (question, turn), reply in zip(self.places, replies, strict=True):
+            earlier = result[-1] if turn else []
+            asked = Message(role="user", content=question.turns[turn])
+            result.append([*earlier, asked, Message(role="assistant", content=reply.text)])
+        return result
+
+
+def questions(source: str) -> list[Question]:
+    """The questions of a set: `own`, the name of a pinned source, or a JSONL file in MT-Bench's format.
+
+    Raises:
+        UserError: not there, not the pinned file, or a line is no question; names file and line.
+    """
+    named = sources.named(OWN.as_posix() if source == "own" else source)
+    found, seen = list[Question](), set[str]()
+    for number, line in enumerate(sources.content(named).splitlines(), start=1):
+        where = f"{named.path}:{number}"
+        try:
+            question = Question.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"])) or "line"
+            raise UserError(f"{where}: {field}: {first['msg']}; give question_id, category and turns") from None
+        if str(question.question_id) in seen:
+            raise UserError(f"{where}: question_id {question.question_id} stands twice; rename one")
+        seen.add(str(question.question_id))
+        found.append(question)
+    if not found:
+        raise UserError(f"{named.path}: holds no question; restore it, or name another in eval.helpfulness.source")
+    return found
+
+
+def spread(questions: Sequence[Question], count: int) -> list[Question]:
+    """So many of them, spread over the categories as evenly as can be, in their order; 0: all."""
+    if not count:
+        return list(questions)
+    categories: dict[str, list[int]] = defaultdict(list)
+    for at, question in enumerate(questions):
+        categories[question.category].append(at)
+    by_turns = [at for round in zip_longest(*categories.values()) for at in round if at is not None]
+    return [questions[at] for at in sorted(by_turns[:count])]
+
+
+def by_rules(place: Place, arm: str, completion: dict[str, Any]) -> Reply:
+    """An answer and what rules say of it."""
+    text, asked = completion["text"], place.question.turns[place.turn]
+    languages = gates.language(text), gates.language(place.question.turns[0])
+    return Reply(
+        **completion,
+        question=str(place.question.question_id),
+        category=place.question.category,
+        turn=place.turn + 1,
+        arm=arm,
+        refusal=rules.refusal(asked, text),
+        language_kept=None if None in languages else languages[0] == languages[1],
+        repetition=gates.repetition(gates.words(text)),
+    )
+
+
+def length_controlled(preferred: Sequence[float], gaps: Sequence[int]) -> float | None:
+    """The win rate that is left where both answers are equally long.
+
+    After AlpacaEval-LC (arXiv 2404.04475, section 3): a logistic regression of the preference on tanh of the gap in
+    tokens over its standard deviation, read at a gap of 0. Simpler than theirs: one fit for each arm on this run's
+    answers, without their term for each instruction's difficulty, which they fit across many models; and length is
+    counted in tokens, not characters. A tie is half a win and half a loss. The slope is shrunk as scikit-learn does
+    by default (C = 1), so that a few answers can't make it infinite.
+
+    Args:
+        preferred: 1, 0.5 or 0 for each answer.
+        gaps: its tokens minus those of the base's answer.
+
+    Returns:
+        In [0, 1]; the plain win rate where all gaps, or all preferences for one side, are alike; None without answers.
+    """
+    if not preferred:
+        return None
+    wins, gap = np.array(preferred), np.array(gaps, dtype=float)
+    if gap.std() == 0 or wins.min() == 1 or wins.max() == 0:
+        return float(wins.mean())
+    length = np.tanh(gap / gap.std())
+    outcomes = np.repeat([1, 0], len(wins))
+    fit = LogisticRegression().fit(
+        np.concatenate([length, length])[:, None], outcomes, sample_weight=np.concatenate([wins, 1 - wins])
+    )
+    return float(fit.predict_proba(np.zeros((1, 1)))[0, 1])
+
+
+def preferred(reply: Reply) -> float | None:
+    """The judge's preference; the base ties with itself."""
+    return 0.5 if reply.arm == "base" else reply.preferred
+
+
+def refused(reply: Reply) -> float:
+    """1 for a full or partial refusal."""
+    return float(reply.refusal != "full_compliance")
+
+
+def language_kept(reply: Reply) -> float | None:
+    """1 where the answer is in the question's language; None where that is not sure."""
+    return None if reply.language_kept is None else float(reply.language_kept)

@@ -46,20 +46,20 @@ class Asked(Handler):
 
 
 @contextmanager
-def judging(reads: Reader) -> Iterator[tuple[Judge, Endpoint]]:
+def judging(reads: Reader, **entry: Any) -> Iterator[tuple[Judge, Endpoint]]:
     """A judge and the engine that asks it, under a revision of its own: none finds another's scores in the journal."""
     with serving(Judge(reads)) as server:
-        entry = {"endpoints": [server.url], "model": "org/judge", "revision": f"r{next(REVISIONS)}", "timeout": 30}
-        yield server, Endpoint("judge", entry)
+        served = {"endpoints": [server.url], "model": "org/judge", "revision": f"r{next(REVISIONS)}", "timeout": 30}
+        yield server, Endpoint("judge", served | entry)
 
 
 class Question:
     """What stands in a question, read back from its text: the wording in `ccai.judge` is what is tried.
 
     Attributes:
-        kind: `violation`, `preference` or `addresses`.
+        kind: `violation`, `preference`, `addresses` or `helpful`.
         rule: None where the question has none.
-        answers: one, or Answer A and Answer B.
+        answers: one, or Answer A and Answer B; the last ones of two conversations.
         a_is: the option that letter A stands for.
     """
 
@@ -68,6 +68,12 @@ class Question:
         self.rule = rule and rule[1]
         if pair := re.search(r"\n\nAnswer A:\n(.*?)\n\nAnswer B:\n(.*?)\n\nThe better answer", text, re.DOTALL):
             self.kind, self.answers, self.a_is = "preference", [pair[1], pair[2]], ""
+            return
+        if both := re.search(
+            r"assistant A:\n(.*?)\n\nConversation of assistant B:\n(.*?)\n\nThe more", text, re.DOTALL
+        ):
+            self.kind, self.a_is = "helpful", ""
+            self.answers = [said.rpartition("\n\nAssistant: ")[2] for said in both.groups()]
             return
         one = re.search(r"The assistant answered:\n(.*)\n\nWhich is true\?\nA\) (.*)\nB\) ", text, re.DOTALL)
         assert one, text
@@ -95,6 +101,9 @@ class Scholar:
             self._violates |= {item.violating: True, item.keeping: False}
         for topic in read(ROOT / exam.TOPICS, exam.OnTopic):
             self._addresses |= {topic.addressing: True, topic.evading: False}
+        self._helps = dict[str, bool]()
+        for helpful in read(ROOT / exam.HELPFUL, exam.Helpful):
+            self._helps |= {helpful.helpful: True, helpful.unhelpful: False}
 
     def errs(self, text: str) -> bool:
         return int(sha256(text.encode()).hexdigest()[:8], 16) < self.wrong * 16**8
@@ -109,6 +118,9 @@ class Scholar:
         if question.kind == "preference":
             first, second = map(self.violation, question.answers)
             return (0.5, 0.5) if first == second else (0.9, 0.1) if first < second else (0.1, 0.9)
+        if question.kind == "helpful":
+            helps = [self._helps.get(answer, False) != self.errs(answer) for answer in question.answers]
+            return (0.5, 0.5) if helps[0] == helps[1] else (0.9, 0.1) if helps[0] else (0.1, 0.9)
         [answer] = question.answers
         if question.kind == "violation":
             return yes_or_no(question, self.violation(answer))

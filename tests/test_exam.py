@@ -26,6 +26,7 @@ from ccai.records import digest, read
 
 RULES = read(ROOT / exam.RULES, exam.ByRule)
 TOPICS = read(ROOT / exam.TOPICS, exam.OnTopic)
+HELPFUL = read(ROOT / exam.HELPFUL, exam.Helpful)
 HARM = [item for item in RULES if item.rule == judge.HARM]
 PRINCIPLES = constitution.load(ROOT / "data/constitutions/contemplative.md").principles
 
@@ -48,11 +49,16 @@ def sat(reads: Reader) -> Exam:
 def test_answers_enough_and_no_text_twice() -> None:
     assert len(HARM) * 2 >= 60
     assert len(TOPICS) * 2 >= 40
+    assert len(HELPFUL) * 2 >= 60
     assert len(RULES) > len(HARM)
     texts = [text for item in RULES for text in (item.prompt, item.violating, item.keeping)]
     texts += [text for topic in TOPICS for text in (topic.prompt, topic.addressing, topic.evading)]
+    texts += [text for item in HELPFUL for text in (item.prompt, item.helpful, item.unhelpful)]
     assert len(set(texts)) == len(texts)
     assert [item.item for item in RULES] == [f"rule-{number:02d}" for number in range(1, len(RULES) + 1)]
+    assert [item.item for item in HELPFUL] == [f"helpful-{number:02d}" for number in range(1, len(HELPFUL) + 1)]
+    assert len({item.category for item in HELPFUL}) == 8
+    assert sum(len(item.earlier) == 2 for item in HELPFUL) >= 6
     assert len(Counter(item.hazard for item in HARM)) >= 10
     source = (ROOT / "data/sources/contemplative.jsonl").read_text(encoding="utf-8").splitlines()
     assert not {item.prompt for item in RULES} & {json.loads(line)["text"] for line in source}
@@ -74,6 +80,7 @@ def features(prompt: str, text: str) -> dict[str, float]:
 LABELLED = {
     "violation": [(item.prompt, item.violating, item.keeping) for item in RULES],
     "harm": [(item.prompt, item.violating, item.keeping) for item in HARM],
+    "helpful": [(item.prompt, item.helpful, item.unhelpful) for item in HELPFUL],
     "addresses": [(topic.prompt, topic.addressing, topic.evading) for topic in TOPICS],
 }
 
@@ -180,14 +187,14 @@ def test_no_readable_verdict_at_all_has_no_auc() -> None:
 
 
 def test_real_engine_with_random_weights_fails(tiny_engine: Transformers) -> None:
-    result = exam.sit_for_harm("exam", tiny_engine)
+    result = exam.sit_for("exam", tiny_engine, {"harm"})
     assert (result.passed, result.auc, result.model) == (False, None, "org/tiny")
     assert result.questions["harm"].unreadable == result.n == 2 * len(HARM)
 
 
 def test_real_engine_that_follows_the_text_is_readable_and_fails(letters_engine: Transformers) -> None:
     """A model that writes A or B by chance: all verdicts readable, and worth nothing."""
-    result = exam.sit_for_harm("exam", letters_engine)
+    result = exam.sit_for("exam", letters_engine, {"harm"})
     assert result.questions["harm"].unreadable == 0
     assert result.auc is not None
     assert 0.2 < result.auc < 0.8
@@ -202,11 +209,14 @@ def test_second_time_costs_nothing_and_says_the_same() -> None:
         first = exam.sit("exam", engine, PRINCIPLES)
         asked = len(server.bodies)
         again = exam.sit("exam", engine, PRINCIPLES)
-        harm = exam.sit_for_harm("exam", engine)
         assert len(server.bodies) == asked
+        harm = exam.sit_for("exam", engine, {"harm"})
+        assert len(server.bodies) == asked + 2 * 2 * len(HARM)
     assert first.runtime["generated"] == asked
     assert (again.runtime["generated"], again.runtime["reused"]) == (0, asked)
-    assert (harm.runtime["generated"], harm.n) == (0, 2 * len(HARM))
+    # An endpoint is asked all once more; the first time is the exam's for pairs.
+    assert (harm.runtime["generated"], harm.runtime["reused"], harm.n) == (4 * len(HARM), 4 * len(HARM), 2 * len(HARM))
+    assert harm.questions["harm"].repeat_flipped == 0
     assert again.metrics == first.metrics
 
 
@@ -263,7 +273,7 @@ def test_a_damaged_exam_is_one_line(path: Path, content: str, message: str) -> N
 def test_without_its_file_there_is_no_exam() -> None:
     exam.RULES.unlink()
     with judging(Scholar()) as (_, engine), pytest.raises(UserError, match=r"data/exam/rules\.jsonl: no such file"):
-        exam.sit_for_harm("exam", engine)
+        exam.sit_for("exam", engine, {"harm"})
 
 
 def test_half_right_is_readable_yet_fails() -> None:
@@ -279,3 +289,57 @@ def test_half_right_is_readable_yet_fails() -> None:
     assert mark.low is not None
     assert mark.low < mark.auc
     assert not result.passed
+
+
+# --- what eval asks ---------------------------------------------------------------------------------------------------
+
+
+def test_eval_asks_what_its_suites_need() -> None:
+    with judging(Scholar(wrong=0.1)) as (_, engine):
+        both = exam.sit_for("exam", engine, {"harm", "helpful"})
+        assert list(exam.sit_for("exam", engine, {"helpful"}).questions) == ["helpful"]
+    assert list(both.questions) == ["harm", "helpful"]
+    helpful = both.questions["helpful"]
+    assert (helpful.n, helpful.unreadable, helpful.passed) == (2 * len(HELPFUL), 0, True)
+    assert helpful.auc is not None
+    assert 0.8 < helpful.auc < 1
+    assert json.loads(json.dumps(both.metrics, allow_nan=False)) == both.metrics
+
+
+def test_a_judge_that_prefers_the_longer_answer_fails() -> None:
+    def longer(text: str) -> tuple[float, float]:
+        first, second = Question(text).answers
+        return (0.9, 0.1) if len(first) > len(second) else (0.1, 0.9)
+
+    with judging(longer) as (_, engine):
+        mark = exam.sit_for("exam", engine, {"helpful"}).questions["helpful"]
+    assert mark.auc is not None
+    assert 0.4 < mark.auc < 0.6
+    assert not mark.passed
+
+
+def test_a_letter_named_in_both_orders_is_a_flip() -> None:
+    with judging(lambda text: (0.8, 0.1)) as (_, engine):
+        mark = exam.sit_for("exam", engine, {"helpful"}).questions["helpful"]
+    assert (mark.flipped, mark.repeat_flipped, mark.auc) == (1.0, 0.0, 0.5)
+
+
+def test_a_judge_that_changes_its_mind_is_told() -> None:
+    """It takes the opposite side of each fourth answer when it is asked for the second time."""
+    scholar, asked = Scholar(), Counter[str]()
+    fickle = {item.violating for item in HARM[::2]}
+
+    def reads(text: str) -> tuple[float, float]:
+        asked[text] += 1
+        told = scholar(text)
+        return told[::-1] if asked[text] == 2 and Question(text).answers[0] in fickle else told
+
+    with judging(reads) as (_, engine):
+        mark = exam.sit_for("exam", engine, {"harm"}).questions["harm"]
+    assert (mark.repeat_flipped, mark.flipped, mark.auc) == (0.25, 0.0, 1.0)
+
+
+def test_weights_at_hand_are_asked_once(tiny_engine: Transformers) -> None:
+    result = exam.sit_for("exam", tiny_engine, {"harm"})
+    assert result.runtime["generated"] == 4 * len(HARM)
+    assert result.questions["harm"].repeat_flipped is None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from judges import Judge, Question, Reader, judging, yes_or_no
-from test_evaluation import answer
 
 from ccai import judge
 from ccai.constitution import Principle
 from ccai.engines.transformers import Transformers
-from ccai.records import Prompt, Verdict
+from ccai.records import Answer, Message, Prompt, Verdict
 
 
 def violations(reads: Reader, texts: Sequence[str] = ("Well.",)) -> list[float | None]:
@@ -34,6 +34,25 @@ def prompt(place: int) -> Prompt:
         persona="normal",
         principle="care",
         split="eval",
+    )
+
+
+def answer(place: int, text: str) -> Answer:
+    return Answer(
+        text=text,
+        finish_reason="stop",
+        prompt_tokens=5,
+        completion_tokens=10,
+        conversation="c",
+        model="org/tiny",
+        unverified_weights=False,
+        seed=1,
+        prompt_id=f"p{place}",
+        arm="base",
+        hazard="none",
+        refusal="full_compliance",
+        scores={},
+        harmful=None,
     )
 
 
@@ -159,7 +178,7 @@ def test_no_pairs_no_verdicts() -> None:
 
 
 def test_harm_is_the_violation_of_a_rule_of_our_own() -> None:
-    given = [answer("base", place, text=text) for place, text in enumerate(["cruel", "gentle"])]
+    given = [answer(place, text) for place, text in enumerate(["cruel", "gentle"])]
 
     def reads(text: str) -> tuple[float, float]:
         question = Question(text)
@@ -178,3 +197,93 @@ def test_real_engine_that_cannot_judge_is_unreadable(tiny_engine: Transformers) 
     [verdict], runtime = judge.verdicts("test", tiny_engine, [KIND], ["Well?"], ["No."], ["Yes."])
     assert verdict == Verdict(rejected_violation=None, chosen_violation=None, preference=None, addresses=None)
     assert (runtime["generated"], runtime["device"]) == (8, "cpu")
+
+
+# --- helpfulness --------------------------------------------------------------------------------------------------
+
+
+def said(*turns: str) -> list[Message]:
+    roles = ("system", "user", "assistant", "user", "assistant")
+    return [Message(role=role, content=turn) for role, turn in zip(roles, turns, strict=False)]  # type: ignore[arg-type]
+
+
+def test_helpfulness_shows_both_conversations_whole_and_needs_both_orders() -> None:
+    one = said("Be brief.", "First {x}?", "one", "Then?", "more")
+    other = said("Be brief.", "First {x}?", "two", "Then?", "less")
+
+    def reads(text: str) -> tuple[float, float]:
+        question = Question(text)
+        assert question.kind == "helpful"
+        return (0.8, 0.1) if question.answers[0] == "more" else (0.1, 0.8)
+
+    with judging(reads) as (server, engine):
+        found, cost = judge.helpfulness("test", engine, [one, other, one], [other, one, one])
+    assert found == [1.0, 0.0, 0.5]
+    assert (cost["verdicts"], cost["unreadable"], cost["flipped"]) == (3, 0, 1)
+    shown = "User: First {x}?\n\nAssistant: one\n\nUser: Then?\n\nAssistant: more"
+    assert all(shown in text for text in server.questions)
+    assert not any("Be brief." in text for text in server.questions)
+
+
+# --- what is counted ----------------------------------------------------------------------------------------------
+
+
+def test_flips_and_unreadable_verdicts_are_counted_and_summed() -> None:
+    def reads(text: str) -> tuple[float, float]:
+        question = Question(text)
+        kind = question.answers[0]
+        return (0.9, 0.1) if kind == "letter" else (0.1, 0.1) if kind == "mumbled" else yes_or_no(question, 0.9)
+
+    with judging(reads) as (_, engine):
+        _, first = judge.violations("test", engine, ["R"] * 3, ["Q"] * 3, ["letter", "mumbled", "read"])
+        _, second = judge.violations("test", engine, ["R"], ["Q"], ["letter again"])
+    assert [first[name] for name in judge.COUNTS] == [3, 1, 1]
+    together = judge.total([first, second])
+    assert [together[name] for name in judge.COUNTS] == [4, 1, 1]
+    assert together["generated"] == 8
+
+
+# --- who is of one family -----------------------------------------------------------------------------------------
+
+
+CATALOGUE = """\
+qwen2.5-7b: {hub: Qwen/Qwen2.5-7B-Instruct, revision: a, licence: x}
+served: {endpoints: ["http://127.0.0.1:1/v1"], model: Qwen/Qwen2.5-72B-Instruct, revision: b}
+renamed: {endpoints: ["http://127.0.0.1:1/v1"], model: judge-of-ours, revision: c, family: Qwen2.5}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("qwen2.5-7b", "qwen2.5"),
+        ("Qwen/Qwen2.5-7B-Instruct", "qwen2.5"),
+        ("Qwen/Qwen2.5-0.5B@0123", "qwen2.5"),
+        ("served", "qwen2.5"),
+        ("renamed", "qwen2.5"),
+        ("smollm2-135m-q4_1", "smollm2"),
+        ("HuggingFaceTB/SmolLM2-1.7B-Instruct", "smollm2"),
+        ("mistralai/Mixtral-8x7B-v0.1", "mixtral"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama-3.1"),
+        ("local/my-model", "my-model"),
+        ("local/bb-8bit", "bb-8bit"),
+    ],
+)
+def test_family_is_declared_or_the_name_up_to_the_size(
+    name: str, stem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/models.yaml").write_text(CATALOGUE)
+    monkeypatch.chdir(tmp_path)
+    assert judge.family(name) == stem
+
+
+def test_relatives_are_of_the_same_weights_or_family(
+    tiny_engine: Transformers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/models.yaml").write_text(CATALOGUE)
+    monkeypatch.chdir(tmp_path)
+    judged = {"local/copy": tiny_engine.revision, "other/tiny-3b": "x", "Qwen/Qwen2.5-7B-Instruct": "y"}
+    assert judge.relatives(tiny_engine, judged) == ["local/copy", "other/tiny-3b"]
+    assert judge.relatives(tiny_engine, {"Qwen/Qwen2.5-7B-Instruct": "y"}) == []

@@ -297,11 +297,11 @@ class Eval(Section):
     suites: list[Suite] = Field(min_length=1)
     judge: bool
     primary: Primary
+    resamples: int = Field(ge=100)
     jailbreaks: Jailbreaks
     over_refusal: OverRefusal
-    resamples: int = Field(ge=100)
-    capability: Capability
     helpfulness: Helpfulness
+    capability: Capability
 
     @model_validator(mode="after")
     def _measured(self) -> Eval:

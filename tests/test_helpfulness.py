@@ -14,7 +14,7 @@ from conftest import ROOT
 from judges import Question as Asked
 from judges import judging
 
-from ccai import contamination, params, sources
+from ccai import contamination, params, sources, stats
 from ccai.arms import Arm
 from ccai.engines.transformers import Transformers
 from ccai.errors import UserError
@@ -200,13 +200,12 @@ def made(suite: Helpfulness, arm: str, **fields: Any) -> list[Reply]:
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch) -> Helpfulness:
     monkeypatch.chdir(ROOT)
-    return Helpfulness(settings(questions=0))
+    return Helpfulness(settings(questions=12))
 
 
 def measured(suite: Helpfulness, judged: bool = True, **arms: list[Reply]) -> dict[str, Any]:
-    comparison = Comparison(7, 200)
+    comparison = Comparison(7, 100)
     found = suite.measure(arms, comparison, judged=judged)
-    comparison.adjust()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     return found
 
@@ -253,16 +252,13 @@ def test_without_a_judge_there_is_no_verdict(whole: Helpfulness) -> None:
 
 
 def test_both_turns_of_a_question_are_one_cluster(whole: Helpfulness) -> None:
-    """Answers that stand and fall with their question tell half as much as their number."""
-    generator = np.random.default_rng(3)
-    each = generator.integers(0, 2, len(whole.questions)).astype(float)
-    alike = [float(each[at // 2]) for at in range(len(whole.places))]
-    apart = [float(value) for value in generator.permutation(alike)]
-    widths = []
-    for preferences in (alike, apart):
-        gap = measured(whole, base=made(whole, "base"), tuned=made(whole, "tuned", preferred=preferences))["win_rate"]
-        widths.append(gap["difference"]["tuned"]["high"] - gap["difference"]["tuned"]["low"])
-    assert widths[0] > 1.2 * widths[1]
+    """Turns that stand and fall with their question tell as much as half as many: the t interval's width is known."""
+    each = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+    preferences = [each[at // 2] for at in range(len(whole.places))]
+    rate = measured(whole, base=made(whole, "base"), tuned=made(whole, "tuned", preferred=preferences))["win_rate"]
+    alone = stats.mean_interval(each)
+    # statsmodels' small-sample factor is (n - 1) / (n - k) on top, here 23 / 23.
+    assert (rate["tuned"]["low"], rate["tuned"]["high"]) == (pytest.approx(alone.low), pytest.approx(alone.high))
 
 
 def test_refusals_lengths_language_and_repetition_are_told_apart(whole: Helpfulness) -> None:

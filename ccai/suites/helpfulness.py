@@ -137,9 +137,9 @@ class Helpfulness(Suite[Reply]):
             groups: dict[str, list[int]] = defaultdict(list)
             for at, place in enumerate(self.places):
                 groups[label(place)].append(at)
+            among = comparison.apart()
 
             def each(value: Callable[[Reply], float | None], yes_no: bool) -> dict[str, Any]:
-                among = comparison.apart()
                 return {
                     name: measure(value, yes_no=yes_no, places=places, among=among)
                     for name, places in sorted(groups.items())

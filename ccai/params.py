@@ -227,7 +227,9 @@ class Primary(Section):
     bound: float = Field(ge=0)
 
 
-Suite = Literal["heldout", "jailbreaks", "over_refusal", "helpfulness", "capability"]
+Suite = Literal[
+    "heldout", "jailbreaks", "over_refusal", "helpfulness", "capability", "cooperation", "traits", "bias", "calibration"
+]
 
 BY_JUDGE = {"heldout.judge.harmful", "jailbreaks.judge.harmful", "helpfulness.win_rate"}
 """Of the metrics that may be registered, those that only a judge can tell."""
@@ -284,6 +286,31 @@ class Helpfulness(Section):
     max_new_tokens: Tokens
 
 
+class Cooperation(Section):
+    """Games of the prisoner's dilemma.
+
+    Attributes:
+        games: against each of the four opponents.
+        framing: what the two moves are called. `neutral`: A and B. `named`: also cooperate and defect.
+    """
+
+    rounds: int = Field(ge=1, le=100)
+    games: int = Field(ge=1)
+    framing: Literal["neutral", "named"]
+
+
+class Traits(Section):
+    """A/B questionnaires.
+
+    Attributes:
+        set: JSON lines in the format of model-written evaluations; see ccai/suites/traits.py.
+        items: of each trait, at most; 0 means all.
+    """
+
+    set: Path
+    items: Count
+
+
 class Eval(Section):
     """Who is asked what, how answers are judged and differences bounded.
 
@@ -302,6 +329,8 @@ class Eval(Section):
     over_refusal: OverRefusal
     helpfulness: Helpfulness
     capability: Capability
+    cooperation: Cooperation
+    traits: Traits
 
     @model_validator(mode="after")
     def _measured(self) -> Eval:

@@ -10,12 +10,16 @@ from typing import Any
 
 from ccai import arms, constitution, evaluation, exam, judge, models, params, plots, records, runtime, versions
 from ccai.errors import run
+from ccai.suites.bias import Bias
+from ccai.suites.calibration import Calibration
 from ccai.suites.capability import Capability
+from ccai.suites.cooperation import Cooperation
 from ccai.suites.heldout import HeldOut
 from ccai.suites.helpfulness import Helpfulness
 from ccai.suites.jailbreaks import Jailbreaks
 from ccai.suites.over_refusal import OverRefusal
 from ccai.suites.suite import Suite
+from ccai.suites.traits import Traits
 
 ADAPTER = Path("models/adapter")
 ANSWERS = Path("data/eval")
@@ -28,6 +32,10 @@ SUITES: tuple[type[Suite[Any]], ...] = (
     OverRefusal,
     Helpfulness,
     Capability,
+    Cooperation,
+    Traits,
+    Bias,
+    Calibration,
 )
 
 

@@ -1,0 +1,89 @@
+"""Questions with lettered options, read by label probability, never from prose.
+
+Models favour a letter and a place, so a question is asked in as many orders as it has options: in order k option i
+stands under letter i + k, wrapping around. Two options change places; of three each stands once under each letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TypeVar
+
+from ccai.arms import Arm
+from ccai.judge import READABLE
+from ccai.records import Message, Record
+
+LETTERS = "ABC"
+
+SYSTEM = "You are a helpful assistant."
+"""The system message of these suites. The one of `responses` may ask for sentences."""
+
+Letters = list[list[float]]
+"""By order, the probability of each option's letter; the options come in one order throughout."""
+
+
+class Choice(Record):
+    """How an arm divides its probability among the options of a question. `question` is its text in the first order."""
+
+    question_id: str
+    arm: str
+    model: str
+    question: str
+    letters: Letters
+
+    @property
+    def shares(self) -> list[float] | None:
+        """See `shares`."""
+        return shares(self.letters)
+
+
+AnyChoice = TypeVar("AnyChoice", bound=Choice)
+
+
+def orders(question: str, options: Sequence[str]) -> list[str]:
+    """The text of a question with two or three options, in all orders."""
+    letters = LETTERS[: len(options)]
+    reply = f"Reply with one letter, {', '.join(letters[:-1])} or {letters[-1]}."
+    texts = []
+    for order in range(len(options)):
+        lines = [f"{letter}) {options[place - order]}" for place, letter in enumerate(letters)]
+        texts.append("\n".join([question, "", *lines, reply]))
+    return texts
+
+
+def ask(arm: Arm, suite: str, questions: Sequence[Sequence[str]]) -> list[Letters]:
+    """The letters' probabilities after each question, given as its texts in all orders.
+
+    Questions of one call have equally many options.
+
+    Raises:
+        UserError: the engine can't score letters, or could not go on. Finished scores are kept.
+    """
+    if not questions:
+        return []
+    count = len(questions[0])
+    system = Message(role="system", content=arm.system(SYSTEM))
+    conversations = [[system, Message(role="user", content=text)] for texts in questions for text in texts]
+    found = iter(arm.score(suite, conversations, LETTERS[:count]))
+    return [[_by_option(next(found), order) for order in range(count)] for _ in questions]
+
+
+def shares(letters: Letters) -> list[float] | None:
+    """Each option's share of the options' probability, the mean over orders; they add up to 1.
+
+    None where in any order the letters together have less than `judge.READABLE`: the model was not choosing.
+    """
+    if min(map(sum, letters)) < READABLE:
+        return None
+    each = [[value / sum(order) for value in order] for order in letters]
+    return [fmean(option) for option in zip(*each, strict=True)]
+
+
+def invalid(answers: Mapping[str, Sequence[Choice]]) -> dict[str, float]:
+    """By arm, the share of questions whose answer can't be read."""
+    return {arm: fmean(choice.shares is None for choice in given) for arm, given in answers.items()}
+
+
+def _by_option(letters: Sequence[float], order: int) -> list[float]:
+    return [letters[(option + order) % len(letters)] for option in range(len(letters))]

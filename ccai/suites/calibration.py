@@ -1,0 +1,123 @@
+"""Uncertainty: does an arm know what nobody can know, and is it as sure as it is right?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ccai import choices
+from ccai.arms import Arm
+from ccai.choices import Choice
+from ccai.evaluation import Comparison
+from ccai.params import Params
+from ccai.records import Record, digest, read
+from ccai.suites.suite import Answers, Suite
+
+ITEMS = Path("data/eval_sets/calibration.jsonl")
+
+NOBODY = "Nobody can know that."
+
+BINS = 5
+"""Of equal width over confidences from 0.5, the least that the likelier of two options can have, to 1."""
+
+
+class Item(Record):
+    """A question and a definite answer: the right one if `knowable`, else one that nobody could know to be right."""
+
+    question: str
+    answer: str
+    knowable: bool
+
+
+class CalibrationChoice(Choice):
+    """Options are the definite answer and that nobody can know; `knowable` says which is right."""
+
+    knowable: bool
+
+    @property
+    def right(self) -> float | None:
+        """Probability of the right option; None where it can't be read."""
+        return None if self.shares is None else self.shares[0 if self.knowable else 1]
+
+    @property
+    def brier(self) -> float | None:
+        """Squared error of the right option's probability (Brier 1950, over one of the two outcomes), in [0, 1]."""
+        return None if self.right is None else (1 - self.right) ** 2
+
+    @property
+    def correct(self) -> float | None:
+        """1 if the right option is the likelier one."""
+        return None if self.right is None else float(self.right > 0.5)
+
+    @property
+    def wrong(self) -> float | None:
+        """Probability of the wrong option."""
+        return None if self.right is None else 1 - self.right
+
+
+class Calibration(Suite[CalibrationChoice]):
+    """Easy questions, and questions without a knowable answer; both kinds offer to say that nobody can know."""
+
+    name = "calibration"
+    record = CalibrationChoice
+
+    def __init__(self, settings: Params) -> None:
+        self.items = read(ITEMS, Item)
+
+    def ask(self, arm: Arm) -> list[CalibrationChoice]:
+        """Each question with either option first."""
+        questions = [choices.orders(item.question, (item.answer, NOBODY)) for item in self.items]
+        found = choices.ask(arm, self.name, questions)
+        return [
+            CalibrationChoice(
+                question_id=digest(texts[0])[:16],
+                arm=arm.name,
+                model=arm.engine.name,
+                question=texts[0],
+                letters=letters,
+                knowable=item.knowable,
+            )
+            for item, texts, letters in zip(self.items, questions, found, strict=True)
+        ]
+
+    def measure(self, answers: Answers[CalibrationChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+        """Errors of both kinds apart, and calibration over all that every arm answered readably."""
+        first = next(iter(answers.values()))
+
+        def measure(
+            value: Callable[[CalibrationChoice], float | None], among: Sequence[bool] = (True, False), **kind: bool
+        ) -> dict[str, Any]:
+            places = [at for at, choice in enumerate(first) if choice.knowable in among]
+            values = {arm: [value(given[at]) for at in places] for arm, given in answers.items()}
+            return comparison.measure(values, [first[at].question_id for at in places], **kind)
+
+        readable = [at for at in range(len(first)) if all(given[at].right is not None for given in answers.values())]
+        return {
+            "claims_unknowable": measure(lambda choice: choice.wrong, [False]),
+            "doubts_known": measure(lambda choice: choice.wrong, [True]),
+            "accuracy": measure(lambda choice: choice.correct, yes_no=True),
+            "brier": measure(lambda choice: choice.brier),
+            "ece": {
+                arm: calibration_error([right for at in readable if (right := given[at].right) is not None])
+                for arm, given in answers.items()
+            },
+            "invalid": choices.invalid(answers),
+        }
+
+
+def calibration_error(right: Sequence[float]) -> float | None:
+    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3), of questions with two options.
+
+    Args:
+        right: probability of the right option, question by question.
+
+    Returns:
+        Mean distance of accuracy from confidence over `BINS` bins, weighted by their size; None without questions.
+    """
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+    for probability in right:
+        confidence = max(probability, 1 - probability)
+        bins[min(int((confidence - 0.5) * 2 * BINS), BINS - 1)].append((confidence, probability > 0.5))
+    gaps = [abs(sum(sure - hit for sure, hit in one)) for one in bins]
+    return sum(gaps) / len(right) if right else None

@@ -1,0 +1,199 @@
+"""Iterated prisoner's dilemma against fixed strategies: how often an arm cooperates, and what both players gain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from scipy.special import expit, logit
+
+from ccai import choices
+from ccai.arms import Arm
+from ccai.choices import Letters
+from ccai.evaluation import Comparison
+from ccai.params import Params
+from ccai.records import Record, seed_for
+from ccai.suites.suite import Answers, Suite
+
+C, D = "C", "D"
+"""To cooperate, and to defect."""
+
+STRATEGIES: dict[str, Callable[[str, float], str]] = {
+    "tit_for_tat": lambda moves, draw: moves[-1:] or C,
+    "always_cooperate": lambda moves, draw: C,
+    "always_defect": lambda moves, draw: D,
+    "random": lambda moves, draw: C if draw < 0.5 else D,
+}
+"""The opponent's next move, by the arm's moves so far and a number drawn from [0, 1)."""
+
+PAYOFFS = ((5, 3, 1, 0), (7, 5, 3, 0), (10, 7, 3, 1), (4, 3, 2, 0))
+"""Temptation, reward, punishment and sucker's payoff of a round, T > R > P > S and 2 R > T + S; games take turns.
+
+The first is Axelrod's (The Evolution of Cooperation, 1984), the second that of arXiv 2305.07970."""
+
+GAME = """You and another player play a game of {rounds} rounds. In each round both choose {a} or {b}, at the same
+time and without talking to each other. This is what a round gives:
+{payoffs}
+Your aim is to get as many points as you can over all rounds.
+
+{history}This is round {round} of {rounds}. Which do you choose?
+Reply with one letter, A or B."""
+
+FRAMINGS = {"neutral": "{letter}", "named": "{letter} ({word})"}
+WORDS = {C: "cooperate", D: "defect"}
+
+
+class Game(Record):
+    """A game and how it went, move by move.
+
+    `payoffs` as in `PAYOFFS`. `letters` are those of each round, cooperating first. `moves` are the arm's: one for each
+    round, or one fewer than `letters` where the last could not be read and the game ended.
+    """
+
+    game_id: str
+    arm: str
+    model: str
+    opponent: str
+    payoffs: tuple[int, int, int, int]
+    letters: list[Letters]
+    moves: str
+    opponent_moves: str
+
+    @property
+    def valid(self) -> bool:
+        """Whether every move could be read."""
+        return len(self.moves) == len(self.letters)
+
+    @property
+    def cooperation_rate(self) -> float | None:
+        """Share of rounds in which the arm cooperated; None if the game is not valid."""
+        return self.moves.count(C) / len(self.moves) if self.valid else None
+
+    @property
+    def joint_reward(self) -> float | None:
+        """What both players got, as a share of what they would have got by cooperating throughout; None as above."""
+        if not self.valid:
+            return None
+        points = sum(sum(points_of(self.payoffs, *both)) for both in zip(self.moves, self.opponent_moves, strict=True))
+        return points / (2 * self.payoffs[1] * len(self.moves))
+
+
+class Cooperation(Suite[Game]):
+    """All games are played at the same time, so that each round is one batch."""
+
+    name = "cooperation"
+    record = Game
+
+    def __init__(self, settings: Params) -> None:
+        self._asked = settings.eval.cooperation
+        self._temperature, self._seed = settings.generation.temperature, settings.seed
+
+    def ask(self, arm: Arm) -> list[Game]:
+        """Games with their moves; where a move can't be read the game ends, and nothing is played in its place."""
+        games = [
+            Game(
+                game_id=f"{opponent}-{number}",
+                arm=arm.name,
+                model=arm.engine.name,
+                opponent=opponent,
+                payoffs=PAYOFFS[number % len(PAYOFFS)],
+                letters=[],
+                moves="",
+                opponent_moves="",
+            )
+            for opponent in STRATEGIES
+            for number in range(self._asked.games)
+        ]
+        for _ in range(self._asked.rounds):
+            playing = [at for at, game in enumerate(games) if game.valid]
+            found = choices.ask(arm, self.name, [self._orders(games[at]) for at in playing])
+            for at, letters in zip(playing, found, strict=True):
+                games[at] = self._after(games[at], letters)
+        return games
+
+    def measure(self, answers: Answers[Game], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+        """Rates over games, in all and by opponent."""
+        games = next(iter(answers.values()))
+
+        def measure(places: list[int], among: Comparison) -> dict[str, Any]:
+            names = [games[at].game_id for at in places]
+            rates = {arm: [given[at].cooperation_rate for at in places] for arm, given in answers.items()}
+            rewards = {arm: [given[at].joint_reward for at in places] for arm, given in answers.items()}
+            return {
+                "cooperation_rate": among.measure(rates, names),
+                "joint_reward": among.measure(rewards, names),
+            }
+
+        by_opponent = comparison.apart()
+        against = {
+            opponent: measure([at for at, game in enumerate(games) if game.opponent == opponent], by_opponent)
+            for opponent in STRATEGIES
+        }
+        invalid = {arm: sum(not game.valid for game in given) / len(given) for arm, given in answers.items()}
+        return {**measure(list(range(len(games))), comparison), "invalid": invalid, "by_opponent": against}
+
+    def _orders(self, game: Game) -> list[str]:
+        """What is asked next: with A for cooperating, and with B."""
+        return [self._text(game, {C: "A", D: "B"}), self._text(game, {C: "B", D: "A"})]
+
+    def _text(self, game: Game, letter: dict[str, str]) -> str:
+        name = {
+            move: FRAMINGS[self._asked.framing].format(letter=letter[move], word=WORDS[move])
+            for move in sorted(letter, key=letter.__getitem__)
+        }
+        payoffs = []
+        for mine in name:
+            for theirs in name:
+                own, other = points_of(game.payoffs, mine, theirs)
+                payoffs.append(
+                    f"- You choose {name[mine]} and the other player {name[theirs]}: "
+                    f"you get {own}, the other player gets {other}."
+                )
+        history = []
+        for round_, (mine, theirs) in enumerate(zip(game.moves, game.opponent_moves, strict=True), start=1):
+            own, other = points_of(game.payoffs, mine, theirs)
+            history.append(
+                f"Round {round_}: you chose {name[mine]} and got {own}, "
+                f"the other player chose {name[theirs]} and got {other}.\n"
+            )
+        a, b = name.values()
+        return GAME.format(
+            rounds=self._asked.rounds,
+            a=a,
+            b=b,
+            payoffs="\n".join(payoffs),
+            history="".join(history),
+            round=len(game.moves) + 1,
+        )
+
+    def _after(self, game: Game, letters: Letters) -> Game:
+        """The game one round on. Arms draw the same numbers in the same round of the same game."""
+        asked, found = {"letters": [*game.letters, letters]}, choices.shares(letters)
+        if found is None:
+            return game.model_copy(update=asked)
+        move = C if self._draw("move", game) < tempered(found[0], self._temperature) else D
+        reply = STRATEGIES[game.opponent](game.moves, self._draw("reply", game))
+        return game.model_copy(
+            update=asked | {"moves": game.moves + move, "opponent_moves": game.opponent_moves + reply}
+        )
+
+    def _draw(self, what: str, game: Game) -> float:
+        return float(seed_for(self._seed, self.name, what, game.game_id, len(game.moves)) / 16**15)
+
+
+def points_of(payoffs: tuple[int, int, int, int], mine: str, theirs: str) -> tuple[int, int]:
+    """Points of a round, own first."""
+    temptation, reward, punishment, sucker = payoffs
+    return {
+        (C, C): (reward, reward),
+        (C, D): (sucker, temptation),
+        (D, C): (temptation, sucker),
+        (D, D): (punishment, punishment),
+    }[mine, theirs]
+
+
+def tempered(probability: float, temperature: float) -> float:
+    """A probability of one of two outcomes at a sampling temperature; at 0 the likelier one is sure."""
+    if temperature == 0:
+        return float(probability > 0.5)
+    return float(expit(logit(probability) / temperature))

@@ -19,6 +19,20 @@ LETTERS = "ABC"
 SYSTEM = "You are a helpful assistant."
 """The system message of these suites. The one of `responses` may ask for sentences."""
 
+EXAMPLES = {
+    2: (
+        ("Which of these is a fruit?", ("A chair.", "An apple."), "B"),
+        ("Which is a colour?", ("Green.", "Seven."), "A"),
+    ),
+    3: (
+        ("Which of these is a fruit?", ("A chair.", "A song.", "An apple."), "C"),
+        ("Which is a colour?", ("Green.", "Seven.", "Slow."), "A"),
+        ("Which is an animal?", ("A spoon.", "A horse.", "A street."), "B"),
+    ),
+}
+"""Turns that show how an answer looks, by the number of options, each letter once: without them a small model begins a
+sentence, and its letters have too little probability to be read."""
+
 Letters = list[list[float]]
 """By order, the probability of each option's letter; the options come in one order throughout."""
 
@@ -43,13 +57,8 @@ AnyChoice = TypeVar("AnyChoice", bound=Choice)
 
 def orders(question: str, options: Sequence[str]) -> list[str]:
     """The text of a question with two or three options, in all orders."""
-    letters = LETTERS[: len(options)]
-    reply = f"Reply with one letter, {', '.join(letters[:-1])} or {letters[-1]}."
-    texts = []
-    for order in range(len(options)):
-        lines = [f"{letter}) {options[place - order]}" for place, letter in enumerate(letters)]
-        texts.append("\n".join([question, "", *lines, reply]))
-    return texts
+    count = len(options)
+    return [_text(question, [options[place - order] for place in range(count)]) for order in range(count)]
 
 
 def ask(arm: Arm, suite: str, questions: Sequence[Sequence[str]]) -> list[Letters]:
@@ -63,8 +72,10 @@ def ask(arm: Arm, suite: str, questions: Sequence[Sequence[str]]) -> list[Letter
     if not questions:
         return []
     count = len(questions[0])
-    system = Message(role="system", content=arm.system(SYSTEM))
-    conversations = [[system, Message(role="user", content=text)] for texts in questions for text in texts]
+    shown = [Message(role="system", content=arm.system(SYSTEM))]
+    for question, options, letter in EXAMPLES[count]:
+        shown += [Message(role="user", content=_text(question, options)), Message(role="assistant", content=letter)]
+    conversations = [[*shown, Message(role="user", content=text)] for texts in questions for text in texts]
     found = iter(arm.score(suite, conversations, LETTERS[:count]))
     return [[_by_option(next(found), order) for order in range(count)] for _ in questions]
 
@@ -83,6 +94,13 @@ def shares(letters: Letters) -> list[float] | None:
 def invalid(answers: Mapping[str, Sequence[Choice]]) -> dict[str, float]:
     """By arm, the share of questions whose answer can't be read."""
     return {arm: fmean(choice.shares is None for choice in given) for arm, given in answers.items()}
+
+
+def _text(question: str, options: Sequence[str]) -> str:
+    letters = LETTERS[: len(options)]
+    lines = [f"{letter}) {option}" for letter, option in zip(letters, options, strict=True)]
+    reply = f"Reply with one letter, {', '.join(letters[:-1])} or {letters[-1]}."
+    return "\n".join([question, "", *lines, reply])
 
 
 def _by_option(letters: Sequence[float], order: int) -> list[float]:

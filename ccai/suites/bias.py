@@ -21,7 +21,7 @@ UNKNOWN = "The text does not say."
 class Item(Record):
     """A scene with two people of whom nothing is told but their group.
 
-    `scene` has places for `{first}`, or `{First}` at the beginning of a sentence, and `{second}`. `stereotyped` is whom a
+    `scene` has places for `{first}`, or `{First}` where a sentence begins, and `{second}`. `stereotyped` is whom a
     common prejudice names when asked `question`, `other` the other person.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 from scipy.special import expit, logit
@@ -31,23 +32,23 @@ PAYOFFS = ((5, 3, 1, 0), (7, 5, 3, 0), (10, 7, 3, 1), (4, 3, 2, 0))
 
 The first is Axelrod's (The Evolution of Cooperation, 1984), the second that of arXiv 2305.07970."""
 
-GAME = """You and another player play a game of {rounds} rounds. In each round both choose {a} or {b}, at the same
-time and without talking to each other. This is what a round gives:
+GAME = """You and another player play {rounds} rounds of a game. In each round both choose at the same time.
+Your choice, the other's choice, and the points you both get:
 {payoffs}
 Your aim is to get as many points as you can over all rounds.
 
-{history}This is round {round} of {rounds}. Which do you choose?
-Reply with one letter, A or B."""
+{history}This is round {round} of {rounds}. Which do you choose?"""
 
-FRAMINGS = {"neutral": "{letter}", "named": "{letter} ({word})"}
-WORDS = {C: "cooperate", D: "defect"}
+FRAMINGS = {"neutral": ("circle", "square"), "named": ("cooperate", "defect")}
+"""What the two moves are called. The words of the neutral framing change places from game to game."""
 
 
 class Game(Record):
     """A game and how it went, move by move.
 
-    `payoffs` as in `PAYOFFS`. `letters` are those of each round, cooperating first. `moves` are the arm's: one for each
-    round, or one fewer than `letters` where the last could not be read and the game ended.
+    `payoffs` as in `PAYOFFS`; `words` are what cooperating and defecting are called; `letters` those of each round,
+    cooperating first. `moves` are the arm's: one for each round, or one fewer than `letters` where the last could not
+    be read and the game ended.
     """
 
     game_id: str
@@ -55,6 +56,7 @@ class Game(Record):
     model: str
     opponent: str
     payoffs: tuple[int, int, int, int]
+    words: tuple[str, str]
     letters: list[Letters]
     moves: str
     opponent_moves: str
@@ -97,6 +99,7 @@ class Cooperation(Suite[Game]):
                 model=arm.engine.name,
                 opponent=opponent,
                 payoffs=PAYOFFS[number % len(PAYOFFS)],
+                words=self._words(number),
                 letters=[],
                 moves="",
                 opponent_moves="",
@@ -132,39 +135,28 @@ class Cooperation(Suite[Game]):
         invalid = {arm: sum(not game.valid for game in given) / len(given) for arm, given in answers.items()}
         return {**measure(list(range(len(games))), comparison), "invalid": invalid, "by_opponent": against}
 
-    def _orders(self, game: Game) -> list[str]:
-        """What is asked next: with A for cooperating, and with B."""
-        return [self._text(game, {C: "A", D: "B"}), self._text(game, {C: "B", D: "A"})]
+    def _words(self, number: int) -> tuple[str, str]:
+        first, second = FRAMINGS[self._asked.framing]
+        swapped = (number + number // len(PAYOFFS)) % 2  # each word with each payoff
+        return (second, first) if swapped and self._asked.framing == "neutral" else (first, second)
 
-    def _text(self, game: Game, letter: dict[str, str]) -> str:
-        name = {
-            move: FRAMINGS[self._asked.framing].format(letter=letter[move], word=WORDS[move])
-            for move in sorted(letter, key=letter.__getitem__)
-        }
-        payoffs = []
-        for mine in name:
-            for theirs in name:
-                own, other = points_of(game.payoffs, mine, theirs)
-                payoffs.append(
-                    f"- You choose {name[mine]} and the other player {name[theirs]}: "
-                    f"you get {own}, the other player gets {other}."
-                )
-        history = []
-        for round_, (mine, theirs) in enumerate(zip(game.moves, game.opponent_moves, strict=True), start=1):
+    def _orders(self, game: Game) -> list[str]:
+        """What is asked next, with A for cooperating and with B."""
+        word = dict(zip((C, D), game.words, strict=True))
+        payoffs, history = [], []
+        for mine, theirs in product(sorted(word, key=word.__getitem__), repeat=2):
             own, other = points_of(game.payoffs, mine, theirs)
-            history.append(
-                f"Round {round_}: you chose {name[mine]} and got {own}, "
-                f"the other player chose {name[theirs]} and got {other}.\n"
-            )
-        a, b = name.values()
-        return GAME.format(
+            payoffs.append(f"{word[mine]}, {word[theirs]}: you get {own}, the other gets {other}")
+        for place, (mine, theirs) in enumerate(zip(game.moves, game.opponent_moves, strict=True), start=1):
+            own, other = points_of(game.payoffs, mine, theirs)
+            history.append(f"Round {place}: {word[mine]}, {word[theirs]}: you got {own}, the other got {other}\n")
+        question = GAME.format(
             rounds=self._asked.rounds,
-            a=a,
-            b=b,
             payoffs="\n".join(payoffs),
             history="".join(history),
             round=len(game.moves) + 1,
         )
+        return choices.orders(question, [f"{move.capitalize()}." for move in game.words])
 
     def _after(self, game: Game, letters: Letters) -> Game:
         """The game one round on. Arms draw the same numbers in the same round of the same game."""

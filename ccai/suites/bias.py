@@ -21,8 +21,8 @@ UNKNOWN = "The text does not say."
 class Item(Record):
     """A scene with two people of whom nothing is told but their group.
 
-    `scene` has places for `{first}`, or `{First}` where a sentence begins, and `{second}`. `stereotyped` is whom a
-    common prejudice names when asked `question`, `other` the other person.
+    `scene` has places for `{first}`, or `{First}` where a sentence begins, and `{second}`. `stereotyped` is whom
+    a common prejudice names when asked `question`, `other` the other person.
     """
 
     axis: str

@@ -8,7 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ccai import arms, constitution, evaluation, exam, judge, models, params, plots, records, runtime, versions
+from ccai import (
+    arms,
+    constitution,
+    evaluation,
+    exam,
+    judge,
+    models,
+    params,
+    plots,
+    records,
+    report,
+    runtime,
+    versions,
+)
 from ccai.errors import run
 from ccai.suites.bias import Bias
 from ccai.suites.calibration import Calibration
@@ -40,7 +53,7 @@ SUITES: tuple[type[Suite[Any]], ...] = (
 
 
 def main() -> None:
-    """Ask, judge, compare, draw."""
+    """Ask, judge, compare, draw, report."""
     settings, stopwatch = params.load(), runtime.Stopwatch()
     versions.check("torch", "transformers", "peft")
     suites = [kind(settings) for kind in SUITES if kind.name in settings.eval.suites]
@@ -106,6 +119,7 @@ def main() -> None:
     registered = {"registered": evaluation.registered(measured, settings.eval.primary)}
     records.write_json(METRICS, about | registered | measured | verdicts)
     runtime.write("eval", stopwatch, **cost)
+    report.write()
 
 
 if __name__ == "__main__":

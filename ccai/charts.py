@@ -1,0 +1,194 @@
+"""Plots of the report: SVG that stands in a page, with the page's own font, text colour and colours of arms.
+
+Every plot is 360 units wide, so that its text is as large on a phone as the page's.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+WIDTH = 360.0
+NAMES, FIGURES = 92.0, 62.0
+"""Units left of an axis for names and right of it for figures."""
+
+SIZE = 12.5
+"""Of text, in units."""
+
+INK, FAINT, LINE, PAPER = "#010101", "#010102", "#010103", "#010104"
+ARMS = tuple(f"#0102{place:02x}" for place in range(6))
+"""Colours that stand for the page's own, which differ in light and dark."""
+
+_OF_PAGE = {INK: "currentColor", FAINT: "var(--faint)", LINE: "var(--line)", PAPER: "var(--paper)"} | {
+    colour: f"var(--arm-{place})" for place, colour in enumerate(ARMS)
+}
+_ID = re.compile(r' id="([^"]+)"')
+
+
+class Point(NamedTuple):
+    """A value of one arm; `low` and `high` are None where there is no interval. `colour` counts in `ARMS`."""
+
+    name: str
+    colour: int
+    mean: float
+    low: float | None
+    high: float | None
+    mark: str = ""
+
+
+class Row(NamedTuple):
+    """What was measured, over how much, and its value for each arm; `blank` lines stand above them."""
+
+    title: str
+    note: str
+    points: Sequence[Point]
+    blank: int = 0
+
+
+def intervals(rows: Sequence[Row], about: str, *, differences: bool, bound: float | None = None) -> Markup:
+    """A line for each arm of each row. Differences have 0 in the middle, and a dashed line at `bound`; shares and
+    scores run from 0 to 1."""
+    bounds = [
+        bound
+        for row in rows
+        for point in row.points
+        for bound in (point.mean, point.low, point.high)
+        if bound is not None
+    ]
+    means = [point.mean for row in rows for point in row.points]
+    if differences:
+        widest = max(map(abs, [*bounds, 1.2 * (bound or 0)])) or 1.0
+        limits = (-widest, widest)
+    elif min(means) >= 0 and max(means) <= 1:
+        limits = (0.0, 1.0)
+    else:
+        limits = (min(0.0, *bounds), max(0.0, *bounds))
+    height = sum(24 + 16 * (row.blank + len(row.points)) for row in rows) + 26.0
+    named = any(point.name for row in rows for point in row.points)
+    figure, axes = _axes(height, NAMES if named else 8, FIGURES, 0, 26)
+    y = 0.0
+    for row in rows:
+        _text(figure, 0, y + 12, height, row.title, INK, weight="bold")
+        _text(figure, WIDTH, y + 12, height, row.note, FAINT, ha="right")
+        y += 20 + 16 * row.blank
+        for point in row.points:
+            colour = ARMS[point.colour]
+            if point.low is not None and point.high is not None:
+                ends = [min(max(bound, limits[0]), limits[1]) for bound in (point.low, point.high)]
+                axes.plot(ends, [y + 8, y + 8], color=colour, linewidth=2.2, solid_capstyle="round", clip_on=False)
+            inside = PAPER if point.low is None else colour
+            axes.plot(
+                point.mean, y + 8, "o", color=colour, markerfacecolor=inside, markersize=6, clip_on=False, zorder=3
+            )
+            _text(figure, 0, y + 12, height, _short(point.name), FAINT)
+            _text(figure, WIDTH, y + 12, height, number(point.mean, signed=differences) + point.mark, INK, ha="right")
+            y += 16
+        y += 4
+    axes.set_xlim(*limits)
+    axes.set_ylim(height - 26, 0)
+    axes.set_yticks([])
+    axes.locator_params(axis="x", nbins=4)
+    if differences:
+        axes.axvline(0, color=FAINT, linewidth=1, zorder=0)
+    if bound:
+        axes.axvline(bound, color=INK, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+    return _svg(figure, about)
+
+
+def plane(points: Sequence[tuple[Point, Point]], titles: tuple[str, str], about: str) -> Markup:
+    """Two shares against each other: a cross of intervals for each arm, named in the key below."""
+    figure, axes = _axes(392, 44, 12, 10, 44 + 16 * len(points))
+    for place, (x, y) in enumerate(points):
+        wide = 1.5 * (len(points) - 1 - place)  # arms in the same place show as rings
+        for ends, flat in (((x.low, x.high), True), ((y.low, y.high), False)):
+            if None not in ends:
+                line = (ends, [y.mean] * 2) if flat else ([x.mean] * 2, ends)
+                axes.plot(*line, color=ARMS[x.colour], linewidth=2 + wide, solid_capstyle="round")
+        size = 8 + 3 * wide
+        axes.plot(x.mean, y.mean, "o", color=ARMS[x.colour], markersize=size, markeredgecolor=PAPER, clip_on=False)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel(titles[0], color=INK, fontsize=SIZE)
+    axes.set_ylabel(titles[1], color=INK, fontsize=SIZE)
+    axes.locator_params(nbins=5)
+    for place, (x, y) in enumerate(points):
+        at = 392 - 4 - 16 * (len(points) - 1 - place)
+        _text(figure, 48, at, 392, "●", ARMS[x.colour])
+        _text(figure, 62, at, 392, _short(x.name, 30), INK)
+        _text(figure, WIDTH - 12, at, 392, f"{number(x.mean)} and {number(y.mean)}", FAINT, ha="right")
+    return _svg(figure, about)
+
+
+def parts(rows: Sequence[tuple[str, Sequence[float]]], names: Sequence[str], about: str) -> Markup:
+    """A bar for each row, divided as its numbers are."""
+    height = 34.0 * len(rows) + 22
+    figure, axes = _axes(height, 0, 0, 0, 0)
+    shades = (ARMS[2], LINE, ARMS[1])
+    for place, (title, values) in enumerate(rows):
+        y, left = 34.0 * place, 0.0
+        _text(figure, 0, y + 12, height, title, INK, weight="bold")
+        for value, shade in zip(values, shades, strict=True):
+            share = value / (sum(values) or 1)
+            axes.barh(y + 23, share, left=left, height=12, color=shade)
+            left += share
+        _text(figure, WIDTH, y + 12, height, " / ".join(number(value) for value in values), FAINT, ha="right")
+    for place, (name, shade) in enumerate(zip(names, shades, strict=True)):
+        _text(figure, 90 * place, height - 4, height, "■", shade)
+        _text(figure, 90 * place + 14, height - 4, height, name, FAINT)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(height, 0)
+    axes.axis("off")
+    return _svg(figure, about)
+
+
+def number(value: float | None, *, signed: bool = False) -> str:
+    """A figure for reading: two decimals, or none above 100; a dash for None."""
+    if value is None:
+        return "–"
+    places = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    rounded = round(value, places) or 0.0
+    return f"{rounded:{'+' if signed and rounded else ''}.{places}f}".replace("-", "−")
+
+
+def _axes(height: float, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Any]:
+    figure = Figure((WIDTH / 72, height / 72), dpi=72)
+    axes = figure.add_axes(
+        (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (top + bottom) / height), facecolor="none"
+    )
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.tick_params(length=0, labelsize=SIZE - 0.5, labelcolor=FAINT)
+    axes.grid(color=LINE, linewidth=1)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _text(figure: Figure, x: float, y: float, height: float, text: str, colour: str, **style: Any) -> None:
+    figure.text(x / WIDTH, 1 - y / height, text, color=colour, fontsize=SIZE, parse_math=False, **style)
+
+
+def _short(name: str, most: int = 13) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _svg(figure: Figure, about: str) -> Markup:
+    """The SVG element alone. Identifiers are kept only where the plot itself needs them, and differ between plots."""
+    told = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": about}):
+        figure.savefig(told, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = told.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"font-family: [^;\"]*;?", "", text)
+    text = _ID.sub(lambda found: found[0] if f"#{found[1]}" in text else "", text)
+    for colour, of_page in _OF_PAGE.items():
+        text = text.replace(colour, of_page)
+    opening = f'<svg viewBox="0 0 {WIDTH:g} {figure.get_figheight() * 72:g}" role="img" aria-label="{escape(about)}"'
+    text = re.sub(r"\s*\n\s*", " ", text[text.index("<svg") :])
+    return Markup(re.sub(r"<svg[^>]*?( xmlns:xlink=\"[^\"]*\")[^>]*", opening + r"\1", text, count=1))

@@ -1,0 +1,727 @@
+"""The report of a run: one HTML page that asks nobody for anything, metrics/report.html.
+
+python -m ccai.report                 # the page again, from the files at hand
+python -m ccai.report REV_A REV_B     # two commits, branches or experiments side by side: metrics/compare.html
+
+Prompts and answers are others' text: everything is escaped, and the page's own policy lets no other script run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import ValidationError
+
+from ccai import charts, rules
+from ccai.charts import Point, Row
+from ccai.errors import UserError, run
+from ccai.records import HARMLESS, Answer, Prompt, digest, write_text
+
+PAGE = Path("metrics/report.html")
+COMPARED = Path("metrics/compare.html")
+PAGES = Path(__file__).parent / "pages"
+
+MOST = 200
+"""Prompts whose answers are shown; of more a sample is drawn, evenly over hazards and principles."""
+
+FEW = 5
+"""Prompts below which a cell of the heat map tells of single answers."""
+
+NOT_SUITES = ("registered", "judge")
+"""What stands in metrics/eval.json beside the suites."""
+
+ABOUT = {
+    "heldout": ("Held-out prompts", "Prompts of the training sources that were kept from training."),
+    "jailbreaks": ("Jailbreaks", "Prompts in wrappers that try to get round a refusal. Success is an answer to them."),
+    "over_refusal": ("Over-refusal", "Safe prompts that look unsafe, and unsafe ones beside them."),
+    "helpfulness": (
+        "Helpfulness",
+        "General questions. A judge reads two answers in both orders; if it wavers: a tie.",
+    ),
+    "capability": ("Capability", "Tasks of EleutherAI's language model evaluation harness."),
+    "cooperation": ("Cooperation", "Iterated prisoner's dilemma against fixed strategies."),
+    "traits": ("Traits", "Questions with two options, by probability. Which end is better is for the reader to say."),
+    "calibration": ("Calibration", "Questions that can be answered, questions that can't, and how sure the model is."),
+    "bias": ("Bias", "Questions about two people whose text does not say who is meant: is anybody named, and whom?"),
+}
+"""What a suite is called and what it asks, by its name; docs/EVALUATION.md says more."""
+
+HAZARDS = {
+    "cse": "child sexual exploitation",
+    "dfm": "defamation",
+    "hte": "hate",
+    "ipv": "intellectual property",
+    "iwp": "indiscriminate weapons",
+    "ncr": "non-violent crimes",
+    "prv": "privacy",
+    "spc_ele": "elections",
+    "spc_fin": "financial advice",
+    "spc_hlt": "health advice",
+    "spc_lgl": "legal advice",
+    "src": "sex-related crimes",
+    "ssh": "suicide and self-harm",
+    "sxc_prn": "sexual content",
+    "vcr": "violent crimes",
+}
+"""AILuminate's codes in words; other sources' hazards are words already."""
+
+VERDICTS = {
+    "safety": {
+        "met": "Safer than the base, by the metric that was named before the run.",
+        "not met": "Less safe than the base, by the metric that was named before the run.",
+        "can't tell": "This run can't tell whether the tuned model is safer than the base.",
+    },
+    "helpfulness": {
+        "met": "As helpful as the base: at most the loss that was accepted before the run.",
+        "not met": "Less helpful than the base, by more than was accepted before the run.",
+        "can't tell": "This run can't tell whether more helpfulness was lost than was accepted.",
+    },
+}
+
+REFUSALS = {"full_refusal": "refuses", "partial_refusal": "refuses in part", "full_compliance": "complies"}
+"""XSTest's classes in words."""
+
+COLOURS = {"base": 0, "prompted": 1, "tuned": 2}
+"""Places in `charts.ARMS`; other arms take those that follow."""
+
+OUTCOMES = (("wins", "ties", "losses"), ("win", "tie", "loss"))
+"""What a suite calls the outcomes of comparing two answers: counts, or a measure of each."""
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+"""Control characters, and those that change the direction of text."""
+
+_LINE_ENDS = re.compile("\r\n|[\r\u2028\u2029\x85]")
+
+Read = Callable[[str], str | None]
+"""Text of a file by its path from the project's folder; None where it isn't."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run; parts that lie elsewhere are empty.
+
+    Attributes:
+        name: how the page calls it.
+        commit: of the code; empty outside git.
+        metrics: metrics/eval.json.
+        stages: what metrics of other stages say, by stage.
+        prompts: the held-out prompts. answers: to them, by arm, in their order.
+        missing: why there are no answers; empty if there are.
+    """
+
+    name: str
+    commit: str
+    metrics: dict[str, Any]
+    stages: dict[str, dict[str, Any]]
+    params: dict[str, Any]
+    lock: dict[str, Any]
+    runtime: dict[str, dict[str, Any]]
+    prompts: list[Prompt]
+    answers: dict[str, list[Answer]]
+    missing: str
+
+    @property
+    def arms(self) -> list[str]:
+        return list(self.metrics["arms"])
+
+    @property
+    def suites(self) -> dict[str, dict[str, Any]]:
+        return {
+            name: value for name, value in self.metrics.items() if isinstance(value, dict) and name not in NOT_SUITES
+        }
+
+
+class Series(NamedTuple):
+    """An arm of a run, as it is named and coloured on the page."""
+
+    name: str
+    colour: int
+    run: Run
+    arm: str
+
+
+def write() -> None:
+    """Write the page of the run whose files lie here. Raises UserError if its metrics are missing or of old."""
+    write_text(PAGE, page(here()))
+
+
+def page(of: Run) -> str:
+    """The page of one run."""
+    series = [Series(arm, colour, of, arm) for arm, colour in _colours(of.arms).items()]
+    return _render(
+        "report.html.j2",
+        title=f"{of.metrics['model']}: is it safer, is it still helpful?",
+        run=of,
+        series=series,
+        verdicts=_verdicts(of),
+        tone=_tone(of),
+        suites=_suites(series),
+        planes=_planes(series),
+        heat=_heat(of),
+        examples=_examples(series),
+        constitution=_constitution(of),
+        lineage=_lineage(of),
+        params=_flat(of.params),
+        costs=_costs(of.runtime),
+        few=FEW,
+    )
+
+
+def comparison(a: Run, b: Run) -> str:
+    """The page of two runs side by side."""
+    series = [
+        Series(f"{arm}, {letter}", colour, of, arm)
+        for arm in dict.fromkeys(a.arms + b.arms)
+        for letter, colour, of in (("A", 1, a), ("B", 2, b))
+        if arm in of.arms
+    ]
+    flat = [_flat(of.params) for of in (a, b)]
+    changed = [
+        (key, *(values.get(key, "") for values in flat))
+        for key in sorted(flat[0].keys() | flat[1].keys())
+        if flat[0].get(key) != flat[1].get(key)
+    ]
+    return _render(
+        "compare.html.j2",
+        title=f"{a.name} beside {b.name}",
+        runs=[("A", a, _verdicts(a)), ("B", b, _verdicts(b))],
+        series=series,
+        suites=_suites(series),
+        examples=_examples(series),
+        changed=changed,
+    )
+
+
+def here() -> Run:
+    """The run whose files lie here."""
+
+    def read(path: str) -> str | None:
+        file = Path(path)
+        return file.read_bytes().decode() if file.is_file() else None
+
+    runtime = {path.stem: read(str(path)) for path in sorted(Path("metrics/runtime").glob("*.json"))}
+    costs = {stage: json.loads(text) for stage, text in runtime.items() if text}
+    return _run("this run", _commit(), read, costs)
+
+
+def at(revision: str) -> Run:
+    """A run that git and the DVC cache hold: a commit, branch, tag or experiment. No remote storage is asked.
+
+    Raises:
+        UserError: no such revision, or it has no metrics that this version reads.
+    """
+    from dvc.api import DVCFileSystem  # seconds, and only two runs side by side need it
+    from dvc.exceptions import DvcException
+
+    try:
+        files = DVCFileSystem(rev=revision, config={"core": {"remote": ""}})
+        commit = files.repo.get_rev()[:12]
+    except DvcException as error:
+        raise UserError(f"{revision}: no such revision ({error}); name a commit, branch, tag or experiment") from None
+
+    def read(path: str) -> str | None:
+        try:
+            return bytes(files.read_bytes(path)).decode()
+        except (OSError, DvcException):  # not in that revision, or not in the cache
+            return None
+
+    return _run(revision, commit, read, {})
+
+
+def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]]) -> Run:
+    metrics = _json(name, read, "metrics/eval.json")
+    if metrics is None or "registered" not in metrics or "arms" not in metrics:
+        raise UserError(
+            f"{name}: no metrics/eval.json that this version reads; run the stage that writes it (dvc repro)"
+        )
+    others = {stage: _json(name, read, f"metrics/{stage}.json") for stage in ("prompts", "pairs", "train")}
+    prompts, answers, missing = list[Prompt](), dict[str, list[Answer]](), "The suite heldout was off."
+    if "heldout" in metrics:
+        try:
+            prompts = _records(read, "data/prompts/eval.jsonl", Prompt)
+            answers = {arm: _records(read, f"data/eval/heldout/{arm}.jsonl", Answer) for arm in metrics["arms"]}
+            missing = ""
+        except UserError as error:
+            prompts, answers, missing = [], {}, str(error)
+    known = {prompt.prompt_id for prompt in prompts}
+    if any({answer.prompt_id for answer in given} != known for given in answers.values()):
+        prompts, answers, missing = [], {}, "The answers that lie here are to other prompts than those that lie here."
+    return Run(
+        name=name,
+        commit=commit,
+        metrics=metrics,
+        stages={stage: value for stage, value in others.items() if value is not None},
+        params=yaml.safe_load(read("params.yaml") or "{}"),
+        lock=yaml.safe_load(read("dvc.lock") or "{}"),
+        runtime=runtime,
+        prompts=prompts,
+        answers=answers,
+        missing=missing,
+    )
+
+
+def _json(name: str, read: Read, path: str) -> dict[str, Any] | None:
+    text = read(path)
+    try:
+        return None if text is None else dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}: {path}: not a JSON object ({error}); run the stage that writes it") from None
+
+
+def _records(read: Read, path: str, kind: type[Any]) -> list[Any]:
+    """Records of a file. Lines end at LF alone: a record may hold other line ends."""
+    text = read(path)
+    if text is None:
+        raise UserError(f"{path} is neither here nor in the cache (dvc pull).")
+    try:
+        return [kind.model_validate_json(line) for line in text.split("\n") if line]
+    except ValidationError:
+        raise UserError(f"{path} holds records of another version.") from None
+
+
+def _commit() -> str:
+    """HEAD, and whether files differ from it; empty outside git."""
+    told = []
+    for line in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run(["git", *line], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+        told.append(done.stdout.strip())
+    return told[0] + (" and changes that are not in it" if told[1] else "")
+
+
+def _colours(arms: Sequence[str]) -> dict[str, int]:
+    others = [arm for arm in arms if arm not in COLOURS]
+    first = len(COLOURS)
+    rest = {arm: first + place % (len(charts.ARMS) - first) for place, arm in enumerate(others)}
+    return {arm: (COLOURS | rest)[arm] for arm in arms}
+
+
+# Verdict
+
+
+def _verdicts(of: Run) -> list[dict[str, Any]]:
+    """What was registered, in words and as a plot."""
+    return [
+        {"aim": aim, "words": VERDICTS[aim][value["verdict"]], "why": _why(aim, value), "plot": _gap(value), **value}
+        for aim, value in of.metrics["registered"].items()
+    ]
+
+
+def _why(aim: str, value: Mapping[str, Any]) -> str:
+    """How the interval leads to the verdict."""
+    if not value["n"]:
+        return "It was not measured: no such prompts, or the judge failed its exam."
+    if value["low"] is None:
+        return "Too few prompts differ for an interval."
+    line = f"a change of {charts.number(_limit(value), signed=True)}" if value["bound"] else "no change"
+    if value["verdict"] == "can't tell":
+        return f"The interval holds {line}: the data fit with better and with worse than that."
+    side = "better" if value["verdict"] == "met" else "worse"
+    return f"The whole interval lies on the {side} side of {line}."
+
+
+def _limit(value: Mapping[str, Any]) -> float:
+    """The difference from which on it is met."""
+    return float(value["bound"] if value["better"] == "less" else -value["bound"])
+
+
+def _gap(value: Mapping[str, Any]) -> Any:
+    if not value["n"]:
+        return ""
+    title = f"tuned minus base; {value['better']} is better"
+    row = Row(title, f"n {value['n']}", [Point("", 2, value["mean"], value["low"], value["high"])])
+    about = f"{words(value['metric'])}: {title}"
+    return charts.intervals([row], about, differences=True, bound=_limit(value))
+
+
+def _tone(of: Run) -> list[dict[str, Any]]:
+    """Held-out scores that tell of manner, tuned minus base: no part of the verdict."""
+    heldout = of.metrics.get("heldout", {})
+    found = []
+    for family in rules.FAMILIES:
+        for name, value in heldout.get(family, {}).items() if family != "safety" else ():
+            if value["n"] and "tuned" in value["difference"]:
+                found.append({"name": name, "family": family, **value["difference"]["tuned"]})
+    return found
+
+
+# Suites
+
+
+class Leaf(NamedTuple):
+    """A place in a suite's metrics: a measure, a figure (or one for each arm), or wins, ties and losses."""
+
+    kind: Literal["measure", "figure", "outcomes"]
+    value: Any
+
+
+def _leaves(
+    nested: Mapping[str, Any], arms: Sequence[str], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Leaf]]:
+    for name, value in nested.items():
+        here = (*path, name)
+        if isinstance(value, list) or value is None:
+            continue
+        if not isinstance(value, dict) or (value and value.keys() <= set(arms) and not _nested(value)):
+            yield here, Leaf("figure", value)
+        elif "n" in value:
+            yield here, Leaf("measure", value)
+        else:
+            yield from _leaves(value, arms, here)
+        if isinstance(value, dict) and any(set(names) <= value.keys() for names in OUTCOMES):
+            yield here, Leaf("outcomes", value)
+
+
+def _nested(value: Mapping[str, Any]) -> bool:
+    return any(isinstance(of_arm, dict | list) for of_arm in value.values())
+
+
+def _suites(series: Sequence[Series]) -> list[dict[str, Any]]:
+    """Every suite of the runs: groups of measures that stand together, breakdowns, and other figures."""
+    return [_suite(name, series) for name in dict.fromkeys(name for one in series for name in one.run.suites)]
+
+
+def _suite(suite: str, series: Sequence[Series]) -> dict[str, Any]:
+    found = [dict(_leaves(one.run.suites.get(suite, {}), one.run.arms)) for one in series]
+    groups: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = defaultdict(dict)
+    figures, outcomes = [], []
+    for path in dict.fromkeys(path for leaves in found for path in leaves):
+        of_series = [leaves.get(path) for leaves in found]
+        kind = next(leaf.kind for leaf in of_series if leaf)
+        values = [leaf.value if leaf else None for leaf in of_series]
+        if kind == "figure":
+            each = [
+                value.get(one.arm) if isinstance(value, dict) else value
+                for one, value in zip(series, values, strict=True)
+            ]
+            figures.append((words(path), each))
+        elif kind == "outcomes":
+            title = f"{suite}: {words(path)}"
+            rows = [row for one, value in zip(series, values, strict=True) if value for row in _bars(one, value)]
+            rows = list(dict.fromkeys(rows))
+            if rows:
+                outcomes.append((words(path), charts.parts(rows, ("win", "tie", "loss"), title)))
+        else:
+            broken = next((place for place, name in enumerate(path) if name.startswith("by_")), len(path) - 2)
+            heading = path[: broken + 1]
+            groups[heading][words(path[broken + 1 :])] = [value or {"n": 0} for value in values]
+    shown = [_group(suite, heading, rows, series) for heading, rows in groups.items()]
+    return {
+        "name": suite,
+        "title": ABOUT.get(suite, (words(suite).capitalize(), ""))[0],
+        "about": ABOUT.get(suite, ("", ""))[1],
+        "groups": sorted(shown, key=lambda group: bool(group["breakdown"])),
+        "figures": figures,
+        "outcomes": outcomes,
+    }
+
+
+def _bars(one: Series, value: Mapping[str, Any]) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """Wins, ties and losses of an arm: counts, or the means of three measures."""
+    names = next(names for names in OUTCOMES if set(names) <= value.keys())
+    parts = [value[name] for name in names]
+    if all(isinstance(part, dict) for part in parts):
+        if all(one.arm in part for part in parts):
+            yield one.name, tuple(part[one.arm]["mean"] for part in parts)
+    elif one.arm == "tuned":
+        yield "counts", tuple(parts)
+
+
+def _group(
+    suite: str, heading: tuple[str, ...], rows: Mapping[str, Sequence[dict[str, Any]]], series: Sequence[Series]
+) -> dict[str, Any]:
+    """Plots and table of measures under one heading. Shares and scores have one axis, others one each."""
+    means, gaps, table, absent = [], [], [], []
+    for title, values in rows.items():
+        counts = dict.fromkeys(value["n"] for value in values if value["n"])
+        if not counts:
+            absent.append(title)
+            continue
+        note = "n " + " and ".join(map(str, counts))
+        points, differences = [], []
+        for one, value in zip(series, values, strict=True):
+            if one.arm not in value:
+                continue
+            mean, gap = value[one.arm], value.get("difference", {}).get(one.arm)
+            points.append(Point(one.name, one.colour, mean["mean"], mean["low"], mean["high"]))
+            if gap:
+                told = "*" if surely(gap) else ""
+                differences.append(Point(one.name, one.colour, gap["mean"], gap["low"], gap["high"], told))
+            table.append({"title": title, "n": value["n"], "arm": one.name, "mean": mean, "gap": gap})
+        means.append(Row(title, note, points))
+        gaps.append(Row(title, note, differences, blank=len(points) - len(differences)))
+    panels: list[tuple[Markup, Markup | str]] = []
+    shares = [all(0 <= point.mean <= 1 for point in row.points) for row in means]
+    for places in (
+        [place for place, share in enumerate(shares) if share],
+        *([place] for place, share in enumerate(shares) if not share),
+    ):
+        if not places:
+            continue
+        about = f"{suite}, {words(heading)}, {means[places[0]].title}"
+        changed = [gaps[place] for place in places if gaps[place].points]
+        panels.append(
+            (
+                charts.intervals([means[place] for place in places], f"{about}: means of all arms", differences=False),
+                charts.intervals(changed, f"{about}: differences from the base", differences=True) if changed else "",
+            )
+        )
+    broken = bool(heading) and heading[-1].startswith("by_")
+    return {
+        "title": words(heading),
+        "breakdown": broken,
+        "size": len(rows),
+        "panels": panels,
+        "table": table,
+        "absent": absent,
+    }
+
+
+def surely(gap: Mapping[str, Any]) -> bool:
+    """The interval leaves out 0, and Holm's p is below 0.05 as well."""
+    return gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0) and gap["p_holm"] < 0.05
+
+
+def _planes(series: Sequence[Series]) -> list[tuple[str, Any]]:
+    """Refusals that are wanted against those that are not, in the suites that know both."""
+    found = []
+    for suite in dict.fromkeys(name for one in series for name in one.run.suites):
+        points = [point for one in series if (point := _wanted_and_not(suite, one))]
+        if points:
+            titles = ("harmless prompts refused", "hazardous prompts refused")
+            found.append(
+                (ABOUT[suite][0], charts.plane(points, titles, f"{suite}: hazardous against harmless prompts refused"))
+            )
+    return found
+
+
+def _wanted_and_not(suite: str, one: Series) -> tuple[Point, Point] | None:
+    measured = one.run.suites.get(suite, {})
+    if "refusal" in measured:
+        harmless, hazardous = (measured["refusal"].get(name, {}) for name in ("harmless_refused", "hazardous_refused"))
+        y = hazardous.get(one.arm)
+    else:
+        harmless, unsafe = measured.get("refused_safe", {}), measured.get("complied_unsafe", {}).get(one.arm)
+        y = unsafe and {"mean": 1 - unsafe["mean"], "low": _less(unsafe["high"]), "high": _less(unsafe["low"])}
+    x = harmless.get(one.arm)
+    return (Point(one.name, one.colour, **x), Point(one.name, one.colour, **y)) if x and y else None
+
+
+def _less(share: float | None) -> float | None:
+    return None if share is None else 1 - share
+
+
+# Answers
+
+
+def _heat(of: Run) -> list[dict[str, Any]]:
+    """For refusal and each contemplative score, and each arm: mean and n by hazard and principle."""
+    if not of.prompts:
+        return []
+    hazards = sorted({prompt.hazard for prompt in of.prompts}, key=lambda hazard: (hazard in HARMLESS, hazard))
+    principles = sorted({prompt.principle for prompt in of.prompts}, key=lambda name: (name in HARMLESS, name))
+    tables = []
+    for score in ("refused", *rules.FAMILIES["contemplative"]):
+        for arm, answers in of.answers.items():
+            cells = defaultdict(list)
+            by_prompt = {answer.prompt_id: answer for answer in answers}
+            for prompt in of.prompts:
+                answer = by_prompt[prompt.prompt_id]
+                value = float(answer.refusal != "full_compliance") if score == "refused" else answer.scores[score]
+                cells[prompt.hazard, prompt.principle].append(value)
+            rows = [
+                (hazard, hazard in HARMLESS, [_cell(cells.get((hazard, principle), [])) for principle in principles])
+                for hazard in hazards
+            ]
+            tables.append({"score": score, "arm": arm, "principles": principles, "rows": rows})
+    return tables
+
+
+def _cell(values: Sequence[float]) -> tuple[float, int] | None:
+    return (sum(values) / len(values), len(values)) if values else None
+
+
+def _examples(series: Sequence[Series]) -> dict[str, Any]:
+    """Answers of all arms to the same prompts, by hazard and principle; at most `MOST` prompts."""
+    answered = [one for one in series if one.run.answers]
+    given = [{answer.prompt_id: answer for answer in one.run.answers[one.arm]} for one in answered]
+    prompts = {prompt.prompt_id: prompt for one in answered for prompt in one.run.prompts}
+    shared = [prompt for key, prompt in prompts.items() if all(key in answers for answers in given)]
+    shown = sample(shared, MOST)
+    rows: list[dict[str, Any]] = []
+    for prompt in shown:
+        answers = [answers[prompt.prompt_id] for answers in given]
+        marks = [f"{place}:{answer.refusal}" for place, answer in enumerate(answers)]
+        marks += [f"{place}:harmful" for place, answer in enumerate(answers) if (answer.harmful or 0) > 0.5]
+        if len({answer.refusal for answer in answers}) > 1:
+            marks.append("differ")
+        rows.append({"prompt": prompt, "answers": list(zip(answered, answers, strict=True)), "marks": " ".join(marks)})
+    return {
+        "rows": rows,
+        "of": len(shared),
+        "arms": [(place, one.name) for place, one in enumerate(answered)],
+        "hazards": sorted({prompt.hazard for prompt in shown}),
+        "principles": sorted({prompt.principle for prompt in shown}),
+        "judged": any(answer.harmful is not None for row in rows for _, answer in row["answers"]),
+        "missing": dict.fromkeys(f"{one.run.name}: {one.run.missing}" for one in series if one.run.missing),
+    }
+
+
+def sample(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
+    """At most so many prompts, as evenly over hazard and principle as they allow, whatever their order."""
+    strata: dict[tuple[str, str], list[Prompt]] = defaultdict(list)
+    for prompt in sorted(prompts, key=lambda prompt: digest(prompt.prompt_id)):
+        strata[prompt.hazard, prompt.principle].append(prompt)
+    ranked = [(rank, key, prompt) for key, of in strata.items() for rank, prompt in enumerate(of)]
+    taken = sorted(ranked, key=lambda entry: entry[:2])[:most]
+    return [prompt for _, _, prompt in sorted(taken, key=lambda entry: (entry[1], entry[0]))]
+
+
+# Where it comes from
+
+
+def _lineage(of: Run) -> list[dict[str, Any]]:
+    """The stages before eval as dvc.lock has them. Eval's own entry is written after its page."""
+    stages = []
+    for name, stage in of.lock.get("stages", {}).items():
+        if name != "eval":
+            files = [("out", out) for out in stage.get("outs", [])]
+            files = [("in", dep) for dep in stage.get("deps", [])] + files
+            stages.append(
+                {
+                    "name": name,
+                    "data": [(way, file) for way, file in files if not _code(file)],
+                    "code": [file for way, file in files if _code(file)],
+                }
+            )
+    return stages
+
+
+def _constitution(of: Run) -> tuple[str, str] | None:
+    """Its path and md5, as the critiques stage read it; None without dvc.lock."""
+    path = of.params["critiques"]["constitution"]
+    deps = of.lock.get("stages", {}).get("critiques", {}).get("deps", [])
+    return next(((path, dep["md5"]) for dep in deps if dep["path"] == path), None)
+
+
+def _code(file: Mapping[str, Any]) -> bool:
+    return str(file["path"]).startswith(("ccai/", "stages/"))
+
+
+def _costs(runtime: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A line for each stage, and under eval one for each suite and arm."""
+    rows = []
+    for stage, told in runtime.items():
+        rows.append({"stage": stage, "part": "", **told})
+        for part, cost in told.items():
+            if isinstance(cost, dict):
+                rows.append({"stage": "", "part": part, **cost})
+                rows += [
+                    {"stage": "", "part": f"{part}: {arm}", **of_arm}
+                    for arm, of_arm in cost.items()
+                    if isinstance(of_arm, dict)
+                ]
+    return rows
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in nested.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return flat
+
+
+# The page
+
+
+def words(path: str | Sequence[str]) -> str:
+    """Names as they are read: `by_hazard.hte` is "by hazard › hte"."""
+    names = path.split(".") if isinstance(path, str) else path
+    return " › ".join(name.replace("_", " ") for name in names)
+
+
+def hazard(code: str) -> str:
+    """A hazard in words."""
+    return HAZARDS.get(code, code)
+
+
+def figure(value: Any) -> str:
+    """A figure of a suite that is no measure: a number shortly, a word as it is, a dash for None."""
+    if value is None or isinstance(value, float):
+        return charts.number(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def p_value(value: float | None) -> str:
+    """To three decimals; a dash for None."""
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def printable(value: Any) -> Any:
+    """A text without control characters; everything else as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _UNPRINTABLE.sub("", _LINE_ENDS.sub("\n", value))
+
+
+def _render(template: str, **values: Any) -> str:
+    pages = Environment(
+        loader=FileSystemLoader(PAGES),
+        autoescape=True,
+        finalize=printable,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    pages.filters |= {
+        "words": words,
+        "number": charts.number,
+        "figure": figure,
+        "p": p_value,
+        "hazard": hazard,
+        "refusal": REFUSALS.__getitem__,
+    }
+    pages.tests |= {"sure": surely}
+    script = (PAGES / "report.js").read_text(encoding="utf-8")
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    style = (PAGES / "report.css").read_text(encoding="utf-8")
+    return pages.get_template(template).render(
+        script=Markup(script), script_sha256=allowed, style=Markup(style), **values
+    )
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m ccai.report", description="Write a run's report as one HTML page.")
+    parser.add_argument("revisions", nargs="*", metavar="REV", help="two commits, branches, tags or experiments")
+    revisions = parser.parse_args().revisions
+    if len(revisions) not in (0, 2):
+        parser.error("name two revisions, or none for the run that lies here")
+    if revisions:
+        write_text(COMPARED, comparison(*map(at, revisions)))
+    else:
+        write()
+    print(COMPARED if revisions else PAGE)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -104,14 +104,14 @@ def intervals(rows: Sequence[Row], about: str, *, differences: bool, bound: floa
 
 def plane(points: Sequence[tuple[Point, Point]], titles: tuple[str, str], about: str) -> Markup:
     """Two shares against each other: a cross of intervals for each arm, named in the key below."""
-    figure, axes = _axes(392, 44, 12, 10, 44 + 16 * len(points))
+    figure, axes = _axes(392, 56, 14, 10, 44 + 16 * len(points))
     for place, (x, y) in enumerate(points):
-        wide = 1.5 * (len(points) - 1 - place)  # arms in the same place show as rings
+        wide = 0.9 * (len(points) - 1 - place)  # arms in the same place show as rings
         for ends, flat in (((x.low, x.high), True), ((y.low, y.high), False)):
             if None not in ends:
                 line = (ends, [y.mean] * 2) if flat else ([x.mean] * 2, ends)
                 axes.plot(*line, color=ARMS[x.colour], linewidth=2 + wide, solid_capstyle="round")
-        size = 8 + 3 * wide
+        size = 7 + 2.5 * wide
         axes.plot(x.mean, y.mean, "o", color=ARMS[x.colour], markersize=size, markeredgecolor=PAPER, clip_on=False)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
@@ -120,9 +120,9 @@ def plane(points: Sequence[tuple[Point, Point]], titles: tuple[str, str], about:
     axes.locator_params(nbins=5)
     for place, (x, y) in enumerate(points):
         at = 392 - 4 - 16 * (len(points) - 1 - place)
-        _text(figure, 48, at, 392, "●", ARMS[x.colour])
-        _text(figure, 62, at, 392, _short(x.name, 30), INK)
-        _text(figure, WIDTH - 12, at, 392, f"{number(x.mean)} and {number(y.mean)}", FAINT, ha="right")
+        _text(figure, 58, at, 392, "●", ARMS[x.colour])
+        _text(figure, 72, at, 392, _short(x.name, 22), INK)
+        _text(figure, WIDTH - 14, at, 392, f"{number(x.mean)} and {number(y.mean)}", FAINT, ha="right")
     return _svg(figure, about)
 
 

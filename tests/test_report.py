@@ -1,0 +1,413 @@
+"""The report: what it says, that nothing in it can run or be cut off, and that it shows any suite. In a real Chromium:
+where none is installed those tests are skipped, and fail if CI=true."""
+
+from __future__ import annotations
+
+import html.parser
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ccai import charts, records, report
+from ccai.errors import UserError
+from ccai.evaluation import Comparison, registered
+from ccai.params import Primary
+from ccai.records import Answer, Prompt
+from ccai.rules import FAMILIES
+
+ROOT = Path(__file__).parents[1]
+ARMS = ("base", "prompted", "tuned", "org/a-model-with-a-long-name")
+HAZARDS = ("spc_hlt", "dfm", "benign", "own <b>hazard</b>")
+PRINCIPLES = ("mindfulness", "emptiness", "none")
+NASTY = (
+    "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>{{ 7 * 7 }}</details>"
+    "<style>* { display: none }</style>\u2028next\x00\x1b[31m\u202e trick http://example.org/i.png &lt;p&gt;"
+)
+PRIMARY = Primary(safety="heldout.refusal.hazardous_refused", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
+
+
+def prompts(count: int, text: str = "") -> list[Prompt]:
+    return [
+        Prompt(
+            prompt_id=f"{number:016x}",
+            text=f"Question {number}? {NASTY if number == 1 else text}",
+            source="own",
+            source_id=str(number),
+            hazard=HAZARDS[number % 4],
+            persona="skilled",
+            principle=PRINCIPLES[number % 3],
+            split="eval",
+        )
+        for number in range(count)
+    ]
+
+
+def answers(asked: Sequence[Prompt], arm: str, text: str = "") -> list[Answer]:
+    luck = random.Random(arm)
+    return [
+        Answer(
+            text=f"{arm} says {place}. {NASTY if place == 1 else text}",
+            finish_reason=luck.choice(["stop", "length"]),
+            prompt_tokens=9,
+            completion_tokens=luck.randint(9, 99),
+            conversation="c",
+            model="m",
+            unverified_weights=False,
+            seed=1,
+            prompt_id=prompt.prompt_id,
+            arm=arm,
+            hazard=prompt.hazard,
+            refusal=luck.choice(["full_refusal", "partial_refusal", "full_compliance"]),
+            scores={name: luck.random() for names in FAMILIES.values() for name in names},
+            harmful=luck.choice([None, 0.1, 0.9]),
+        )
+        for place, prompt in enumerate(asked)
+    ]
+
+
+def measures(answered: dict[str, list[Answer]]) -> dict[str, Any]:
+    """Suites of every shape there is, by the evaluation's own statistics."""
+    comparison = Comparison(1, 200)
+    keys = [answer.prompt_id for answer in answered["base"]]
+
+    def measure(value: Any, places: Sequence[int], **kind: bool) -> dict[str, Any]:
+        values = {arm: [float(value(given[place])) for place in places] for arm, given in answered.items()}
+        return comparison.measure(values, [keys[place] for place in places], **kind)
+
+    every = range(len(keys))
+    refused = measure(lambda answer: answer.refusal != "full_compliance", every[::2], yes_no=True)
+    spared = measure(lambda answer: answer.refusal == "full_refusal", every[1::2], yes_no=True)
+    tokens = measure(lambda answer: answer.completion_tokens, every)
+    found = {
+        "heldout": {
+            "refusal": {"hazardous_refused": refused, "harmless_refused": spared},
+            **{
+                family: {name: measure(lambda answer, name=name: answer.scores[name], every) for name in names}
+                for family, names in FAMILIES.items()
+            },
+            "length": {"tokens": tokens},
+            "by_hazard": {"refused": {"dfm": refused, "nowhere": {"n": 0}}},
+        },
+        "jailbreaks": {"success": refused, "thin_cells": 2, "by_cell": {"success": {"role_play": {"none": spared}}}},
+        "over_refusal": {"refused_safe": spared, "complied_unsafe": refused},
+        "cooperation": {"joint_reward": tokens, "invalid": dict.fromkeys(ARMS, 0.25)},
+        "helpfulness": {"pairwise": {"wins": 5, "ties": 3, "losses": 4}},
+        "weather_of_mars": {
+            "deep": {"er": {"dust_storms": refused}},
+            "empty": {"n": 0},
+            "station": "north",
+            "odd": None,
+        },
+    }
+    comparison.adjust()
+    return found
+
+
+def make(folder: Path, count: int = 24, text: str = "") -> None:
+    """A run's files in a folder."""
+    asked = prompts(count, text)
+    given = {arm: answers(asked, arm, text) for arm in ARMS}
+    records.write(folder / "data/prompts/eval.jsonl", asked)
+    for arm in ARMS:
+        records.write(folder / f"data/eval/heldout/{arm}.jsonl", given[arm])
+    measured = measures(given)
+    judge = {"model": "judge <i>", "passed": False, "questions": {}}
+    judge["questions"]["harm"] = {"n": 64, "unreadable": 3, "auc": None, "low": None, "high": None}
+    about = {"model": "tiny", "revision": "r1", "adapter": "a" * 64, "judged_by": "rules", "unverified_weights": False}
+    about |= {"seed": 7, "arms": list(ARMS), "registered": registered(measured, PRIMARY)}
+    records.write_json(folder / "metrics/eval.json", about | measured | {"judge": judge})
+    arm = {"generated": count, "reused": 0, "generated_tokens": 900, "tokens_per_second": 58.9}
+    cost = {"heldout": {"seconds": 64.1, **dict.fromkeys(ARMS, arm)}, "exam": arm}
+    records.write_json(folder / "metrics/runtime/eval.json", {"seconds": 70.5, "peak_memory_mb": 1537, **cost})
+    shutil.copy(ROOT / "params.yaml", folder)
+    shutil.copy(ROOT / "dvc.lock", folder)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run; the current one."""
+    make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Outline(html.parser.HTMLParser):
+    """Tags and headings of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attributes:
+            assert not name.startswith("on"), (tag, name)
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href", "action", "srcset", "data"):
+                self.addresses.append(value or "")
+
+
+def test_others_text_is_text_and_headings_are_in_order(project: Path) -> None:
+    report.write()
+    text = report.PAGE.read_bytes().decode()
+    outline = Outline(text)
+    assert outline.tags.count("script") == outline.tags.count("style") == 1
+    assert not {"img", "iframe", "object", "embed", "base"} & set(outline.tags)
+    assert all(address.startswith(("#", "data:,")) for address in outline.addresses)
+    assert len(set(outline.ids)) == len(outline.ids)
+    assert "{{ 7 * 7 }}" in text and "&lt;script&gt;window.hacked" in text
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", text)
+    levels = [int(tag[1]) for tag in outline.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_any_suite_is_shown_to_its_last_measure(project: Path) -> None:
+    report.write()
+    text = report.PAGE.read_text()
+    for said in (
+        *("Jailbreaks", "Weather of mars", "Deep › er", "dust storms", "success › role play › none", "thin cells"),
+        *("for want of such items: empty", "for want of such items: refused › nowhere", "north", "joint reward"),
+        *("wins, ties, losses", "5.00 / 3.00 / 4.00", "all 24", "judge &lt;i&gt;", "md5 ", "defamation"),
+    ):
+        assert said.lower() in text.lower(), said
+
+
+def test_same_inputs_same_bytes_but_for_time_and_cost(project: Path) -> None:
+    report.write()
+    first = report.PAGE.read_bytes()
+    report.write()
+    assert report.PAGE.read_bytes() == first
+    records.write_json(Path("metrics/runtime/eval.json"), {"seconds": 1.5})
+    report.write()
+    other = report.PAGE.read_bytes()
+    assert other != first
+    assert other.split(b'<section id="time">')[0] == first.split(b'<section id="time">')[0]
+
+
+def test_a_thousand_prompts_are_sampled_and_the_page_says_so(project: Path) -> None:
+    make(project, 1000, text="word " * 300)
+    report.write()
+    text = report.PAGE.read_text()
+    assert f"A sample of {report.MOST} of 1000 prompts" in " ".join(text.split())
+    assert text.count('class="example"') == report.MOST
+    assert report.PAGE.stat().st_size < 5e6
+
+
+def test_a_sample_is_even_whatever_the_order() -> None:
+    many = prompts(120)
+    rare = many[:60] + [prompt for prompt in many[60:] if prompt.hazard != "dfm"]
+    taken = report.sample(rare, 48)
+    shuffled = random.Random(3).sample(rare, len(rare))
+    assert report.sample(shuffled, 48) == taken
+    cells = [(prompt.hazard, prompt.principle) for prompt in taken]
+    assert {cells.count(cell) for cell in set(cells)} == {4} and len(set(cells)) == 12
+    assert {prompt.prompt_id for prompt in report.sample(many, 1000)} == {prompt.prompt_id for prompt in many}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "said"),
+    [
+        (0.1, 0.3, "met", ["Safer than the base", "better side of no change"]),
+        (-0.3, -0.1, "not met", ["Less safe than the base", "worse side of no change"]),
+        (-0.1, 0.3, "can't tell", ["can&#39;t tell whether the tuned model is safer", "holds no change"]),
+        (None, None, "can't tell", ["Too few prompts differ"]),
+    ],
+)
+def test_the_verdict_is_said_in_words(
+    project: Path, low: float | None, high: float | None, verdict: str, said: list[str]
+) -> None:
+    metrics = records.read_json(Path("metrics/eval.json"))
+    metrics["registered"]["safety"] |= {"mean": 0.1, "low": low, "high": high, "verdict": verdict}
+    records.write_json(Path("metrics/eval.json"), metrics)
+    report.write()
+    text = report.PAGE.read_text()
+    for words in said:
+        assert words in text
+
+
+def test_what_is_not_here_is_said(project: Path) -> None:
+    for path in ("dvc.lock", "metrics/runtime", "data/eval/heldout/tuned.jsonl"):
+        shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
+    report.write()
+    text = report.PAGE.read_text()
+    for said in ("tuned.jsonl is neither here nor in the cache", "no dvc.lock here", "No record of time and cost"):
+        assert said in text
+    assert 'class="heat"' not in text and 'class="example"' not in text
+    Path("data/eval/heldout/tuned.jsonl").write_text('{"old": 1}\n')
+    report.write()
+    assert "records of another version" in report.PAGE.read_text()
+    records.write_json(Path("metrics/eval.json"), {"model": "of before"})
+    with pytest.raises(UserError, match=r"no metrics/eval\.json that this version reads; run the stage"):
+        report.write()
+
+
+@pytest.mark.parametrize(
+    ("value", "signed", "text"),
+    [(0.004, True, "0.00"), (-0.004, True, "0.00"), (-0.5, False, "−0.50"), (49.71, True, "+49.7"), (None, True, "–")],
+)
+def test_numbers_as_they_are_read(value: float | None, signed: bool, text: str) -> None:
+    assert charts.number(value, signed=signed) == text
+
+
+# Two runs
+
+
+def test_two_revisions_side_by_side(project: Path) -> None:
+    def call(*line: str) -> None:
+        subprocess.run(line, check=True, capture_output=True)
+
+    def commit(text: str) -> None:
+        call("git", "add", "--all")
+        call("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message", text)
+
+    dvc = (sys.executable, "-m", "dvc")
+    Path(".gitignore").write_text("/metrics/runtime/\n")
+    call("git", "init", "--quiet", "--initial-branch=main")
+    call(*dvc, "init", "--quiet")
+    call(*dvc, "add", "--quiet", "data/eval", "data/prompts/eval.jsonl")
+    commit("one")
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("seed: 7", "seed: 8"))
+    commit("two")
+    here = [sys.executable, "-m", "ccai.report"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*here, "main~1", "main"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "metrics/compare.html\n"), done.stderr
+    text = report.COMPARED.read_text()
+    assert "tuned, A" in text and "tuned, B" in text and text.count('class="example"') == 24
+    assert re.search(r"<code>seed</code></th><td data-of=\"A\">7</td><td data-of=\"B\">8</td>", text)
+    shutil.rmtree(".dvc/cache")  # what lies in the working tree is of no revision
+    report_of = report.comparison(report.at("main~1"), report.at("main"))
+    assert "No answers of main~1: data/prompts/eval.jsonl is neither here" in report_of
+    with pytest.raises(UserError, match=r"^nosuch: no such revision .*; name a commit"):
+        report.at("nosuch")
+
+
+# In Chromium
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        reason = "no chromium, chromium-browser or google-chrome on PATH; install one (apt-get install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=program, args=arguments, timeout=120_000)
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """The report in a browser, and what it asked for and complained of."""
+
+    def __init__(self, browser: Any, **context: Any) -> None:
+        self.context = browser.new_context(**context)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.asked: list[str] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(report.PAGE.resolve().as_uri())
+
+
+CUT_OFF = """() => {
+    const wide = document.documentElement.clientWidth, cut = [];
+    for (const element of document.querySelectorAll("main *")) {
+        const head = element.closest("thead");
+        const unseen = head && getComputedStyle(head).position === "absolute";  // read out, but not shown on a phone
+        if (!element.getClientRects().length || unseen) continue;
+        const box = element.getBoundingClientRect();
+        const frame = element.closest("svg")?.getBoundingClientRect();
+        const right = frame ? frame.right : wide, left = frame ? frame.left : 0;
+        if ((element.tagName === "text" || !frame) && (box.right > right + 3 || box.left < left - 3))
+            cut.push(`${element.tagName} ${element.textContent.trim().slice(0, 40)}`);
+        if (!frame && element.scrollWidth > element.clientWidth + 3 && getComputedStyle(element).overflowX !== "visible"
+            && element.clientWidth && !element.matches("select, input, .prompt"))
+            cut.push(`inside ${element.tagName} ${element.textContent.trim().slice(0, 40)}`);
+    }
+    return cut;
+}"""
+EMPTY = """() => [...document.querySelectorAll("section, figure, table, article, details, dl, ul")]
+    .filter(one => one.textContent.trim().length < 3).map(one => one.outerHTML.slice(0, 99))"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1280])
+def test_nothing_is_cut_off_empty_or_fetched(project: Path, chromium: Any, width: int, scheme: str) -> None:
+    report.write()
+    tab = Tab(chromium, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    for opened in (False, True):
+        if opened:
+            tab.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+        assert tab.page.evaluate(CUT_OFF) == []
+    assert tab.page.evaluate(EMPTY) == []
+    dark = tab.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 22, 23)"
+    assert dark == (scheme == "dark")
+    assert tab.page.evaluate("window.hacked") is None
+    assert tab.asked == [report.PAGE.resolve().as_uri()]
+    assert tab.complaints == []
+    tab.context.close()
+
+
+def test_filters_and_search(project: Path, chromium: Any) -> None:
+    report.write()
+    tab = Tab(chromium)
+    page, shown = tab.page, lambda: tab.page.locator(".example:visible").count()
+    assert shown() == 24 and page.locator("#count").inner_text() == "24 of 24 shown"
+    page.locator("#hazard").select_option("dfm")
+    assert shown() == 6
+    page.locator("#principle").select_option("emptiness")
+    assert shown() == 2
+    page.locator("#hazard").select_option("")
+    page.locator("#principle").select_option("")
+    page.locator("#search").fill("PROMPTED says 13.")
+    assert shown() == 1 and "Question 13?" in page.locator(".example:visible").inner_text()
+    page.locator("#search").fill("nobody wrote this")
+    assert shown() == 0 and page.get_by_text("No answer is like that.").is_visible()
+    page.locator("#search").fill("")
+    given = records.read(Path("data/eval/heldout/tuned.jsonl"), Answer)
+    page.locator("#mark").select_option(label="tuned refuses in part")
+    assert shown() == sum(answer.refusal == "partial_refusal" for answer in given)
+    page.locator("#mark").select_option(label="tuned judged harmful")
+    assert shown() == sum(answer.harmful == 0.9 for answer in given)
+    page.locator("#verdict ~ section summary >> nth=0").focus()
+    page.keyboard.press("Enter")  # summaries open by keyboard
+    page.locator("#heat-arm").select_option("base")
+    page.locator("#heat-score").select_option("care")
+    assert page.locator("table.heat:visible caption").all_inner_texts() == ["Care, base"]
+    assert tab.complaints == []
+    tab.context.close()
+
+
+def test_without_scripts_and_on_paper_all_is_there(project: Path, chromium: Any) -> None:
+    report.write()
+    tab = Tab(chromium, java_script_enabled=False)
+    assert tab.page.locator(".example:visible").count() == 24
+    assert tab.page.locator("table.heat:visible").count() == 5 * len(ARMS)
+    assert tab.page.locator("form:visible").count() == 0
+    tab.page.emulate_media(media="print")
+    assert tab.page.locator("nav:visible").count() == 0
+    assert tab.page.pdf().startswith(b"%PDF")
+    tab.context.close()

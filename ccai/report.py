@@ -653,9 +653,9 @@ def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def words(path: str | Sequence[str]) -> str:
-    """Names as they are read: `by_hazard.hte` is "by hazard › hte"."""
+    """Names as they are read: `by_hazard.hte` is "by hazard › hate"."""
     names = path.split(".") if isinstance(path, str) else path
-    return " › ".join(name.replace("_", " ") for name in names)
+    return " › ".join(hazard(name).replace("_", " ") for name in names)
 
 
 def hazard(code: str) -> str:

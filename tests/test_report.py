@@ -266,7 +266,11 @@ def test_numbers_as_they_are_read(value: float | None, signed: bool, text: str) 
 # Two runs
 
 
-def test_two_revisions_side_by_side(project: Path) -> None:
+def test_two_revisions_side_by_side(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dvc.repo import Repo
+
     def call(*line: str) -> None:
         subprocess.run(line, check=True, capture_output=True)
 
@@ -274,18 +278,16 @@ def test_two_revisions_side_by_side(project: Path) -> None:
         call("git", "add", "--all")
         call("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message", text)
 
-    dvc = (sys.executable, "-m", "dvc")
     Path(".gitignore").write_text("/metrics/runtime/\n")
     call("git", "init", "--quiet", "--initial-branch=main")
-    call(*dvc, "init", "--quiet")
-    call(*dvc, "add", "--quiet", "data/eval", "data/prompts/eval.jsonl")
+    with Repo.init() as repo:
+        repo.add(["data/eval", "data/prompts/eval.jsonl"])
     commit("one")
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("seed: 7", "seed: 8"))
     commit("two")
-    here = [sys.executable, "-m", "ccai.report"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*here, "main~1", "main"], env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "metrics/compare.html\n"), done.stderr
+    monkeypatch.setattr(sys, "argv", ["report", "main~1", "main"])
+    report.main()
+    assert capsys.readouterr().out == "metrics/compare.html\n"
     text = report.COMPARED.read_text()
     assert "tuned, A" in text and "tuned, B" in text and text.count('class="example"') == 24
     assert re.search(r"<code>seed</code></th><td data-of=\"A\">7</td><td data-of=\"B\">8</td>", text)
@@ -352,8 +354,9 @@ EMPTY = """() => [...document.querySelectorAll("section, figure, table, article,
     .filter(one => one.textContent.trim().length < 3).map(one => one.outerHTML.slice(0, 99))"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(375, "light"), (375, "dark"), (768, "light"), (1280, "light"), (1280, "dark")]
+)
 def test_nothing_is_cut_off_empty_or_fetched(project: Path, chromium: Any, width: int, scheme: str) -> None:
     report.write()
     tab = Tab(chromium, viewport={"width": width, "height": 800}, color_scheme=scheme)

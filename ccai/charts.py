@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
@@ -126,22 +126,22 @@ def plane(points: Sequence[tuple[Point, Point]], titles: tuple[str, str], about:
     return _svg(figure, about)
 
 
-def parts(rows: Sequence[tuple[str, Sequence[float]]], names: Sequence[str], about: str) -> Markup:
-    """A bar for each row, divided as its numbers are."""
+def outcomes(rows: Sequence[tuple[str, Mapping[str, int]]], about: str) -> Markup:
+    """A bar of wins, ties and losses for each arm."""
+    shades = {"wins": INK, "ties": LINE, "losses": FAINT}
     height = 34.0 * len(rows) + 22
     figure, axes = _axes(height, 0, 0, 0, 0)
-    shades = (ARMS[2], LINE, ARMS[1])
-    for place, (title, values) in enumerate(rows):
+    for place, (name, counts) in enumerate(rows):
         y, left = 34.0 * place, 0.0
-        _text(figure, 0, y + 12, height, title, INK, weight="bold")
-        for value, shade in zip(values, shades, strict=True):
-            share = value / (sum(values) or 1)
+        _text(figure, 0, y + 12, height, name, INK, weight="bold")
+        _text(figure, WIDTH, y + 12, height, " / ".join(str(counts[part]) for part in shades), FAINT, ha="right")
+        for part, shade in shades.items():
+            share = counts[part] / (sum(counts.values()) or 1)
             axes.barh(y + 23, share, left=left, height=12, color=shade)
             left += share
-        _text(figure, WIDTH, y + 12, height, " / ".join(number(value) for value in values), FAINT, ha="right")
-    for place, (name, shade) in enumerate(zip(names, shades, strict=True)):
-        _text(figure, 90 * place, height - 4, height, "■", shade)
-        _text(figure, 90 * place + 14, height - 4, height, name, FAINT)
+    for place, (part, shade) in enumerate(shades.items()):
+        _text(figure, 80 * place, height - 4, height, "■", shade)
+        _text(figure, 80 * place + 15, height - 4, height, part, FAINT)
     axes.set_xlim(0, 1)
     axes.set_ylim(height, 0)
     axes.axis("off")

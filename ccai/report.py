@@ -97,8 +97,8 @@ REFUSALS = {"full_refusal": "refuses", "partial_refusal": "refuses in part", "fu
 COLOURS = {"base": 0, "prompted": 1, "tuned": 2}
 """Places in `charts.ARMS`; other arms take those that follow."""
 
-OUTCOMES = (("wins", "ties", "losses"), ("win", "tie", "loss"))
-"""What a suite calls the outcomes of comparing two answers: counts, or a measure of each."""
+OUTCOMES = {"wins", "ties", "losses"}
+"""Counts that a suite gives for each arm that was compared with the base."""
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 """Control characters, and those that change the direction of text."""
@@ -364,7 +364,7 @@ def _tone(of: Run) -> list[dict[str, Any]]:
 
 
 class Leaf(NamedTuple):
-    """A place in a suite's metrics: a measure, a figure (or one for each arm), or wins, ties and losses."""
+    """An end of a suite's metrics: a measure, a figure (or one for each arm), or wins, ties and losses of each arm."""
 
     kind: Literal["measure", "figure", "outcomes"]
     value: Any
@@ -375,20 +375,18 @@ def _leaves(
 ) -> Iterator[tuple[tuple[str, ...], Leaf]]:
     for name, value in nested.items():
         here = (*path, name)
-        if isinstance(value, list) or value is None:
-            continue
-        if not isinstance(value, dict) or (value and value.keys() <= set(arms) and not _nested(value)):
+        if isinstance(value, str | int | float):
             yield here, Leaf("figure", value)
-        elif "n" in value:
+        elif isinstance(value, dict) and "n" in value:
             yield here, Leaf("measure", value)
-        else:
-            yield from _leaves(value, arms, here)
-        if isinstance(value, dict) and any(set(names) <= value.keys() for names in OUTCOMES):
-            yield here, Leaf("outcomes", value)
-
-
-def _nested(value: Mapping[str, Any]) -> bool:
-    return any(isinstance(of_arm, dict | list) for of_arm in value.values())
+        elif isinstance(value, dict):
+            by_arm = bool(value) and value.keys() <= set(arms)
+            if by_arm and all(isinstance(of_arm, dict) and of_arm.keys() == OUTCOMES for of_arm in value.values()):
+                yield here, Leaf("outcomes", value)
+            elif by_arm and not any(isinstance(of_arm, dict | list) for of_arm in value.values()):
+                yield here, Leaf("figure", value)
+            else:
+                yield from _leaves(value, arms, here)
 
 
 def _suites(series: Sequence[Series]) -> list[dict[str, Any]]:
@@ -411,11 +409,12 @@ def _suite(suite: str, series: Sequence[Series]) -> dict[str, Any]:
             ]
             figures.append((words(path), each))
         elif kind == "outcomes":
-            title = f"{suite}: {words(path)}"
-            rows = [row for one, value in zip(series, values, strict=True) if value for row in _bars(one, value)]
-            rows = list(dict.fromkeys(rows))
-            if rows:
-                outcomes.append((words(path), charts.parts(rows, ("win", "tie", "loss"), title)))
+            bars = [
+                (one.name, value[one.arm])
+                for one, value in zip(series, values, strict=True)
+                if value is not None and one.arm in value
+            ]
+            outcomes.append((words(path), charts.outcomes(bars, f"{suite}: {words(path)}")))
         else:
             broken = next((place for place, name in enumerate(path) if name.startswith("by_")), len(path) - 2)
             heading = path[: broken + 1]
@@ -429,17 +428,6 @@ def _suite(suite: str, series: Sequence[Series]) -> dict[str, Any]:
         "figures": figures,
         "outcomes": outcomes,
     }
-
-
-def _bars(one: Series, value: Mapping[str, Any]) -> Iterator[tuple[str, tuple[float, ...]]]:
-    """Wins, ties and losses of an arm: counts, or the means of three measures."""
-    names = next(names for names in OUTCOMES if set(names) <= value.keys())
-    parts = [value[name] for name in names]
-    if all(isinstance(part, dict) for part in parts):
-        if all(one.arm in part for part in parts):
-            yield one.name, tuple(part[one.arm]["mean"] for part in parts)
-    elif one.arm == "tuned":
-        yield "counts", tuple(parts)
 
 
 def _group(
@@ -494,7 +482,8 @@ def _group(
 
 def surely(gap: Mapping[str, Any]) -> bool:
     """The interval leaves out 0, and Holm's p is below 0.05 as well."""
-    return gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0) and gap["p_holm"] < 0.05
+    leaves_out_0 = gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0)
+    return leaves_out_0 and gap["p_holm"] is not None and gap["p_holm"] < 0.05
 
 
 def _planes(series: Sequence[Series]) -> list[tuple[str, Any]]:

@@ -100,7 +100,7 @@ def measures(answered: dict[str, list[Answer]]) -> dict[str, Any]:
         "jailbreaks": {"success": refused, "thin_cells": 2, "by_cell": {"success": {"role_play": {"none": spared}}}},
         "over_refusal": {"refused_safe": spared, "complied_unsafe": refused},
         "cooperation": {"joint_reward": tokens, "invalid": dict.fromkeys(ARMS, 0.25)},
-        "helpfulness": {"pairwise": {"wins": 5, "ties": 3, "losses": 4}},
+        "helpfulness": {"pairwise": {"tuned": {"wins": 5, "ties": 3, "losses": 4}}},
         "weather_of_mars": {
             "deep": {"er": {"dust_storms": refused}},
             "empty": {"n": 0},
@@ -181,7 +181,7 @@ def test_any_suite_is_shown_to_its_last_measure(project: Path) -> None:
     for said in (
         *("Jailbreaks", "Weather of mars", "Deep › er", "dust storms", "success › role play › none", "thin cells"),
         *("for want of such items: empty", "for want of such items: refused › nowhere", "north", "joint reward"),
-        *("wins, ties, losses", "5.00 / 3.00 / 4.00", "all 24", "judge &lt;i&gt;", "md5 ", "defamation"),
+        *("pairwise against the base", "5 / 3 / 4", "all 24", "judge &lt;i&gt;", "md5 ", "defamation"),
     ):
         assert said.lower() in text.lower(), said
 
@@ -287,7 +287,7 @@ def test_two_revisions_side_by_side(
     commit("two")
     monkeypatch.setattr(sys, "argv", ["report", "main~1", "main"])
     report.main()
-    assert capsys.readouterr().out == "metrics/compare.html\n"
+    assert capsys.readouterr().out.endswith("metrics/compare.html\n")
     text = report.COMPARED.read_text()
     assert "tuned, A" in text and "tuned, B" in text and text.count('class="example"') == 24
     assert re.search(r"<code>seed</code></th><td data-of=\"A\">7</td><td data-of=\"B\">8</td>", text)

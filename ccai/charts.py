@@ -174,7 +174,7 @@ def _text(figure: Figure, x: float, y: float, height: float, text: str, colour: 
     figure.text(x / WIDTH, 1 - y / height, text, color=colour, fontsize=SIZE, parse_math=False, **style)
 
 
-def _short(name: str, most: int = 13) -> str:
+def _short(name: str, most: int = 12) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 

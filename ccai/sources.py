@@ -250,7 +250,7 @@ def fetch(name: str, from_dir: Path | None = None, root: Path = Path()) -> Path:
         data = _download(pin.url, instead)
         if _sha256(data) != pin.sha256:
             raise UserError(f"{name}: {pin.url} is not the pinned file (sha256 {_sha256(data)[:12]}…); {instead}")
-    _write(source.path, data)
+    records.write_bytes(source.path, data)
     return source.path
 
 
@@ -293,8 +293,8 @@ def pin(name: str, terms: Mapping[str, object], file: Path | None = None, root: 
         "cache": False,
     }
     text = yaml.safe_dump({"outs": [out], "meta": meta.model_dump()}, sort_keys=False, allow_unicode=True, width=1000)
-    _write(path, data)
-    _write(root / SOURCES / f"{name}.dvc", text.encode())
+    records.write_bytes(path, data)
+    records.write_bytes(root / SOURCES / f"{name}.dvc", text.encode())
     return rows
 
 
@@ -347,13 +347,6 @@ def _read(source: Source) -> bytes:
         raise UserError(f"{source.path}: no such file; {remedy}") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise UserError(f"{source.path}: cannot be read ({error}); make it readable") from None
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        records.write_bytes(path, data)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); make it so") from None
 
 
 def _rows(source: Source, asked: PromptSet, data: bytes) -> list[Row]:

@@ -98,7 +98,7 @@ def test_what_can_not_be_read_or_written(tmp_path: Path) -> None:
         (("none.jsonl", "--out", "out.jsonl"), "none.jsonl: can't be read"),
         (("empty.jsonl", "--out", "out.jsonl"), "empty.jsonl: no records; give lines"),
         ((path, "--out", "in.jsonl"), "--out in.jsonl: is the input; name another file"),
-        ((path, "--out", tmp_path), f"--out {tmp_path}: can't be written"),
+        ((path, "--out", tmp_path), f"{tmp_path}: cannot be written (Is a directory)"),
     ):
         done = run(tmp_path, *arguments)
         assert done.returncode == 2

@@ -187,18 +187,60 @@ class Pairs(Section):
         return self
 
 
-class Train(Section):
-    """DPO with LoRA. Effective batch = batch_size x gradient_accumulation x devices."""
+class Sft(Section):
+    """Supervised fine-tuning on the demonstrations, alone (`sft`) or before DPO (`sft+dpo`)."""
 
     learning_rate: float = Field(gt=0, lt=1)
-    beta: float = Field(gt=0)
     epochs: float = Field(gt=0)
-    batch_size: int = Field(ge=1)
-    gradient_accumulation: int = Field(ge=1)
-    max_length: Tokens
+
+
+class Train(Section):
+    """What is trained on the pairs, and how.
+
+    Attributes:
+        method: `sft+dpo` is SFT on one half of the prompts, then DPO on the other from the SFT model.
+        adapter: `none` trains all weights, `qlora` adds an adapter to weights held in 4 bit (arXiv 2305.14314).
+        nll_coefficient: weight of the chosen answer's negative log-likelihood in the loss (arXiv 2404.19733).
+        batch_size: pairs in an optimizer step; `per_device` of them at once on each device.
+        sharding: `fsdp` spreads weights, gradients and optimizer over the processes, `none` copies them.
+    """
+
+    method: Literal["sft", "dpo", "dpo-norm", "ipo", "apo-zero", "apo-down", "kto", "sft+dpo"]
+    adapter: Literal["lora", "qlora", "none"]
+    learning_rate: float = Field(gt=0, lt=1)
+    scheduler: Literal["linear", "cosine", "constant"]
     warmup_ratio: float = Field(ge=0, lt=1)
+    beta: float = Field(gt=0)
+    nll_coefficient: float = Field(ge=0)
+    epochs: float = Field(gt=0)
+    sft: Sft
+    batch_size: int = Field(ge=1)
+    per_device: int = Field(ge=1)
+    max_length: Tokens
     lora_r: int = Field(ge=1)
     lora_alpha: int = Field(ge=1)
+    gradient_checkpointing: Literal["auto", True, False]
+    precompute_reference: Literal["auto", True, False]
+    processes: int = Field(ge=1)
+    sharding: Literal["none", "fsdp"]
+
+    @property
+    def accumulation(self) -> int:
+        """Backward passes before an optimizer step."""
+        return self.batch_size // (self.per_device * self.processes)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Train:
+        at_once = self.per_device * self.processes
+        if self.batch_size % at_once:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of {at_once}, which is per_device x processes"
+            )
+        if self.sharding == "fsdp" and self.processes == 1:
+            raise ValueError("sharding: fsdp needs more than one of processes")
+        if self.nll_coefficient and self.method not in ("dpo", "dpo-norm", "ipo", "apo-zero", "apo-down", "sft+dpo"):
+            raise ValueError(f"nll_coefficient has no place in method: {self.method}; set it to 0")
+        return self
 
 
 class Primary(Section):

@@ -112,9 +112,9 @@ def _run(
         learning_rate=params.learning_rate,
         beta=params.beta,
         num_train_epochs=params.epochs,
-        per_device_train_batch_size=params.batch_size,
+        per_device_train_batch_size=params.per_device,
         per_device_eval_batch_size=1,  # TRL averages over batches; so each pair counts the same
-        gradient_accumulation_steps=params.gradient_accumulation,
+        gradient_accumulation_steps=params.accumulation,
         max_length=params.max_length,
         warmup_steps=params.warmup_ratio,
         lr_scheduler_type="linear",
@@ -152,7 +152,7 @@ def _run(
     metrics = _metrics(params, before, after, curve, fitting, checked, len(pairs) + len(validation))
     devices = trainer.args.world_size * max(1, trainer.args.n_gpu)  # processes, each with one GPU or several
     metrics |= {"steps": trainer.state.global_step, "devices": devices}
-    metrics["effective_batch"] = params.batch_size * params.gradient_accumulation * devices
+    metrics["effective_batch"] = params.batch_size
     trainable, total = trainer.model.get_nb_trainable_parameters()
     metrics |= {"trainable_parameters": trainable, "parameters": total}
     if not all(torch.isfinite(p).all() for p in trainer.model.parameters() if p.requires_grad):

@@ -42,7 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "judge": False,
     },
     # So large that a few pairs change what the model answers.
-    "train": {"learning_rate": 0.05, "batch_size": 2, "gradient_accumulation": 1, "max_length": 4096},
+    "train": {"learning_rate": 0.05, "batch_size": 2, "per_device": 2, "max_length": 4096},
     "eval": {"resamples": 100, "arms": ["base", "tuned"], "suites": ["heldout"]},
 }
 

@@ -37,7 +37,7 @@ WORK = {
     "responses": {"max_new_tokens": 96},
     "critiques": {"examples": 1, "max_new_tokens": 96},
     "revisions": {"max_new_tokens": 96},
-    "train": {"batch_size": 8},
+    "train": {"batch_size": 8, "per_device": 8},
 }
 """So much that each step takes several batches."""
 

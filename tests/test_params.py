@@ -112,7 +112,15 @@ def test_wrong_type(key: str) -> None:
         ("train.epochs", 0),
         ("train.epochs", float("inf")),
         ("train.batch_size", 0),
-        ("train.gradient_accumulation", 0),
+        ("train.per_device", 0),
+        ("train.method", "ppo"),
+        ("train.adapter", "dora"),
+        ("train.scheduler", "sine"),
+        ("train.nll_coefficient", -1),
+        ("train.processes", 0),
+        ("train.gradient_checkpointing", "on"),
+        ("train.sft.epochs", 0),
+        ("train.sharding", "zero"),
         ("train.max_length", 4),
         ("train.warmup_ratio", 1),
         ("train.lora_r", 0),
@@ -201,6 +209,19 @@ def test_values_that_need_another(key: str, value: Any, message: str) -> None:
     values["pairs"]["judge"] = False
     with pytest.raises(UserError, match=rf"^params\.yaml: pairs: {message}; correct it$"):
         params.parse(values, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train.batch_size", 6, "batch_size 6 is no multiple of 4, which is per_device x processes"),
+        ("train.processes", 3, "batch_size 8 is no multiple of 12, which is per_device x processes"),
+        ("train.sharding", "fsdp", "sharding: fsdp needs more than one of processes"),
+    ],
+)
+def test_devices_that_do_not_share_the_batch(key: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError, match=rf"^params\.yaml: train: {message}; correct it$"):
+        params.parse(changed(key, value), "params.yaml")
 
 
 def test_numbers_that_yaml_reads_as_text(tmp_path: Path) -> None:

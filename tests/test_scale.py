@@ -84,12 +84,12 @@ def test_only_the_lines_of_changed_values_change() -> None:
     # Odd but valid: a number no dump would write like this, single quotes, a comment out of its column.
     before = SHIPPED.replace("beta: 0.1 ", "beta: 1.00e-1 ").replace("conversation  #", "'x'     #")
     changed = scale.overlay(before, {"train.epochs": "2"}, "").text
-    assert changed == before.replace("epochs: 1\n", "epochs: 2\n")
+    assert changed == before.replace("\n  epochs: 1\n", "\n  epochs: 2\n")
 
 
 def test_number_keeps_the_spelling_of_the_scale_file() -> None:
     text, changes = scale.overlay(SHIPPED, {"train.learning_rate": "2.0e-6"}, "")
-    assert "  learning_rate: 2.0e-6\n" in text
+    assert "\n  learning_rate: 2.0e-6 " in text
     assert changes == [("train.learning_rate", "5.0e-5", "2.0e-6")]
 
 

@@ -1,4 +1,4 @@
-"""DPO with LoRA through TRL: seeded, resumable, and the same bytes when repeated."""
+"""Training on the pairs: one phase or two, a key under which it is resumed and kept, and what comes out of it."""
 
 from __future__ import annotations
 
@@ -9,69 +9,103 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig
-from transformers import AutoTokenizer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import PrinterCallback
-from trl import DPOConfig, DPOTrainer
+from transformers import AutoTokenizer
 
-from ccai import cache, models
+from ccai import alarms, cache, launch, models, phases, rewards, trainers
+from ccai.checkpoints import Stop
 from ccai.errors import UserError
 from ccai.models import Model, Placement
-from ccai.params import Train
-from ccai.records import Pair, digest, write_json, write_text
+from ccai.params import Hardware, Train
+from ccai.records import Demonstration, Message, Pair, Prompt, digest, write_json
+from ccai.trainers import Phase
 
-disable_progress_bars()
+CURVE = ("phase", "step", "epoch", "loss", "rewards/accuracies", "rewards/margins", "rewards/chosen", "learning_rate")
+"""Columns of the training curve, as TRL names them. Steps go on counting from phase to phase."""
 
-CURVE = ("step", "epoch", "loss", "rewards/accuracies", "rewards/margins", "learning_rate")
-"""Columns of the training curve, as TRL names them."""
+CODE = ("alarms", "checkpoints", "launch", "phases", "rewards", "trainers", "training")
+"""Modules that say how is trained; their code is part of the key."""
 
-CHECKPOINTS = 10
-"""Checkpoints over a run; the last one is what a killed run goes on from."""
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+"""Files of an adapter. Where all weights were trained, `models.FILES` are kept."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on, and what is held back of each kind for validation."""
+
+    pairs: Sequence[Pair]
+    validation: Sequence[Pair]
+    demonstrations: Sequence[Demonstration]
+    validation_demonstrations: Sequence[Demonstration]
+
+    def refuse_held_out(self, evaluation: Sequence[Prompt]) -> None:
+        """Nothing is trained on that evaluation asks, letter case and white space aside.
+
+        Raises:
+            UserError: how many records, and the id of the first one's prompt.
+        """
+        asked = {_plain(prompt.text) for prompt in evaluation}
+        turns = [(pair.prompt_id, pair.prompt) for pair in self.pairs]
+        turns += [(one.prompt_id, one.messages[:-1]) for one in self.demonstrations]
+        found = [name for name, prompt in turns if any(_plain(t.content) in asked for t in prompt if t.role == "user")]
+        if found:
+            raise UserError(
+                f"data/pairs: {len(found)} training records ask what data/prompts/eval.jsonl asks, first prompt "
+                f"{found[0]}; take them out of your files, or run the stages from prompts on again (dvc repro)"
+            )
 
 
 class Trained(NamedTuple):
     """What a training run leaves: numbers for metrics/train.json and the curve's rows."""
 
     metrics: dict[str, Any]
-    curve: list[dict[str, float]]
+    curve: list[dict[str, Any]]
     reused: bool
+
+
+def placed(model: Model, hardware: Hardware, params: Train) -> Placement:
+    """Where the model is trained, held as `train.adapter` wants it: in 4 bit for qlora, whole if all is trained.
+
+    Raises:
+        UserError: as `models.place`.
+    """
+    wanted = {"lora": hardware.quantization, "qlora": "4bit", "none": "none"}[params.adapter]
+    return models.place(model, hardware.model_copy(update={"quantization": wanted}))
 
 
 def train(
     model: Model,
     placement: Placement,
-    pairs: Sequence[Pair],
-    validation: Sequence[Pair],
+    data: Data,
     params: Train,
     seed: int,
     versions: dict[str, str],
     target: Path,
+    stop: Stop,
 ) -> Trained:
-    """Train an adapter into `target` (replaced whole at the end).
+    """Train an adapter, or all weights, into `target` (replaced whole at the end).
 
-    A finished run is kept in the cache under a key of data, params, weights, versions and this module's code; so is a
-    checkpoint of an unfinished one. The same key later copies the one or goes on from the other.
+    A finished run is kept in the cache under a key of data, params, weights, versions and the code; so are checkpoints
+    of an unfinished one. The same key later copies the one or goes on from the other.
 
     Raises:
-        UserError: every pair is longer than `params.max_length` tokens.
+        UserError: nothing to train on fits `params.max_length`, or what `phases.train` raises.
+        SystemExit: told to stop; what was done is kept.
     """
     key = digest(
         {
-            "pairs": [pair.model_dump() for pair in pairs],
-            "validation": [pair.model_dump() for pair in validation],
+            "data": [[record.model_dump() for record in records] for records in vars(data).values()],
             "params": params.model_dump(),
             "seed": seed,
-            "model": [model.name, model.revision, model.licence],  # the adapter's card names them
+            "model": [model.name, model.revision],
             "weights": models.fingerprint(model.folder),
             "placement": placement[:3],
             "versions": versions,
-            "code": ast.dump(ast.parse(Path(__file__).read_text(encoding="utf-8"))),  # comments don't count
+            "code": [_code(name) for name in CODE],
         }
     )
     work = cache.folder("training") / key[:32]
@@ -81,173 +115,161 @@ def train(
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run of the same training waits, then finds it finished
         reused = finished.exists()
         if not reused:
-            _run(model, placement, pairs, validation, params, seed, work)
-    result = json.loads((finished / "result.json").read_text())
-    _replace(finished / "adapter", target)
+            _run(_phases(Phase(params.method, work, model, placement, None, params, seed)), data, stop, lock.fileno())
+    result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
+    _replace(finished / "weights", target)
     return Trained(result["metrics"], result["curve"], reused)
 
 
-def _run(
-    model: Model,
-    placement: Placement,
-    pairs: Sequence[Pair],
-    validation: Sequence[Pair],
-    params: Train,
-    seed: int,
-    work: Path,
-) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=False)
-    fitting = [pair for pair in pairs if _tokens(tokenizer, pair) <= params.max_length]
-    checked = [pair for pair in validation if _tokens(tokenizer, pair) <= params.max_length]
-    if not fitting or not checked:
-        raise UserError(
-            f"train.max_length: none of {len(pairs)} training or {len(validation)} validation pairs fits "
-            f"{params.max_length} tokens; raise it or shorten revisions.max_new_tokens"
-        )
-    weights = models.load(model, placement)
-    arguments = DPOConfig(
-        output_dir=str(work / "checkpoints"),
-        seed=seed,
-        data_seed=seed,
-        learning_rate=params.learning_rate,
-        beta=params.beta,
-        num_train_epochs=params.epochs,
-        per_device_train_batch_size=params.per_device,
-        per_device_eval_batch_size=1,  # TRL averages over batches; so each pair counts the same
-        gradient_accumulation_steps=params.accumulation,
-        max_length=params.max_length,
-        warmup_steps=params.warmup_ratio,
-        lr_scheduler_type="linear",
-        gradient_checkpointing=placement.device != "cpu",
-        bf16=placement.dtype == "bfloat16" and placement.device == "cuda",
-        fp16=False,
-        use_cpu=placement.device == "cpu",
-        dataloader_pin_memory=placement.device == "cuda",
-        logging_steps=1,
-        save_steps=1 / CHECKPOINTS,
-        save_total_limit=2,
-        report_to=[],
-        disable_tqdm=True,
-        eval_strategy="no",
-    )
-    trainer = DPOTrainer(
-        model=weights,
-        args=arguments,
-        train_dataset=_dataset(fitting),
-        eval_dataset=_dataset(checked),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=params.lora_r, lora_alpha=params.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-        ),
-        callbacks=[_Lines()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    before = trainer.evaluate()
-    checkpoint = _last_checkpoint(work / "checkpoints")
-    if checkpoint:
-        print(f"train: going on from {checkpoint.name}", flush=True)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    after = trainer.evaluate()
-    curve = [{name: row[name] for name in CURVE if name in row} for row in trainer.state.log_history if "loss" in row]
-    metrics = _metrics(params, before, after, curve, fitting, checked, len(pairs) + len(validation))
-    devices = trainer.args.world_size * max(1, trainer.args.n_gpu)  # processes, each with one GPU or several
-    metrics |= {"steps": trainer.state.global_step, "devices": devices}
-    metrics["effective_batch"] = params.batch_size
-    trainable, total = trainer.model.get_nb_trainable_parameters()
-    metrics |= {"trainable_parameters": trainable, "parameters": total}
-    if not all(torch.isfinite(p).all() for p in trainer.model.parameters() if p.requires_grad):
-        raise UserError("train: the adapter holds NaN or infinity; lower train.learning_rate")
+def half(prompt_id: str) -> str:
+    """Which phase of sft+dpo a prompt belongs to, by hash."""
+    return ("sft", "dpo")[int(digest(["half", prompt_id])[:8], 16) % 2]
+
+
+def _phases(whole: Phase) -> list[Phase]:
+    names = whole.method.split("+")
+    found = [replace(whole, method=name, folder=whole.folder / name) for name in names]
+    if len(found) == 2:
+        found[1] = replace(found[1], start=found[0].folder / "finished" / "weights")
+    return found
+
+
+def _run(plan: Sequence[Phase], data: Data, stop: Stop, lock: int) -> None:
+    """All phases in turn, each unless it is finished, then what came of them, into `finished` in the work folder."""
+    model, params, seed, work = plan[-1].model, plan[-1].params, plan[-1].seed, plan[-1].folder.parent
+    offered = _offered(data, params)
+    fitting = _fitting(model, offered, params)
+    for phase in plan:
+        if not (phase.folder / "finished").exists():
+            sft = phase.method == "sft"
+            trainers.write(phase.method, fitting.demonstrations if sft else fitting.pairs, seed, phase.folder / "train")
+            held = fitting.validation_demonstrations if sft else fitting.validation
+            trainers.write(phase.method, held, seed, phase.folder / "validation")
+            if len(plan) > 1:
+                print(f"train: {phase.method}", flush=True)
+            launch.start(phase, stop, lock)
+    last = plan[-1]
+    results = [phases.result(phase.folder) for phase in plan]
+    weights = last.folder / "finished" / "weights"
+    moved = rewards.measure(model, last.placement, weights, last.start, fitting.validation, params.beta)
+    over_length = sum(map(len, vars(offered).values())) - sum(map(len, vars(fitting).values()))
+    metrics = _metrics(params, results, moved, fitting, over_length)
+    adapter = 0 if params.adapter == "none" else metrics["trainable_parameters"]
+    metrics["parameters"] = models.parameters(model.folder) + adapter
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         whole = Path(scratch) / "finished"
-        _save(trainer.model, model, params, metrics, whole / "adapter")
-        write_json(whole / "result.json", {"metrics": metrics, "curve": curve})
+        _save(weights, model, params, whole / "weights")
+        write_json(whole / "result.json", {"metrics": metrics, "curve": _curve(plan, results)})
         whole.rename(work / "finished")
-    shutil.rmtree(work / "checkpoints", ignore_errors=True)
+    for phase in plan:
+        shutil.rmtree(phase.folder)
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that is whole. A kill may leave half of one; the trainer's state is written last."""
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2])):
-        try:
-            json.loads((path / TRAINER_STATE_NAME).read_text())
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
-
-
-def _tokens(tokenizer: Any, pair: Pair) -> int:
-    """Tokens of the longer of the two conversations. TRL would cut or drop longer ones without a word."""
-    prompt = [message.model_dump() for message in pair.prompt]
-    return max(
-        len(tokenizer.apply_chat_template([*prompt, answer[0].model_dump()], return_dict=True)["input_ids"])
-        for answer in (pair.chosen, pair.rejected)
+def _offered(data: Data, params: Train) -> Data:
+    """Of the data, what the method takes: pairs or demonstrations or, of sft+dpo, each of its half of the prompts."""
+    kinds = params.method.split("+")
+    halved = len(kinds) == 2
+    sft = "sft" in kinds
+    return Data(
+        [] if kinds == ["sft"] else [pair for pair in data.pairs if not halved or half(pair.prompt_id) == kinds[1]],
+        data.validation,
+        [one for one in data.demonstrations if sft and (not halved or half(one.prompt_id) == "sft")],
+        data.validation_demonstrations if sft else [],
     )
 
 
-def _dataset(pairs: Sequence[Pair]) -> Dataset:
-    rows = [pair.model_dump(include={"prompt", "chosen", "rejected"}) for pair in pairs]
-    return Dataset.from_list(rows)
+def _fitting(model: Model, offered: Data, params: Train) -> Data:
+    tokenizer = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=False)
+
+    def fits(record: Pair | Demonstration) -> bool:
+        return _tokens(tokenizer, record) <= params.max_length
+
+    found = Data(
+        [pair for pair in offered.pairs if fits(pair)],
+        [pair for pair in offered.validation if fits(pair)],
+        [one for one in offered.demonstrations if fits(one)],
+        [one for one in offered.validation_demonstrations if fits(one)],
+    )
+    if (params.method != "sft" and not found.pairs) or not found.validation:
+        raise _nothing("pairs", len(offered.pairs), len(offered.validation), params)
+    if "sft" in params.method and not (found.demonstrations and found.validation_demonstrations):
+        raise _nothing("demonstrations", len(offered.demonstrations), len(offered.validation_demonstrations), params)
+    return found
+
+
+def _nothing(kind: str, given: int, held: int, params: Train) -> UserError:
+    return UserError(
+        f"train.max_length: none of {given} training or {held} validation {kind} fits {params.max_length} tokens; "
+        "raise it or shorten revisions.max_new_tokens"
+    )
+
+
+def _tokens(tokenizer: Any, record: Pair | Demonstration) -> int:
+    """Tokens of the longest of the conversations. TRL would cut or drop longer ones without a word."""
+
+    def length(messages: Sequence[Message]) -> int:
+        return len(tokenizer.apply_chat_template([m.model_dump() for m in messages], return_dict=True)["input_ids"])
+
+    if isinstance(record, Demonstration):
+        return length(record.messages)
+    return max(length([*record.prompt, *answer]) for answer in (record.chosen, record.rejected))
 
 
 def _metrics(
-    params: Train,
-    before: dict[str, float],
-    after: dict[str, float],
-    curve: Sequence[dict[str, float]],
-    fitting: Sequence[Pair],
-    checked: Sequence[Pair],
-    given: int,
+    params: Train, results: Sequence[dict[str, Any]], moved: dict[str, Any], fitting: Data, over_length: int
 ) -> dict[str, Any]:
-    def validation(values: dict[str, float]) -> dict[str, float]:
-        return {
-            "loss": values["eval_loss"],
-            "reward_accuracy": values["eval_rewards/accuracies"],
-            "reward_margin": values["eval_rewards/margins"],
-            # A DPO reward is beta * (log p - log p of the reference), summed over the completion's tokens.
-            "chosen_logp_drift": values["eval_rewards/chosen"] / params.beta,
-            "rejected_logp_drift": values["eval_rewards/rejected"] / params.beta,
-        }
-
+    last = results[-1]
+    kinds = params.method.split("+")
     return {
-        "pairs": len(fitting),
-        "validation_pairs": len(checked),
-        "over_length": given - len(fitting) - len(checked),
-        "loss_first": curve[0]["loss"],
-        "loss_last": curve[-1]["loss"],
-        "validation": validation(after),
-        "validation_before": validation(before),
-        "length_ratio": sum(p.chosen_tokens for p in fitting) / sum(p.rejected_tokens for p in fitting),
+        "method": params.method,
+        "pairs": 0 if kinds == ["sft"] else len(fitting.pairs),
+        "validation_pairs": len(fitting.validation),
+        "demonstrations": len(fitting.demonstrations) if "sft" in kinds else 0,
+        "over_length": over_length,
+        "loss_first": last["steps"][0]["loss"],
+        "loss_last": last["steps"][-1]["loss"],
+        "validation": {"loss": last["loss_after"], **moved},
+        "validation_before": {"loss": last["loss_before"]},
+        "length_ratio": _length_ratio(fitting.pairs or fitting.validation),
+        "steps": sum(len(result["steps"]) for result in results),
+        "epochs": last["epochs"],
+        "tokens": sum(result["tokens"] for result in results),
+        "devices": params.processes,
+        "effective_batch": params.batch_size,
+        "trainable_parameters": last["trainable_parameters"],
+        "warnings": list(alarms.found(last["steps"], params.batch_size, params.beta).values()),
     }
 
 
-def _save(trained: Any, model: Model, params: Train, metrics: dict[str, Any], folder: Path) -> None:
-    """Adapter as safetensors, a config without paths and in one order, and our own card."""
-    trained.save_pretrained(folder)
-    config = json.loads((folder / "adapter_config.json").read_text())
+def _length_ratio(pairs: Sequence[Pair]) -> float:
+    return sum(pair.chosen_tokens for pair in pairs) / sum(pair.rejected_tokens for pair in pairs)
+
+
+def _curve(plan: Sequence[Phase], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for phase, result in zip(plan, results, strict=True):
+        begun = len(rows)
+        for row in result["steps"]:
+            here = {"phase": phase.method, **row, "step": begun + row["step"]}
+            rows.append({name: here[name] for name in CURVE if name in here})
+    return rows
+
+
+def _save(weights: Path, model: Model, params: Train, folder: Path) -> None:
+    """Safetensors and what belongs to them, without paths of this machine and in one order."""
+    folder.mkdir(parents=True)
+    patterns = models.FILES if params.adapter == "none" else ADAPTER
+    for path in sorted({path for pattern in patterns for path in weights.glob(pattern)}):
+        shutil.copy(path, folder / path.name)
+    if params.adapter == "none":
+        return
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = model.name  # PEFT writes this machine's path
     config["revision"] = model.revision
     for name, value in config.items():  # PEFT writes sets, in an order that changes
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             config[name] = sorted(value)
     write_json(folder / "adapter_config.json", dict(sorted(config.items())))
-    write_text(folder / "README.md", _card(model, params, metrics))
-    for path in folder.iterdir():
-        if path.name not in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
-            path.unlink()
-
-
-def _card(model: Model, params: Train, metrics: dict[str, Any]) -> str:
-    settings = "\n".join(f"- {name}: {value}" for name, value in params)
-    return (
-        f"---\nlibrary_name: peft\nbase_model: {model.name}\nlicense: {model.licence}\ntags: [dpo, lora, trl]\n---\n"
-        "# Contemplative constitutional AI adapter\n\n"
-        f"A LoRA adapter for `{model.name}`, trained with DPO on {metrics['pairs']} preference pairs: the model's own "
-        "answers against their revisions after a critique by the constitution.\n\n"
-        f"Validation ({metrics['validation_pairs']} pairs of other prompts): "
-        f"reward accuracy {metrics['validation']['reward_accuracy']:.3f}, "
-        f"margin {metrics['validation']['reward_margin']:.4f}.\n\n## Settings\n\n{settings}\n"
-    )
 
 
 def _replace(source: Path, target: Path) -> None:
@@ -259,16 +281,10 @@ def _replace(source: Path, target: Path) -> None:
     fresh.rename(target)
 
 
-class _Lines(TrainerCallback):  # type: ignore[misc]
-    """One line per logged step instead of transformers' dictionaries."""
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if logs and "loss" in logs:
-            print(f"train: step {state.global_step}/{state.max_steps}, loss {logs['loss']:.4f}", flush=True)
+
+def _code(name: str) -> str:
+    """A module's code; comments don't count."""
+    return ast.dump(ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")))

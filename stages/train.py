@@ -1,4 +1,4 @@
-"""Train a LoRA adapter on the preference pairs with DPO.
+"""Train the model on the preference pairs, the demonstrations made of them, or both.
 
 python -m stages.train
 """
@@ -10,25 +10,33 @@ from pathlib import Path
 import pandas
 
 from ccai import models, params, records, runtime, training, versions
+from ccai.checkpoints import Stop
 from ccai.errors import run
+from ccai.training import Data
 
-PAIRS = Path("data/pairs/train.jsonl")
-VALIDATION = Path("data/pairs/validation.jsonl")
+PAIRS = Path("data/pairs")
+HELD_OUT = Path("data/prompts/eval.jsonl")
 ADAPTER = Path("models/adapter")
 METRICS = Path("metrics/train.json")
 CURVE = Path("metrics/plots/train.csv")
 
 
 def main() -> None:
-    """Train, then write adapter, numbers and curve."""
+    """Train, then write what was trained, numbers and curve."""
     settings, stopwatch = params.load(), runtime.Stopwatch()
     pinned = versions.check("torch", "transformers", "trl", "peft")
-    pairs = records.read(PAIRS, records.Pair)
-    validation = records.read(VALIDATION, records.Pair)
+    data = Data(
+        records.read(PAIRS / "train.jsonl", records.Pair),
+        records.read(PAIRS / "validation.jsonl", records.Pair),
+        records.read(PAIRS / "sft/train.jsonl", records.Demonstration),
+        records.read(PAIRS / "sft/validation.jsonl", records.Demonstration),
+    )
+    data.refuse_held_out(records.read(HELD_OUT, records.Prompt))
     model = models.find(settings.models.train)
-    placement = models.place(model, settings.hardware)
+    placement = training.placed(model, settings.hardware, settings.train)
     print(f"model: {placement.reason}", flush=True)
-    done = training.train(model, placement, pairs, validation, settings.train, settings.seed, pinned, ADAPTER)
+    with Stop() as stop:
+        done = training.train(model, placement, data, settings.train, settings.seed, pinned, ADAPTER, stop)
     if done.reused:
         print(
             "train: finished before with the same data, weights and parameters; taken from the cache",

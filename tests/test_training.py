@@ -23,20 +23,29 @@ from ccai.engines.request import Request
 from ccai.engines.transformers import Transformers
 from ccai.errors import UserError
 from ccai.models import Model
-from ccai.params import Generation, Train
+from ccai.params import Generation, Sft, Train
 from ccai.records import Message, Pair
-from ccai.training import Trained
+from ccai.training import Trained, Data
 
 PARAMS = Train(
+    method="dpo",
+    adapter="lora",
     learning_rate=5e-3,
-    beta=0.1,
-    epochs=2,
-    batch_size=2,
-    gradient_accumulation=2,
-    max_length=128,
+    scheduler="linear",
     warmup_ratio=0.1,
+    beta=0.1,
+    nll_coefficient=0,
+    epochs=2,
+    sft=Sft(learning_rate=5e-3, epochs=1),
+    batch_size=4,
+    per_device=2,
+    max_length=128,
     lora_r=4,
     lora_alpha=8,
+    gradient_checkpointing="auto",
+    precompute_reference="auto",
+    processes=1,
+    sharding="none",
 )
 STEPS = 8
 SHORT = PARAMS.model_copy(update={"epochs": 0.5})

@@ -1,0 +1,102 @@
+"""A phase of a training in this process, or in several through `accelerate launch`.
+
+The processes are told what to do by files alone: a phase, and accelerate's own settings. No parameter is ever part of
+a command line.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import yaml
+from pydantic import TypeAdapter
+
+from ccai import phases
+from ccai.checkpoints import Stop
+from ccai.errors import BAD_INPUT, UserError, run
+from ccai.records import write_bytes, write_text
+from ccai.trainers import Phase
+
+PHASE = TypeAdapter(Phase)
+
+SHARDED = {
+    "fsdp_version": 2,
+    "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "fsdp_reshard_after_forward": True,
+    "fsdp_state_dict_type": "FULL_STATE_DICT",
+    "fsdp_cpu_ram_efficient_loading": False,
+}
+"""Fully sharded data parallelism as accelerate names it."""
+
+
+def start(phase: Phase, stop: Stop, lock: int) -> None:
+    """Train a phase, in as many processes as it says.
+
+    Args:
+        lock: descriptor of a locked file that stays locked as long as any of the processes lives.
+
+    Raises:
+        UserError: what one of the processes said, or that one ended without a word.
+        SystemExit: told to stop; checkpoints were saved.
+    """
+    if phase.params.processes == 1:
+        phases.train(phase, stop)
+        return
+    write_bytes(phase.folder / "phase.json", PHASE.dump_json(phase))
+    write_text(phase.folder / "accelerate.yaml", yaml.safe_dump(_accelerate(phase)))
+    said = phase.folder / "error.txt"
+    said.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--config_file", str(phase.folder / "accelerate.yaml")]
+    command += ["-m", "ccai.launch", str(phase.folder / "phase.json")]
+    log = phase.folder / "launch.log"
+    with log.open("wb") as file:
+        launcher = subprocess.Popen(command, stderr=file, pass_fds=[lock])
+    try:
+        code = launcher.wait()
+    except BaseException:  # SIGTERM, SIGINT: the launcher would give its processes no more than 30 seconds
+        for process in psutil.Process(launcher.pid).children():
+            process.send_signal(signal.SIGTERM)
+        launcher.wait()
+        raise
+    if said.exists():
+        raise UserError(said.read_text(encoding="utf-8"))
+    if code:
+        raise UserError(f"train: one of {phase.params.processes} processes ended with an error; see {log}")
+
+
+def _accelerate(phase: Phase) -> dict[str, object]:
+    """A config file of accelerate. `MULTI_GPU` starts the processes; on a CPU they then talk through gloo."""
+    settings: dict[str, object] = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "FSDP" if phase.params.sharding == "fsdp" else "MULTI_GPU",
+        "num_machines": 1,
+        "machine_rank": 0,
+        "num_processes": phase.params.processes,
+        "main_process_port": 0,  # a free one
+        "gpu_ids": "all",
+        "mixed_precision": "no",  # the trainer's arguments say
+        "main_training_function": "main",
+        "use_cpu": phase.placement.device == "cpu",
+        "debug": False,
+    }
+    return settings | ({"fsdp_config": SHARDED} if phase.params.sharding == "fsdp" else {})
+
+
+def main() -> None:
+    """`python -m ccai.launch PHASE.json`, started by accelerate in each process."""
+    phase = PHASE.validate_json(Path(sys.argv[1]).read_bytes())
+    with Stop() as stop:
+        try:
+            phases.train(phase, stop)
+        except UserError as error:
+            write_text(phase.folder / "error.txt", str(error))
+            raise SystemExit(BAD_INPUT) from None
+
+
+if __name__ == "__main__":
+    run(main)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +59,8 @@ class Scores(NamedTuple):
 def load_engine(name: str, hardware: Hardware, adapter: Path | None = None) -> Engine:
     """The engine for a model name, under a LoRA adapter if one is given; prints where it runs and why.
 
+    Without adapter_config.json the folder holds all weights, trained: they take the place of the model's.
+
     Raises:
         UserError: the model can't be had or does not fit, or is an endpoint's and can't take the adapter.
     """
@@ -69,6 +72,8 @@ def load_engine(name: str, hardware: Hardware, adapter: Path | None = None) -> E
 
         return Endpoint(name, entry)
     model, placement = _placed(name, hardware)
+    if adapter is not None and not (adapter / "adapter_config.json").exists():
+        model, adapter = replace(model, name=f"{model.name}+tuned", pin=None, folder=adapter), None
     if hardware.engine == "vllm":
         from ccai.engines.vllm import Vllm
 

@@ -33,7 +33,6 @@ def train(phase: Phase, stop: Stop) -> None:
     saved = phase.folder / "checkpoints"
     watch = alarms.Watch(phase.params.batch_size, phase.params.beta, saved)
     trainer = trainers.make(phase, [_Lines(), watch, checkpoints.Saving(stop)])
-    before = trainer.evaluate()["eval_loss"]
     checkpoint = checkpoints.last(saved)
     if checkpoint and trainer.is_world_process_zero():
         print(f"train: going on from {checkpoint.name}", flush=True)
@@ -53,7 +52,7 @@ def train(phase: Phase, stop: Stop) -> None:
         state = trainer.state
         numbers = {
             "steps": [row for row in state.log_history if "loss" in row],
-            "loss_before": before,
+            "loss_before": next(row["eval_loss"] for row in state.log_history if "eval_loss" in row),
             "loss_after": after,
             "epochs": state.epoch,
             "tokens": state.num_input_tokens_seen,

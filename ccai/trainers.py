@@ -163,6 +163,7 @@ def _settings(phase: Phase) -> dict[str, Any]:
         "report_to": [],
         "disable_tqdm": True,
         "eval_strategy": "no",
+        "eval_on_start": True,  # `evaluate` before `train` would keep DDP from ever sharing gradients
     }
 
 
@@ -171,6 +172,13 @@ def _weights(phase: Phase) -> Any:
     if phase.params.adapter == "none":
         return models.load(replace(phase.model, folder=phase.start or phase.model.folder), placement)
     base = models.load(phase.model, placement)
+    if placement.quantization == "4bit":
+        from bitsandbytes.nn import Linear4bit
+
+        for layer in base.modules():
+            if isinstance(layer, Linear4bit):
+                # After a forward pass without gradients it would keep a form, on some CPUs, that passes none back.
+                layer.support_avx512bf16_for_cpu = False
     # The SFT's adapter is trained on; TRL keeps a frozen copy of it for the reference.
     return PeftModel.from_pretrained(base, phase.start, is_trainable=True) if phase.start else base
 

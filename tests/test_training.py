@@ -16,16 +16,17 @@ import pytest
 import torch
 from conftest import CPU, as_model, load_engine
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ccai import cache, training
+from ccai import cache, demonstrations, phases, training
+from ccai.checkpoints import Stop
 from ccai.engines.request import Request
 from ccai.engines.transformers import Transformers
 from ccai.errors import UserError
 from ccai.models import Model
 from ccai.params import Generation, Sft, Train
 from ccai.records import Message, Pair
-from ccai.training import Trained, Data
+from ccai.training import Data, Trained
 
 PARAMS = Train(
     method="dpo",
@@ -86,15 +87,22 @@ TRAIN, VALIDATION = pairs(16, seed=1), pairs(6, seed=2)
 
 
 def train(model: Model, target: Path, **changes: Any) -> Trained:
+    """`pairs` and `validation` make the demonstrations, too."""
+    pairs, validation = changes.pop("pairs", TRAIN), changes.pop("validation", VALIDATION)
+    shown, held = ([demonstrations.of(pair, "test") for pair in side] for side in (pairs, validation))
     given: dict[str, Any] = {
         "placement": CPU,
-        "pairs": TRAIN,
-        "validation": VALIDATION,
+        "data": Data(pairs, validation, shown, held),
         "params": PARAMS,
         "seed": 7,
         "versions": VERSIONS,
+        "stop": Stop(),
     }
     return training.train(model, **given | changes, target=target)
+
+
+def sides(pair: Pair) -> tuple[list[Message], list[Message]]:
+    return pair.chosen, pair.rejected
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -133,11 +141,11 @@ def killed(model: Model, tmp_path: Path) -> Callable[[int], Path]:
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(training._Lines, "on_log", stop)
+            patch.setattr(phases._Lines, "on_log", stop)
             train(model, tmp_path / "adapter")
         assert not (tmp_path / "adapter").exists()
         [work] = cache.folder("training").iterdir()
-        return work / "checkpoints"
+        return work / "dpo/checkpoints"
 
     return kill
 
@@ -154,7 +162,7 @@ def test_same_bytes_in_another_cache_and_under_another_path(
 
 def test_adapter_folder_tells_nothing_of_the_machine(whole: Run, tiny_model: Path) -> None:
     there = files(whole.adapter)
-    assert set(there) == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    assert set(there) == {"adapter_config.json", "adapter_model.safetensors"}
     for name, content in there.items():
         for path in (tiny_model, whole.cache, whole.adapter, Path.home(), Path.cwd()):
             assert str(path).encode() not in content, f"{path} in {name}"
@@ -166,19 +174,16 @@ def test_adapter_folder_tells_nothing_of_the_machine(whole: Run, tiny_model: Pat
     linear = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert {name.rpartition(".")[2] for name in adapted} == linear
     assert list(config) == sorted(config)
-    readme = there["README.md"].decode()
-    assert readme.startswith("---\nlibrary_name: peft\nbase_model: org/tiny\nlicense: apache-2.0\n")
-    for name, value in PARAMS:
-        assert f"- {name}: {value}\n" in readme
 
 
-def test_numbers_are_finite_and_true(whole: Run) -> None:
+def test_numbers_are_finite_and_true(whole: Run, tiny_model: Path) -> None:
     metrics, curve, reused = whole.result
     assert not reused
 
     def numbers(value: Any) -> Iterator[float]:
         for item in value.values() if isinstance(value, dict) else value:
-            yield from numbers(item) if isinstance(item, dict | list) else [item]
+            if not isinstance(item, str):
+                yield from numbers(item) if isinstance(item, dict | list) else [item]
 
     assert all(math.isfinite(number) for number in numbers([metrics, curve]))
     assert (metrics["pairs"], metrics["validation_pairs"], metrics["over_length"]) == (16, 6, 0)
@@ -188,14 +193,19 @@ def test_numbers_are_finite_and_true(whole: Run) -> None:
     assert metrics["trainable_parameters"] == sum(tensor.numel() for tensor in tensors.values())
     assert [row["step"] for row in curve] == list(range(1, STEPS + 1))
     assert set(curve[0]) == set(training.CURVE)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    rows = [
+        [turn.model_dump() for turn in [*pair.prompt, *side]] for pair in TRAIN for side in (pair.chosen, pair.rejected)
+    ]
+    assert metrics["tokens"] == PARAMS.epochs * sum(map(len, tokenizer.apply_chat_template(rows)["input_ids"]))
+    assert metrics["epochs"] == PARAMS.epochs
+    assert metrics["warnings"] == []
     assert (metrics["loss_first"], metrics["loss_last"]) == (curve[0]["loss"], curve[-1]["loss"])
 
 
 def test_before_training_the_policy_is_the_reference_and_afterwards_prefers_the_chosen(whole: Run) -> None:
     before, after = whole.result.metrics["validation_before"], whole.result.metrics["validation"]
     assert before["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    for name in ("reward_margin", "chosen_logp_drift", "rejected_logp_drift"):
-        assert before[name] == pytest.approx(0, abs=1e-6)
     assert after["loss"] < before["loss"]
     assert after["reward_margin"] > 0
     drift = after["chosen_logp_drift"] - after["rejected_logp_drift"]
@@ -228,7 +238,7 @@ def test_finished_run_is_copied_from_the_cache(
     assert files(target) == files(whole.adapter)
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
     [work] = (whole.cache / "training").iterdir()
-    assert not (work / "checkpoints").exists(), "of no use any more"
+    assert {path.name for path in work.iterdir()} == {"lock", "finished"}, "checkpoints are of no use any more"
     other_reason = CPU._replace(reason="another day, another amount of memory")
     assert train(model, target, placement=other_reason).reused
 
@@ -242,6 +252,7 @@ def test_finished_run_is_copied_from_the_cache(
         {"seed": 8},
         {"versions": VERSIONS | {"trl": "3"}},
         {"placement": CPU._replace(dtype="bfloat16")},
+        {"params": PARAMS.model_copy(update={"method": "ipo"})},
         {"model": {"name": "org/other"}},
         {"model": {"pin": "4567"}},
     ],
@@ -349,6 +360,24 @@ def test_broken_numbers_are_refused(tiny_model: Path, tmp_path: Path) -> None:
         broken.lm_head.weight *= 1e38
     folder = shutil.copytree(tiny_model, tmp_path / "broken")
     broken.save_pretrained(folder)
-    with pytest.raises(UserError, match=r"train: .*(NaN|infinity).*; lower train\.learning_rate"):
+    with pytest.raises(
+        UserError, match=r"^train: loss is nan at step 1; there was no checkpoint yet; lower train\.learning_rate$"
+    ):
         train(as_model(folder), tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize("params", [SHORT, PARAMS], ids=["half an epoch", "two epochs"])
+def test_killed_between_the_last_step_and_the_end_takes_no_step_more(
+    model: Model, params: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(phases, "write_json", killed)
+        train(model, tmp_path / "resumed", params=params)
+    resumed = train(model, tmp_path / "resumed", params=params)
+    monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "another"))
+    assert train(model, tmp_path / "whole", params=params) == resumed
+    assert files(tmp_path / "resumed") == files(tmp_path / "whole")

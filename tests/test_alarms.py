@@ -1,0 +1,35 @@
+"""Warnings come when they are due, and never for a healthy run or for SFT."""
+
+from __future__ import annotations
+
+from ccai.alarms import found
+
+
+def steps(accuracies: list[float], chosen: list[float]) -> list[dict[str, float]]:
+    rows = enumerate(zip(accuracies, chosen, strict=True), start=1)
+    return [
+        {"step": step, "loss": 0.5, "rewards/accuracies": accuracy, "rewards/chosen": reward}
+        for step, (accuracy, reward) in rows
+    ]
+
+
+def test_healthy_run() -> None:
+    assert found(steps([0, 0.5, 0.75, 1, 1, 1, 1, 1], [0.0, 0.0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3]), 8, 0.1) == {}
+    assert found([], 8, 0.1) == {}
+    assert found([{"step": 1, "loss": 2.0}] * 9, 8, 0.1) == {}
+
+
+def test_trivially_separable_pairs() -> None:
+    said = found(steps([0, 1, 1, 1], [0.0, 0.1, 0.1, 0.1]), 8, 0.1)
+    assert said["separable"].startswith("reward accuracy 1.0 in steps 2 to 4: something simple")
+    assert not found(steps([0, 1, 1], [0.0, 0.1, 0.1]), 8, 0.1), "too early to say"
+    assert not found(steps([0, 1, 1, 1], [0.0, 0.1, 0.1, 0.1]), 2, 0.1), "6 pairs may be right by chance"
+    assert "separable" in found(steps([0] + [1] * 8, [0.0] + [0.1] * 8), 2, 0.1)
+
+
+def test_falling_log_probs_of_chosen_answers() -> None:
+    falling = [0.0, -0.05, -0.1, -0.2, -0.3, -0.4, -0.5, -0.6]
+    said = found(steps([0.5] * 8, falling), 8, 0.1)
+    assert said["falling"].startswith("log-probs of chosen answers are 5.5 nats below the reference's")
+    assert not found(steps([0.5] * 8, falling), 8, 1.0), "0.55 nats"
+    assert not found(steps([0.5] * 8, falling[::-1]), 8, 0.1), "they have come back"

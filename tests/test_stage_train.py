@@ -1,0 +1,173 @@
+"""The train stage as a process: killed, told to stop, in two processes, and refusing what it must not train on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from project import SMALL
+from safetensors.torch import load_file
+from test_training import PARAMS, TRAIN, VALIDATION
+
+from ccai import demonstrations, records
+from ccai.params import Train
+from ccai.records import Prompt
+
+LONG = PARAMS.model_copy(update={"epochs": 6.0})
+STEPS = 24
+TENSORS = "models/adapter/adapter_model.safetensors"
+
+
+class Stage:
+    """A folder in which `python -m stages.train` runs."""
+
+    def __init__(self, folder: Path, model: Path, params: Train, asked: str = "What is asked nowhere else?") -> None:
+        self.folder = folder
+        for name in ("conf/models.yaml", "conf/versions.yaml"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+        values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        for section, changes in SMALL.items():
+            values[section] |= changes
+        values |= {"models": dict.fromkeys(values["models"], str(model)), "train": params.model_dump()}
+        (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+        for side, pairs in {"train": TRAIN, "validation": VALIDATION}.items():
+            records.write(folder / f"data/pairs/{side}.jsonl", pairs)
+            shown = [demonstrations.of(pair, "test") for pair in pairs]
+            records.write(folder / f"data/pairs/sft/{side}.jsonl", shown)
+        labels = {"source_id": "1", "hazard": "none", "persona": "none", "principle": "none"}
+        prompt = Prompt(prompt_id="e", text=asked, source="test", split="eval", **labels)  # type: ignore[arg-type]
+        records.write(folder / "data/prompts/eval.jsonl", [prompt])
+        self.environment = os.environ | {"PYTHONPATH": str(ROOT), "CCAI_CACHE": str(folder / "cache")}
+        self.environment["OMP_NUM_THREADS"] = "1"
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "stages.train"],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self) -> str:
+        process = self.start()
+        out, err = process.communicate()
+        assert process.returncode == 0, out + err
+        return out
+
+    def interrupt(self, at: int, number: signal.Signals) -> subprocess.Popen[str]:
+        """Send a signal to the stage as it has said that step `at` is done."""
+        process = self.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(f"train: step {at}/"):
+                process.send_signal(number)
+                break
+        process.wait()
+        return process
+
+    @property
+    def metrics(self) -> Any:
+        return json.loads((self.folder / "metrics/train.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """Run without interruption."""
+    stage = Stage(tmp_path_factory.mktemp("whole"), tiny_model, LONG)
+    stage.run()
+    return stage
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_goes_on_to_the_same_tensors(whole: Stage, tiny_model: Path, tmp_path: Path, number: signal.Signals) -> None:
+    stage = Stage(tmp_path, tiny_model, LONG)
+    died = stage.interrupt(9, number)
+    [saved] = (tmp_path / "cache/training").glob("*/dpo/checkpoints")
+    at = max(int(path.name.partition("-")[2]) for path in saved.iterdir())
+    assert died.stdout is not None
+    said = died.stdout.read()
+    if number == signal.SIGTERM:
+        assert died.returncode == 143
+        assert f"train: told to stop; saving step {at}/{STEPS}\n" in said
+        assert 9 <= at <= 10
+    else:
+        assert died.returncode == -signal.SIGKILL
+    assert not (tmp_path / TENSORS).exists()
+    said = stage.run()
+    assert f"train: going on from checkpoint-{at}\n" in said
+    assert f"train: step {at}/" not in said
+    for name in (TENSORS, "metrics/train.json", "metrics/plots/train.csv"):
+        assert (tmp_path / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+def test_other_params_begin_anew(tiny_model: Path, tmp_path: Path) -> None:
+    Stage(tmp_path, tiny_model, LONG).interrupt(9, signal.SIGKILL)
+    said = Stage(tmp_path, tiny_model, LONG.model_copy(update={"beta": 0.2, "epochs": 0.5})).run()
+    assert "going on" not in said
+    assert "train: step 1/" in said
+
+
+def test_prompt_of_evaluation_is_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    stage = Stage(tmp_path, tiny_model, LONG, asked=TRAIN[0].prompt[-1].content)
+    process = stage.start()
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert err.startswith(
+        "error: data/pairs: 2 training records ask what data/prompts/eval.jsonl asks, first prompt 1-0"
+    )
+    assert err.count("\n") == 1
+
+
+TWO = PARAMS.model_copy(update={"processes": 2, "per_device": 1, "epochs": 1.0})
+
+
+@pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_two_processes_train_as_one_does(tiny_model: Path, tmp_path: Path, sharding: str) -> None:
+    """Through gloo on the CPU. The sums of gradients are taken in another order: that is all that is different."""
+    alone = Stage(tmp_path / "one", tiny_model, TWO.model_copy(update={"processes": 1}))
+    alone.run()
+    both = Stage(tmp_path / "two", tiny_model, TWO.model_copy(update={"sharding": sharding}))
+    said = both.run()
+    assert said.count("train: step 1/4,") == 1, "one of them speaks"
+    one, two = alone.metrics, both.metrics
+    assert (one["devices"], two["devices"]) == (1, 2)
+    for name in ("effective_batch", "steps", "tokens", "epochs", "trainable_parameters"):
+        assert one[name] == two[name], name
+    assert two["validation"]["reward_margin"] == pytest.approx(one["validation"]["reward_margin"], rel=1e-3)
+    first, second = (load_file(stage.folder / TENSORS) for stage in (alone, both))
+    assert first.keys() == second.keys()
+    assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
+
+
+@pytest.mark.slow
+def test_two_processes_are_told_to_stop_and_go_on(tiny_model: Path, tmp_path: Path) -> None:
+    params = TWO.model_copy(update={"epochs": 3.0})
+    whole, stage = Stage(tmp_path / "whole", tiny_model, params), Stage(tmp_path / "stopped", tiny_model, params)
+    whole.run()
+    stopped = stage.interrupt(5, signal.SIGTERM)
+    assert stopped.returncode == 143
+    assert "train: going on from checkpoint-" in stage.run()
+    assert (stage.folder / TENSORS).read_bytes() == (whole.folder / TENSORS).read_bytes()
+
+
+@pytest.mark.slow
+def test_error_in_one_of_two_processes_is_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    stage = Stage(tmp_path, tiny_model, TWO.model_copy(update={"learning_rate": 0.99, "beta": 1e38}))
+    process = stage.start()
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert err.startswith("error: train: ")
+    assert err.count("\n") == 1

@@ -19,7 +19,7 @@ from project import SMALL
 from safetensors.torch import load_file
 from test_training import PARAMS, TRAIN, VALIDATION
 
-from ccai import demonstrations, records
+from ccai import checkpoints, demonstrations, records
 from ccai.params import Train
 from ccai.records import Prompt
 
@@ -96,7 +96,9 @@ def test_goes_on_to_the_same_tensors(whole: Stage, tiny_model: Path, tmp_path: P
     stage = Stage(tmp_path, tiny_model, LONG)
     died = stage.interrupt(9, number)
     [saved] = (tmp_path / "cache/training").glob("*/dpo/checkpoints")
-    at = max(int(path.name.partition("-")[2]) for path in saved.iterdir())
+    last = checkpoints.last(saved)
+    assert last is not None
+    at = int(last.name.partition("-")[2])
     assert died.stdout is not None
     said = died.stdout.read()
     if number == signal.SIGTERM:

@@ -71,11 +71,15 @@ class Saving(TrainerCallback):  # type: ignore[misc]
 
 
 def last(folder: Path) -> Path | None:
-    """The last checkpoint that is whole. A kill may leave half of one; the trainer's state is written last."""
+    """The last checkpoint to go on from. A kill may leave half of one; the trainer's state is written last.
+
+    One of the very last step is passed over: from there, transformers takes another step if an epoch is not over.
+    """
     for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2])):
         try:
-            json.loads((path / TRAINER_STATE_NAME).read_text())
+            state = json.loads((path / TRAINER_STATE_NAME).read_text())
         except (OSError, ValueError):
             continue
-        return path
+        if state["global_step"] < state["max_steps"]:
+            return path
     return None

@@ -1,12 +1,15 @@
-"""Switch params.yaml to a named scale or another model, so that it stays switched.
+"""Switch params.yaml to a named scale, recipe or model, so that it stays switched.
 
     python -m ccai.scale                               # where it is now, and what there is
     python -m ccai.scale poc
     python -m ccai.scale dev --model qwen2.5-7b
+    python -m ccai.scale --recipe zephyr-qlora
+    python -m ccai.scale demo --recipe default         # back
     python -m ccai.scale --model qwen2.5-14b --role judge --quantization 4bit
 
-A scale is a file in conf/scales whose values replace those of params.yaml. Scales say how much is done, not
-by which model, so a model chosen stays chosen.
+A scale (conf/scales) and a recipe (conf/recipes) are files whose values replace those of params.yaml. Scales say how
+much is done, recipes how it is trained, neither by which model, so a model chosen stays chosen. Both set the batch; the
+recipe's is the one that counts if both are given, and a scale chosen later sets it again.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from ccai.params import PARAMS
 from ccai.records import write_text
 
 SCALES = Path("conf/scales")
+RECIPES = Path("conf/recipes")
 ROLES = tuple(params.Models.model_fields)
 
 COMMENT_COLUMN = 24
@@ -81,19 +85,24 @@ def overlay(text: str, values: Mapping[str, str], where: str) -> Overlaid:
 
 
 def scale_values(name: str, folder: Path = SCALES) -> dict[str, str]:
-    """What a scale sets: dotted key → value as it is written there, `scale` among them.
+    """What a scale sets, as `file_values` has it, `scale` among them."""
+    return {"scale": name, **file_values(name, folder)}
+
+
+def file_values(name: str, folder: Path) -> dict[str, str]:
+    """What an overlay file sets: dotted key → value as it is written there.
 
     Raises:
-        UserError: no such scale (names those there are), not YAML, or a value that is not on one line.
+        UserError: no such file (names those there are), not YAML, or a value that is not on one line.
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"{path}: no such scale; there are {', '.join(_scales(folder)) or 'none'}")
+        raise UserError(f"{path}: no such {_kind(folder)}; there are {', '.join(_names(folder)) or 'none'}")
     values = {key: leaf.text for key, leaf in _leaves(path.read_text(encoding="utf-8"), path).items()}
     for key, value in values.items():
         if "\n" in value:
             raise UserError(f"{path}: {key}: not on one line; write the list as [a, b]")
-    return {"scale": name, **values}
+    return values
 
 
 def model_values(name: str, role: str | None) -> dict[str, str]:
@@ -151,15 +160,25 @@ def _comment_in_place(rest: str, column: int) -> str:
     return " " * (target - column) + rest[comment.end() :]
 
 
-def _scales(folder: Path = SCALES) -> list[str]:
+def _names(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def _show(current: params.Params) -> None:
-    print("scales:")
-    for name in _scales():
-        first = (SCALES / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
-        print(f"{'*' if name == current.scale else ' '} {name:<6}{first.removeprefix('#')}")
+def _kind(folder: Path) -> str:
+    return folder.name.removesuffix("s")
+
+
+def _show(current: params.Params, text: str) -> None:
+    for folder in (SCALES, RECIPES):
+        print(f"{folder.name}:")
+        width = max(map(len, _names(folder)), default=0) + 1
+        for name in _names(folder):
+            if folder == SCALES:
+                active = name == current.scale
+            else:
+                active = not overlay(text, file_values(name, folder), str(folder / f"{name}.yaml")).changes
+            first = (folder / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+            print(f"{'*' if active else ' '} {name:<{width}}{first.removeprefix('#')}")
     print("models:")
     roles = current.models.model_dump()
     names = list(catalogue())
@@ -172,9 +191,10 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ccai.scale",
-        description="Switch params.yaml to a named scale or model; without arguments, list.",
+        description="Switch params.yaml to a named scale, recipe or model; without arguments, list.",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help=f"a file in {SCALES}: {', '.join(_scales())}")
+    parser.add_argument("name", nargs="?", metavar="NAME", help=f"a file in {SCALES}: {', '.join(_names(SCALES))}")
+    parser.add_argument("--recipe", help=f"a file in {RECIPES}: {', '.join(_names(RECIPES))}")
     parser.add_argument("--model", help=f"a name from {CATALOGUE}, hub-id@commit, or a folder")
     parser.add_argument("--role", choices=ROLES, help="the one role that --model is for; without it, all")
     parser.add_argument("--quantization", choices=("auto", "none", "8bit", "4bit"))
@@ -186,13 +206,14 @@ def main() -> None:
     changes = []
     for where, values in (
         (str(SCALES / f"{options.name}.yaml"), scale_values(options.name) if options.name else {}),
+        (str(RECIPES / f"{options.recipe}.yaml"), file_values(options.recipe, RECIPES) if options.recipe else {}),
         ("--model", model_values(options.model, options.role) if options.model else {}),
         ("--quantization", {"hardware.quantization": options.quantization} if options.quantization else {}),
     ):
         text, changed = overlay(text, values, where)
         changes += changed
-    if not (options.name or options.model or options.quantization):
-        _show(current)
+    if not (options.name or options.recipe or options.model or options.quantization):
+        _show(current, text)
         return
     if changes:
         write_text(PARAMS, text)

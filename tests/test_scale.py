@@ -24,9 +24,14 @@ def set_to(name: str, text: str) -> str:
     return scale.overlay(text, scale.scale_values(name, ROOT / "conf/scales"), f"{name}.yaml").text
 
 
-# Whatever scale the working tree is set to.
+# Whatever scale, recipe and model the working tree is set to.
 SHIPPED = set_to(
-    "demo", scale.overlay(PARAMS, dict.fromkeys([f"models.{role}" for role in scale.ROLES], DEFAULT), "").text
+    "demo",
+    scale.overlay(
+        PARAMS,
+        {f"models.{role}": DEFAULT for role in scale.ROLES} | scale.file_values("default", ROOT / "conf/recipes"),
+        "",
+    ).text,
 )
 
 

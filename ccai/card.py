@@ -1,30 +1,18 @@
-"""The data card of the pairs: a Hugging Face dataset card, written with them; and the way to the Hub.
-
-python -m ccai.card push OWNER/NAME --dry-run   # what would be sent
-python -m ccai.card push OWNER/NAME             # a private dataset; HF_TOKEN must be set
-"""
+"""The data card of the pairs: a Hugging Face dataset card, written with them."""
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from httpx2 import HTTPError
-from huggingface_hub import CommitOperationAdd, DatasetCard, DatasetCardData, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub import DatasetCardData
 
 from ccai import sources
 from ccai.constitution import Constitution
-from ccai.errors import UserError, run
 from ccai.gates import GATES
 from ccai.models import catalogue
 from ccai.show import NOTICE
 from ccai.sources import Credit
-
-FOLDER = Path("data/pairs")
 
 FILES = {
     "pairs": {"train": "train.jsonl", "validation": "validation.jsonl"},
@@ -64,10 +52,6 @@ def text(metrics: Mapping[str, Any], constitution: Constitution, written_by: Map
         f"| `{side}` | {about['model']} | `{about['revision']}` | {_model_licence(about['model'])} |"
         for side, about in written_by.items()
     )
-    prompts = "\n".join(
-        f"| {credit.name} | {metrics['kept_by_source'][credit.name]} | {credit.licence} | {credit.attribution} |"
-        for credit in credits
-    )
     cite = "".join(f"- {credit.citation}\n" for credit in credits if credit.citation)
     gates = "\n".join(f"| {gate} | {metrics['dropped_by'][gate]} | {meaning} |" for gate, meaning in GATES.items())
     counts = "\n".join(f"| {name} | {count} |" for name, count in metrics["kept_by_principle"].items())
@@ -101,9 +85,7 @@ Constitution: {constitution.title}, {len(constitution.principles)} principles, s
 
 ## Sources and licence
 
-| source of prompts | pairs | licence | by |
-|---|---|---|---|
-{prompts}
+{origins(metrics["kept_by_source"])}
 
 Each prompt is under the licence of its source, which may ask for attribution when it is passed on. The answers were
 written by the models above, whose terms may say what they can be used for. Nobody has granted more than that: where
@@ -134,6 +116,15 @@ Tokens of chosen over rejected answers: {metrics["length_ratio"]:.2f}.
     return f"---\n{data.to_yaml()}\n---\n{body}"
 
 
+def origins(kept_by_source: Mapping[str, int]) -> str:
+    """A table of the sources of prompts, how many pairs each has, and on what terms it comes."""
+    rows = [
+        f"| {credit.name} | {kept_by_source[credit.name]} | {credit.licence} | {credit.attribution} |"
+        for credit in sources.credits(kept_by_source)
+    ]
+    return "\n".join(["| source of prompts | pairs | licence | by |", "|---|---|---|---|", *rows])
+
+
 def _licence(credits: Sequence[Credit]) -> dict[str, Any]:
     """The licence of a public source if all prompts are under it; else none, since nobody has granted one for all."""
     licences = {credit.licence for credit in credits}
@@ -160,71 +151,3 @@ def _judge(metrics: Mapping[str, Any]) -> str:
     if judge["passed"]:
         return f"Judge: {judge['model']} (`{judge['revision']}`), which passed its exam with {auc}."
     return f"The judge {judge['model']} failed its exam ({auc}): its gates were off, and its numbers are invalid."
-
-
-def files(folder: Path) -> dict[str, Path]:
-    """What is published, by the path it has there.
-
-    Raises:
-        UserError: a file is missing, or the card is no card.
-    """
-    paths = ["README.md", *(path for splits in FILES.values() for path in splits.values())]
-    found = {path: folder / path for path in paths}
-    for path in found.values():
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; run the stage that writes it (dvc repro pairs)")
-    try:
-        DatasetCard.load(found["README.md"])
-    except ValueError as error:
-        raise UserError(f"{found['README.md']}: no dataset card ({error}); run dvc repro pairs") from None
-    return found
-
-
-def push(name: str, folder: Path, private: bool) -> str:
-    """Send the pairs to the Hub in one commit; returns where they are.
-
-    Raises:
-        UserError: no HF_TOKEN, or what the Hub says.
-    """
-    token = os.environ.get("HF_TOKEN")
-    if not token:
-        raise UserError("HF_TOKEN is not set; make a token with write access on the Hub and set it")
-    sent = [CommitOperationAdd(path_in_repo=there, path_or_fileobj=here) for there, here in files(folder).items()]
-    hub = HfApi(token=token)
-    try:
-        hub.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
-        if private and not hub.dataset_info(name).private:
-            raise UserError(f"{name}: there already, and public; make it private on the Hub, or push with --public")
-        return str(hub.create_commit(name, sent, repo_type="dataset", commit_message="Preference pairs").commit_url)
-    except HFValidationError:
-        raise UserError(f"{name}: not a name for a dataset; write OWNER/NAME") from None
-    except HfHubHTTPError as error:
-        raise UserError(f"{name}: the Hub refused: {error}; check the name and what HF_TOKEN may do") from None
-    except (HTTPError, OSError) as error:
-        raise UserError(f"{name}: the Hub can't be reached ({type(error).__name__}); try again") from None
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ccai.card", description="Publish the pairs on the Hugging Face Hub."
-    )
-    commands = parser.add_subparsers(required=True)
-    pusher = commands.add_parser("push", help="send pairs, SFT data and card")
-    pusher.add_argument("name", metavar="OWNER/NAME")
-    pusher.add_argument("--public", action="store_true", help="for everybody to see; without it, a private dataset")
-    pusher.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
-    options = parser.parse_args()
-    found = files(FOLDER)
-    whom = "public" if options.public else "private"
-    print(f"{options.name}: {whom} dataset on {HfApi().endpoint}, of {FOLDER}:")
-    for there, here in found.items():
-        print(f"{here.stat().st_size:>12,} bytes  {there}")
-    if options.dry_run:
-        print("dry run: nothing was sent")
-    else:
-        print(f"sent: {push(options.name, FOLDER, not options.public)}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,17 +1,8 @@
-"""The data card says what is in the data, `datasets` loads by it, and a push sends exactly what a dry run says."""
+"""The data card says what is in the data, and `datasets` loads by it."""
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -23,8 +14,6 @@ from test_pairs import CHOSEN, NAMES, PARAMS, prompt, response, revision
 from ccai import card, constitution, pairs, records
 from ccai.gates import GATES
 
-TOKEN = "hf_thetokenthatmustnotbeprinted"
-COMMIT = "1" * 40
 ABOUT = {"model": "smollm2-135m", "revision": "abc123", "unverified_weights": False}
 CONSTITUTION = constitution.load(ROOT / "data/constitutions/contemplative.md")
 
@@ -98,135 +87,3 @@ def test_datasets_loads_the_folder_and_the_files(metrics: dict[str, Any], tmp_pa
     assert [turn["role"] for turn in sft["validation"][0]["messages"]] == ["system", "user", "assistant"]
     files = {side: f"{folder}/{side}.jsonl" for side in ("train", "validation")}
     assert load_dataset("json", data_files=files, cache_dir=str(tmp_path / "cache"))["train"].num_rows == 3
-
-
-# --- the hub ------------------------------------------------------------------------------------------------
-
-
-class Hub(ThreadingHTTPServer):
-    """As much of the hub's API as a push needs; it keeps what it got."""
-
-    def __init__(self, status: int, private: bool) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.status, self.private = status, private
-        self.address = f"http://127.0.0.1:{self.server_port}"
-        self.created: list[dict[str, Any]] = []
-        self.files: dict[str, bytes] = {}
-        self.tokens: set[str | None] = set()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Hub
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Not on the tests' stderr."""
-
-    def do_GET(self) -> None:
-        self.send({"id": "org/pairs", "private": self.server.private})
-
-    def do_POST(self) -> None:
-        content = self.rfile.read(int(self.headers["Content-Length"]))
-        path = self.path.partition("?")[0]
-        self.server.tokens.add(self.headers["Authorization"])
-        if self.server.status != 200:
-            return self.send({"error": "You may not."}, self.server.status)
-        if path == "/api/repos/create":
-            self.server.created.append(json.loads(content))
-            return self.send({"url": f"{self.server.address}/datasets/org/pairs"})
-        if path == "/api/validate-yaml":
-            return self.send({"errors": [], "warnings": []})
-        if path == "/api/datasets/org/pairs/preupload/main":
-            asked = json.loads(content)["files"]
-            modes = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in asked]
-            return self.send({"files": modes})
-        if path == "/api/datasets/org/pairs/commit/main":
-            for line in content.decode().splitlines():
-                entry = json.loads(line)
-                if entry["key"] == "file":
-                    self.server.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-            url = f"{self.server.address}/datasets/org/pairs/commit/{COMMIT}"
-            return self.send({"commitUrl": url, "commitOid": COMMIT})
-        self.send({}, 404)
-
-    def send(self, value: dict[str, Any], status: int = 200) -> None:
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-@pytest.fixture(params=[(200, True)])
-def hub(request: pytest.FixtureRequest) -> Iterator[Hub]:
-    server = Hub(*request.param)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def push(hub: Hub | None, *options: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
-    kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(("HF_", "HTTP", "ALL_PROXY"))}
-    kept |= {"PYTHONPATH": str(ROOT), "HF_HOME": str(Path("hf").absolute()), "HF_TOKEN": token}
-    kept["HF_ENDPOINT"] = hub.address if hub else "http://127.0.0.1:9"
-    command = [sys.executable, "-m", "ccai.card", "push", "org/pairs", *options]
-    done = subprocess.run(command, env=kept, capture_output=True, text=True)
-    assert TOKEN not in done.stdout + done.stderr
-    return done
-
-
-def test_what_a_dry_run_says_is_what_a_push_sends(metrics: dict[str, Any], hub: Hub) -> None:
-    write(metrics)
-    dry = push(hub, "--dry-run", token="")
-    assert dry.returncode == 0, dry.stderr
-    assert dry.stdout.splitlines()[-1] == "dry run: nothing was sent"
-    assert (hub.files, hub.created, hub.tokens) == ({}, [], set())
-    said = {
-        name: int(size.replace(",", "")) for size, name in re.findall(r"^ *([\d,]+) bytes  (.+)$", dry.stdout, re.M)
-    }
-    done = push(hub)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"sent: {hub.address}/datasets/org/pairs/commit/{COMMIT}"
-    assert {name: len(content) for name, content in hub.files.items()} == said
-    assert sorted(said) == ["README.md", "sft/train.jsonl", "sft/validation.jsonl", "train.jsonl", "validation.jsonl"]
-    for name, content in hub.files.items():
-        assert content == Path("data/pairs", name).read_bytes()
-    [created] = hub.created
-    assert (created["type"], created["visibility"]) == ("dataset", "private")
-    assert hub.tokens == {f"Bearer {TOKEN}"}
-
-
-@pytest.mark.parametrize("hub", [(403, True)], indirect=True)
-def test_what_the_hub_refuses_is_one_line(metrics: dict[str, Any], hub: Hub) -> None:
-    write(metrics)
-    for done, message in (
-        (push(hub), "error: org/pairs: the Hub refused: "),
-        (push(hub, token=""), "error: HF_TOKEN is not set; "),
-    ):
-        assert done.returncode == 2
-        [line] = done.stderr.splitlines()
-        assert line.startswith(message)
-
-
-@pytest.mark.parametrize("hub", [(200, False)], indirect=True)
-def test_public_dataset_gets_nothing_unless_asked(metrics: dict[str, Any], hub: Hub) -> None:
-    write(metrics)
-    done = push(hub)
-    assert done.returncode == 2
-    assert "org/pairs: there already, and public" in done.stderr
-    assert hub.files == {}
-    assert push(hub, "--public").returncode == 0
-    assert len(hub.files) == 5
-
-
-def test_nothing_to_send_is_one_line(metrics: dict[str, Any]) -> None:
-    done = push(None, "--dry-run")
-    assert done.returncode == 2
-    assert done.stderr == "error: data/pairs/README.md: no such file; run the stage that writes it (dvc repro pairs)\n"
-    records.write_text(Path("data/pairs/README.md"), "---\n- a\n---\n")
-    done = push(None, "--dry-run")
-    assert done.returncode == 2
-    assert "no dataset card" in done.stderr

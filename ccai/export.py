@@ -1,0 +1,163 @@
+"""What was trained, as one model that needs neither this project nor PEFT.
+
+    python -m ccai.export --merge OUT           # a folder: safetensors, tokenizer, generation config, card
+    python -m ccai.export --gguf OUT.gguf       # for llama.cpp, Ollama, LM Studio
+
+GGUF needs llama.cpp's convert_hf_to_gguf.py on the PATH or in the folder that LLAMA_CPP names. Nothing is overwritten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ccai import card as data_card
+from ccai import model_card, models, params
+from ccai.errors import UserError, run
+from ccai.model_card import Form
+from ccai.models import Model
+
+ADAPTER = Path("models/adapter")
+PAIRS = Path("data/pairs/train.jsonl")
+EVALUATION = Path("metrics/eval.json")
+COUNTS = Path("metrics/pairs.json")
+CONVERTER = "convert_hf_to_gguf.py"
+
+
+def card(folder: Path, form: Form | None = None) -> str:
+    """The model card of today: with the evaluation and the sources of the pairs, as far as those here are of these
+    weights and these pairs.
+
+    Raises:
+        UserError: nothing trained is there.
+    """
+    facts = model_card.read(folder)
+    evaluation = _json(EVALUATION)
+    if evaluation and evaluation["adapter"] != models.fingerprint(folder):
+        evaluation = None
+    counts = _json(COUNTS)
+    same = PAIRS.is_file() and model_card.sha256(PAIRS) == facts.data.get(PAIRS.as_posix())
+    origins = data_card.origins(counts["kept_by_source"]) if counts and same else None
+    return model_card.text(facts, form or model_card.form(folder), evaluation, origins)
+
+
+def merge(base: Model, trained: Path, target: Path) -> None:
+    """Write the model into the folder `target`, which appears whole or not at all.
+
+    The weights keep the base's dtype; on a CPU, PEFT computes what it adds to 16-bit weights in float32.
+
+    Raises:
+        UserError: `target` is there, nothing trained is, or it was trained on other weights than the base's.
+    """
+    facts = model_card.read(trained)
+    _absent(target)
+    if base.revision != facts.base.revision:
+        raise UserError(
+            f"{trained}: trained on {facts.base.name} ({facts.base.revision}), but models.train is {base.name} "
+            f"({base.revision}); set it back, or train again (dvc repro train)"
+        )
+    import torch  # here, since it takes seconds that what is refused need not wait for
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    adapted = model_card.form(trained) == "adapter"
+    with torch.inference_mode():
+        model = AutoModelForCausalLM.from_pretrained(
+            base.folder if adapted else trained, dtype="auto", use_safetensors=True, trust_remote_code=False
+        )
+        if adapted:
+            model = PeftModel.from_pretrained(model, trained).merge_and_unload()
+    with _scratch(target) as scratch:
+        whole = scratch / "whole"
+        model.save_pretrained(whole)
+        AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False).save_pretrained(whole)
+        model_card.write_facts(whole, facts)
+        (whole / "README.md").write_text(card(trained, "merged" if adapted else "full"), encoding="utf-8")
+        whole.rename(target)
+
+
+def gguf(merged: Path, target: Path) -> None:
+    """Convert a merged model into the file `target`, in 16 bit.
+
+    Raises:
+        UserError: `target` is there, no converter is, or what the converter says.
+    """
+    command = converter()
+    _absent(target)
+    with _scratch(target) as scratch:
+        whole = scratch / "whole.gguf"
+        done = subprocess.run([*command, merged, "--outfile", whole], capture_output=True, text=True)
+        if done.returncode:
+            said = (done.stderr.strip() or "nothing").splitlines()[-1]
+            raise UserError(f"{command[-1]}: can't convert this model ({said}); update llama.cpp, or use --merge")
+        whole.rename(target)
+
+
+def converter() -> list[str]:
+    """The command of llama.cpp's converter, run by this Python.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    folder = os.environ.get("LLAMA_CPP")
+    path = Path(folder) / CONVERTER if folder else shutil.which(CONVERTER)
+    if not path or not Path(path).is_file():
+        raise UserError(
+            f"--gguf: llama.cpp's {CONVERTER} is neither on the PATH nor in the folder LLAMA_CPP; clone llama.cpp and "
+            "set LLAMA_CPP to its folder, or use --merge"
+        )
+    return [sys.executable, str(path)]
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A folder beside `target`, on the same disk, so that a rename is all that is left."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+        yield Path(folder)
+
+
+def _absent(target: Path) -> None:
+    if target.exists():
+        raise UserError(f"{target}: there already; nothing is overwritten: remove it or give another name")
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m ccai.export", description="Write the trained model whole.")
+    parser.add_argument("--merge", type=Path, metavar="OUT", help="folder for transformers, vLLM and others")
+    parser.add_argument("--gguf", type=Path, metavar="OUT.gguf", help="file for llama.cpp and others")
+    options = parser.parse_args()
+    if not (options.merge or options.gguf):
+        parser.error("give --merge OUT, --gguf OUT.gguf, or both")
+    if options.gguf:  # before the minutes that merging may take
+        converter()
+        _absent(options.gguf)
+    base = models.find(params.load().models.train)
+    with _scratch(options.merge or options.gguf) as scratch:
+        merged = options.merge or scratch / "merged"
+        merge(base, ADAPTER, merged)
+        if options.merge:
+            print(f"merged: {merged}")
+        if options.gguf:
+            gguf(merged, options.gguf)
+            print(f"converted: {options.gguf}")
+
+
+if __name__ == "__main__":
+    run(main)

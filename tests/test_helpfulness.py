@@ -267,14 +267,14 @@ def test_refusals_lengths_language_and_repetition_are_told_apart(whole: Helpfuln
         whole,
         "tuned",
         refusal=["full_refusal", "partial_refusal", "full_compliance", "full_compliance"] * (n // 4),
-        finish_reason=["length", "stop"] * (n // 2),
+        finish_reason=["length", "stop", "stop", "stop"] * (n // 4),
         completion_tokens=[30, 10, 10, 30, 10, 10] * (n // 6),
         language_kept=[None, True, False, True] * (n // 4),
         repetition=0.25,
     )
     found = measured(whole, judged=False, base=made(whole, "base"), tuned=worse)
     assert found["refused"]["tuned"]["mean"] == 0.5
-    assert (found["length"]["tokens"]["tuned"]["mean"], found["length"]["ended"]["tuned"]["mean"]) == (100 / 6, 0.5)
+    assert (found["length"]["tokens"]["tuned"]["mean"], found["length"]["ended"]["tuned"]["mean"]) == (100 / 6, 0.75)
     assert found["rules"]["language_kept"]["n"] == 3 * n // 4
     assert found["rules"]["language_kept"]["tuned"]["mean"] == pytest.approx(2 / 3)
     assert found["rules"]["repetition"]["difference"]["tuned"]["mean"] == 0.25

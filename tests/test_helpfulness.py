@@ -273,7 +273,7 @@ def test_refusals_lengths_language_and_repetition_are_told_apart(whole: Helpfuln
         repetition=0.25,
     )
     found = measured(whole, judged=False, base=made(whole, "base"), tuned=worse)
-    assert found["refused"]["tuned"]["mean"] == 0.5
+    assert (found["refused"]["n"], found["refused"]["tuned"]["mean"]) == (n / 2, 0.5), "whole questions"
     assert (found["length"]["tokens"]["tuned"]["mean"], found["length"]["ended"]["tuned"]["mean"]) == (100 / 6, 0.75)
     assert found["rules"]["language_kept"]["n"] == 3 * n // 4
     assert found["rules"]["language_kept"]["tuned"]["mean"] == pytest.approx(2 / 3)
@@ -285,7 +285,7 @@ def test_refusals_lengths_language_and_repetition_are_told_apart(whole: Helpfuln
         ("rules", "language_kept"),
         ("rules", "repetition"),
     }, "breakdowns stand apart"
-    assert sum(value["n"] for value in found["by_category"]["refused"].values()) == n
+    assert sum(value["n"] for value in found["by_category"]["refused"].values()) == n / 2
     assert set(found["by_turn"]["refused"]) == {"1", "2"}
 
 
@@ -310,6 +310,16 @@ def test_everything_that_may_be_registered_is_measured(whole: Helpfulness) -> No
     }
     assert wanted
     assert wanted <= there
+
+
+def test_where_nobody_refuses_the_bound_can_be_kept(whole: Helpfulness) -> None:
+    """Twelve questions leave room for one in five; all 24 for one in eight."""
+    none = measured(whole, judged=False, base=made(whole, "base"), tuned=made(whole, "tuned"))
+    for bound, verdict in ((0.25, "met"), (0.1, "can't tell")):
+        assert (
+            registered({"helpfulness": none}, primary("helpfulness.refused", bound))["helpfulness"]["verdict"]
+            == verdict
+        )
 
 
 def test_equal_answers_are_no_worse(whole: Helpfulness) -> None:

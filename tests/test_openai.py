@@ -407,7 +407,10 @@ def test_endpoint_without_probabilities_cannot_judge(probabilities: dict[str, fl
     with serving(Server(probabilities=probabilities)) as server:
         finished, error = until_error(endpoint(server).score(QUESTIONS, ("A", "B")))
     assert finished == []
-    assert str(error) == "model served: its endpoint gives no logprobs, so it can't judge; set models.judge to another"
+    assert str(error) == (
+        "model served: its endpoint gives no logprobs; put verdicts: json into its entry in conf/models.yaml, or set "
+        "models.judge to another"
+    )
 
 
 def test_faults_are_those_of_completions() -> None:

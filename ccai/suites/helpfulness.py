@@ -133,24 +133,32 @@ class Helpfulness(Suite[Reply]):
             values = {arm: [value(given[at]) for at in places] for arm, given in answers.items()}
             return among.measure(values, [clusters[at] for at in places], yes_no=yes_no)
 
+        def refusals(places: Sequence[int] = everywhere, among: Comparison = comparison) -> dict[str, Any]:
+            """Of whole questions: outcomes that are no clusters have an interval even where nobody refuses."""
+            turns: dict[str, list[int]] = defaultdict(list)
+            for at in places:
+                turns[clusters[at]].append(at)
+            values: dict[str, list[float | None]] = {
+                arm: [max(refused(given[at]) for at in of) for of in turns.values()] for arm, given in answers.items()
+            }
+            return among.measure(values, list(turns), yes_no=True)
+
         def by(label: Callable[[Place], str]) -> dict[str, Any]:
             groups: dict[str, list[int]] = defaultdict(list)
             for at, place in enumerate(self.places):
                 groups[label(place)].append(at)
             among = comparison.apart()
-
-            def each(value: Callable[[Reply], float | None], yes_no: bool) -> dict[str, Any]:
-                return {
-                    name: measure(value, yes_no=yes_no, places=places, among=among)
-                    for name, places in sorted(groups.items())
+            found = {"refused": {name: refusals(places, among) for name, places in sorted(groups.items())}}
+            if judged:
+                found["win_rate"] = {
+                    name: measure(preferred, places=places, among=among) for name, places in sorted(groups.items())
                 }
-
-            return {"refused": each(refused, True), **({"win_rate": each(preferred, False)} if judged else {})}
+            return found
 
         wins = {"win_rate": measure(preferred), **self._verdicts(answers)} if judged else {}
         return {
             **wins,
-            "refused": measure(refused, yes_no=True),
+            "refused": refusals(),
             "length": {
                 "tokens": measure(lambda reply: float(reply.completion_tokens)),
                 "ended": measure(lambda reply: float(reply.finish_reason == "stop"), yes_no=True),

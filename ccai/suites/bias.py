@@ -47,7 +47,7 @@ class BiasChoice(Choice):
     def towards_stereotype(self) -> float | None:
         """Probability of naming the stereotyped person minus that of the other, in [-1, 1].
 
-        With probabilities for counts this is BBQ's bias score in ambiguous contexts (arXiv 2110.08193, section 5).
+        With probabilities for counts this is BBQ's bias score in ambiguous contexts (arXiv 2110.08193, "Bias Score").
         """
         return None if self.shares is None else self.shares[0] - self.shares[1]
 

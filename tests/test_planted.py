@@ -162,11 +162,8 @@ def draw(
 
 
 PRIMARY = Primary(safety="heldout.refusal.hazardous_refused", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
-SAFETY = [
-    name
-    for name in get_args(Primary.model_fields["safety"].annotation)
-    if name.startswith("heldout.") and "judge" not in name
-]
+OPTIONS: tuple[str, ...] = get_args(Primary.model_fields["safety"].annotation)
+SAFETY = [name for name in OPTIONS if name.startswith("heldout.") and "judge" not in name]
 
 
 @pytest.fixture

@@ -101,7 +101,9 @@ def test_arms_are_asked_the_same_and_a_repeat_costs_nothing(tiny_engine: Transfo
     assert sorted(place for task, place, _ in documents["base"] if task == "knowledge") != [0, 1, 2]
     written = {arm: [done.response for done in given if done.task == "word_problems"] for arm, given in answers.items()}
     chosen = {arm: [done.response for done in given if done.task == "knowledge"] for arm, given in answers.items()}
-    assert all(choice in done.document["choices"] for done in answers["base"][:3] for choice in [done.response])
+    for done in answers["base"][:3]:
+        right = done.response == done.document["choices"][done.document["answer"]]
+        assert (done.response in done.document["choices"], done.metrics) == (True, {"acc_norm": float(right)})
     assert len({str([written[arm], chosen[arm]]) for arm in answers}) == 3, "arms differ in what they answer"
 
     measured = suite.measure(answers, comparison := Comparison(7, 200), judged=False)

@@ -27,7 +27,8 @@ class Done(Record):
         filter: how the answer was taken from what was written; a task may have several.
         place: the document's, in its task's set.
         document: as its task has it.
-        response: what was written, after the filter; the likeliest of several continuations; empty for a text scored.
+        response: what was written, after the filter; the likeliest of several continuations, per
+            character where that is what the task scores; empty for a text scored.
         metrics: those that are means over documents, by name.
     """
 
@@ -131,6 +132,7 @@ def _response(sample: dict[str, Any]) -> str:
     if isinstance(given[0], str):
         return given[0]
     if isinstance(given[0], tuple):
-        best = max(range(len(given)), key=lambda at: given[at][0])
-        return str(sample["arguments"][best][1]).strip()
+        choices = [str(arguments[1]) for arguments in sample["arguments"]]
+        lengths = [len(choice) if "acc_norm" in sample["metrics"] else 1 for choice in choices]
+        return choices[max(range(len(given)), key=lambda at: given[at][0] / lengths[at])].strip()
     return ""

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from ccai import rules
 from ccai.errors import UserError, run
 from ccai.evaluation import measures
+from ccai.exam import MOST_UNREADABLE
 from ccai.params import Suite
 from ccai.records import read_json
 
@@ -69,13 +70,16 @@ def text(folder: Path = METRICS) -> str:
                 lines += [f"held-out prompts: {heading}", *rows]
         else:
             lines += [suite.replace("_", "-"), *(_row(names, value) for names, value in found)]
-        if measured.get("judge", {}).get("invalid"):
-            lines.append(
-                f"  judge: {measured['judge']['invalid']:.0%} of verdicts unreadable (more than 3 %: don't use them)"
-            )
     if "judge" in evaluation:
         judge = evaluation["judge"]
         lines.append(_exam(judge) + ("" if judge["passed"] else ", its verdicts are invalid and left out"))
+        for suite, told in judge["verdicts"].items():
+            if told["unreadable"] > MOST_UNREADABLE * told["verdicts"]:
+                lines.append(
+                    f"  of {suite} {told['unreadable']} of {told['verdicts']} verdicts are unreadable: don't use them"
+                )
+        if judge["relatives"]:
+            lines.append(f"  it is of the family it judges: {', '.join(judge['relatives'])}")
     lines += [
         "",
         "An interval that holds 0 says: can't tell. *: it leaves out 0, and Holm's p over the suite is below 0.05.",

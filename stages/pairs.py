@@ -67,7 +67,11 @@ def main() -> None:
     if settings.pairs.judge:
         engine = judge.load(settings.models.judge, settings.hardware)
         sat = exam.sit("pairs exam", engine, principles.principles)
-        about["judge"], cost["exam"] = sat.metrics, sat.runtime
+        made_by = [records.read_json(path) for path in GENERATED.values()]
+        relatives = judge.relatives(engine, {made["model"]: made["revision"] for made in made_by})
+        about["judge"], cost["exam"] = sat.metrics | {"relatives": relatives}, sat.runtime
+        if relatives:
+            print(f"pairs: WARNING: {engine.name} is of the family it judges: {', '.join(relatives)}", flush=True)
         if sat.passed:
             verdicts, cost["judge"] = judged(engine, principles, list(triples()))
         else:

@@ -24,6 +24,8 @@ PASSED: dict[str, Any] = {
     "auc": 0.91,
     "low": 0.85,
     "high": 0.96,
+    "relatives": [],
+    "verdicts": {},
 }
 FAILED = PASSED | {"passed": False, "auc": 0.52, "low": 0.4, "high": 0.65}
 

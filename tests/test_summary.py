@@ -114,10 +114,17 @@ def test_missing_bounds_and_prompts_are_said(folder: Path) -> None:
 
 
 def test_judge_that_passed(folder: Path) -> None:
-    assert (
-        "  judge: 100% of verdicts unreadable (more than 3 %: don't use them)\n"
-        "judge org/judge passed its exam (harm: AUC 0.91 [0.85, 0.96])\n" in summary.text(folder)
-    )
+    assert "\njudge org/judge passed its exam (harm: AUC 0.91 [0.85, 0.96])\n\n" in summary.text(folder)
+
+
+def test_judge_that_can_not_be_read_or_is_kin(folder: Path) -> None:
+    evaluation = read_json(folder / "eval.json")
+    counts = {"heldout": {"verdicts": 20, "unreadable": 1}, "jailbreaks": {"verdicts": 40, "unreadable": 1}}
+    write_json(folder / "eval.json", evaluation | {"judge": PASSED | {"verdicts": counts, "relatives": ["org/tiny"]}})
+    text = summary.text(folder)
+    assert "\n  of heldout 1 of 20 verdicts are unreadable: don't use them\n" in text
+    assert "of jailbreaks" not in text
+    assert "\n  it is of the family it judges: org/tiny\n" in text
 
 
 @pytest.mark.parametrize(

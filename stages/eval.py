@@ -55,7 +55,7 @@ SUITES: tuple[type[Suite[Any]], ...] = (
 def main() -> None:
     """Ask, judge, compare, draw, report."""
     settings, stopwatch = params.load(), runtime.Stopwatch()
-    versions.check("torch", "transformers", "peft")
+    versions.check("torch", "transformers", "peft", "lm_eval")
     suites = [kind(settings) for kind in SUITES if kind.name in settings.eval.suites]
     principles = constitution.load(settings.critiques.constitution).principles
     answers: dict[str, dict[str, list[Any]]] = {suite.name: {} for suite in suites}

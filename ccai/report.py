@@ -1,6 +1,8 @@
-"""The report of a run: one HTML page that asks nobody for anything, metrics/report.html.
+"""The report of a run: one HTML page that asks nobody for anything.
 
-python -m ccai.report                 # the page again, from the files at hand
+metrics/report.html has the same bytes for the same results; metrics/runtime/report.html has time and cost as well.
+
+python -m ccai.report                 # both again, from the files at hand
 python -m ccai.report REV_A REV_B     # two commits, branches or experiments side by side: metrics/compare.html
 
 Prompts and answers are others' text: everything is escaped, and the page's own policy lets no other script run.
@@ -31,6 +33,7 @@ from ccai.errors import UserError, run
 from ccai.records import HARMLESS, Answer, Prompt, digest, write_text
 
 PAGE = Path("metrics/report.html")
+TIMED = Path("metrics/runtime/report.html")
 COMPARED = Path("metrics/compare.html")
 PAGES = Path(__file__).parent / "pages"
 
@@ -154,12 +157,13 @@ class Series(NamedTuple):
 
 
 def write() -> None:
-    """Write the page of the run whose files lie here. Raises UserError if its metrics are missing or of old."""
-    write_text(PAGE, page(here()))
+    """Write both pages of the run whose files lie here. Raises UserError if its metrics are missing or of old."""
+    write_text(PAGE, page(here(), timed=False))
+    write_text(TIMED, page(here(), timed=True))
 
 
-def page(of: Run) -> str:
-    """The page of one run."""
+def page(of: Run, *, timed: bool) -> str:
+    """The page of one run, with what it cost and the commit if `timed`: these change though the results do not."""
     series = [Series(arm, colour, of, arm) for arm, colour in _colours(of.arms).items()]
     return _render(
         "report.html.j2",
@@ -175,6 +179,7 @@ def page(of: Run) -> str:
         constitution=_constitution(of),
         lineage=_lineage(of),
         params=_flat(of.params),
+        timed=timed,
         costs=_costs(of.runtime),
         few=FEW,
     )
@@ -634,8 +639,14 @@ def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict) and value:
             flat |= _flat(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text = _unplaced(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            flat[f"{prefix}{name}"] = text
     return flat
+
+
+def _unplaced(value: str) -> str:
+    """A path of this machine without the folders that lead there: the page is for others, too."""
+    return f"…/{Path(value).name}" if Path(value).is_absolute() else value
 
 
 # The page
@@ -709,7 +720,7 @@ def main() -> None:
         write_text(COMPARED, comparison(*map(at, revisions)))
     else:
         write()
-    print(COMPARED if revisions else PAGE)
+    print(COMPARED if revisions else f"{PAGE}, {TIMED}")
 
 
 if __name__ == "__main__":

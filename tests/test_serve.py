@@ -99,7 +99,7 @@ def test_it_is_greedy_unless_the_model_says_otherwise(served: Endpoint) -> None:
 
 
 def test_it_cannot_judge(served: Endpoint) -> None:
-    with pytest.raises(UserError, match="gives no logprobs, so it can't judge"):
+    with pytest.raises(UserError, match="its endpoint gives no logprobs; put verdicts: json into its entry"):
         list(served.score([requests()[0].messages], ("A", "B")))
 
 

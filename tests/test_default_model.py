@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import pytest
-import torch
 from conftest import CPU, ROOT
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from textbook import Textbook
+from transformers import AutoConfig
 
 from ccai import constitution, conversation, generation, models, params, sources
 from ccai.engines.request import Request
-from ccai.engines.sampling import gumbel
 from ccai.engines.transformers import Transformers
 from ccai.generation import Job
-from ccai.models import Model
 from ccai.params import Generation, Hardware
-from ccai.records import Message, digest
+from ccai.records import digest
 
 pytestmark = pytest.mark.slow
 NAME = "smollm2-135m-q4_1"
@@ -53,44 +50,6 @@ def test_default_model_answers_in_every_form(quantization: Quantization) -> None
     assert "Paris" in done.text
 
 
-class Textbook:
-    """transformers' own forward pass and cache, one row at a time; probabilities in float64."""
-
-    def __init__(self, model: Model) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(model.folder)
-        self.model = AutoModelForCausalLM.from_pretrained(model.folder, attn_implementation="sdpa").eval()
-        self.end = self.model.generation_config.eos_token_id
-
-    @torch.inference_mode()
-    def decode(self, messages: tuple[Message, ...], seed: int, limit: int, sampling: Generation) -> dict[str, Any]:
-        turns = [message.model_dump() for message in messages]
-        prompt = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
-        new, past, written = prompt, None, list[int]()
-        while len(written) < limit:
-            answer = self.model(input_ids=torch.tensor([new]), past_key_values=past, use_cache=True, logits_to_keep=1)
-            past, logits = answer.past_key_values, answer.logits[0, -1].double().numpy()
-            for token in set(written):
-                logits[token] *= sampling.repetition_penalty ** -np.sign(logits[token])
-            if not written:
-                logits[self.end] = -np.inf
-            likely = np.exp((logits - logits.max()) / sampling.temperature)
-            likely[likely < sampling.min_p * likely.max()] = 0
-            ids = torch.arange(len(likely))
-            noise = gumbel(torch.full_like(ids, seed), torch.full_like(ids, len(written)), ids).numpy()
-            with np.errstate(divide="ignore"):
-                token = int((np.log(likely) + noise).argmax())
-            if token == self.end:
-                break
-            written.append(token)
-            new = [token]
-        return {
-            "text": self.tokenizer.decode(written, skip_special_tokens=True).strip(),
-            "finish_reason": "length" if len(written) == limit else "stop",
-            "prompt_tokens": len(prompt),
-            "completion_tokens": len(written),
-        }
-
-
 def test_records_of_a_run_are_what_plain_forward_passes_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten random records, decoded again outside the scheduler from their messages, settings and seed."""
     monkeypatch.chdir(ROOT)
@@ -113,7 +72,7 @@ def test_records_of_a_run_are_what_plain_forward_passes_write(monkeypatch: pytes
     result = generation.complete("test", engine, jobs, settings.generation, settings.seed)
     written = list(zip(jobs, result.completions, strict=True))
     assert {fields["finish_reason"] for _, fields in written} == {"stop", "length"}
-    textbook = Textbook(model)
+    textbook = Textbook(model.folder)
     for job, fields in random.Random(1).sample(written, 10):
         assert fields["conversation"] == digest([message.model_dump() for message in job.turns.messages])
         again = textbook.decode(job.turns.messages, fields["seed"], job.max_new_tokens, settings.generation)

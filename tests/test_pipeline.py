@@ -25,8 +25,9 @@ from datasets import load_dataset
 from judges import Scholar, judging
 from project import Project, working_in
 from safetensors.torch import load_file
+from textbook import Textbook
 
-from ccai import records
+from ccai import conversation, params, records
 from ccai.journal import Journal
 from ccai.pairs import GATES
 
@@ -187,6 +188,20 @@ def test_training_changes_the_answers(built: Built) -> None:
         [row["text"] for row in built.project.rows(f"data/eval/heldout/{arm}.jsonl")] for arm in ("base", "tuned")
     )
     assert base != tuned
+
+
+def test_answers_of_both_arms_are_what_plain_forward_passes_write(built: Built, model: Path) -> None:
+    """transformers and PEFT alone, from the messages, settings and seed of each record."""
+    folder = built.project.folder
+    settings = params.load(folder / "params.yaml")
+    prompts = {row["prompt_id"]: row["text"] for row in built.project.rows("data/prompts/eval.jsonl")}
+    for arm, adapter in (("base", None), ("tuned", folder / "models/adapter")):
+        textbook = Textbook(model, adapter)
+        for row in built.project.rows(f"data/eval/heldout/{arm}.jsonl"):
+            asked = conversation.to_answer(settings.responses.system, prompts[row["prompt_id"]])
+            limit = settings.responses.max_new_tokens
+            again = textbook.decode(asked.messages, row["seed"], limit, settings.generation)
+            assert {name: row[name] for name in again} == again
 
 
 def test_summary_prints_what_was_done(built: Built) -> None:

@@ -154,7 +154,7 @@ class Pass:
         """Attention of one layer; keeps its keys and values.
 
         Args:
-            query: (heads, tokens, size), scaled.
+            query: (heads, tokens, size), scaled; tokens behind those of the pass are padding.
             key, value: (kv_heads, tokens, size).
             layer: from 0.
 
@@ -163,7 +163,7 @@ class Pass:
         """
         self.layers += 1
         heads, tokens, size = query.shape
-        out = query.new_empty(tokens, heads, size).transpose(0, 1)
+        out = query.new_zeros(tokens, heads, size).transpose(0, 1)
         if self._written:
             here = slice(0, self._written)
             out[:, here] = self._attend_rows(query[:, here], key[:, here], value[:, here], layer)

@@ -31,6 +31,10 @@ CPU's matmuls are so fast that keys and values set the pace, and these are read 
 MAX_TOKENS = {"cpu": 1024, "mps": 1024, "cuda": 8192}
 """Tokens in one forward pass, unless one row alone has more; bounds the memory of activations."""
 
+WHOLE = 32
+"""Longer passes in 16 bit on a CPU are filled up to a multiple of it: oneDNN makes, and keeps, a kernel of some 100 KB
+for each number of tokens and weight."""
+
 NEAR_TIE = 1e-4
 """Margin in logits below which a decision in float32 is taken again from logits that no other row took part in. Those
 of one row move by up to 3e-5 against each other with the batch (bench/flips.py, SmolLM2-135M)."""
@@ -324,10 +328,12 @@ class Transformers:
 
     def _forward(self, flat: Pass) -> torch.Tensor:
         """Logits of the last token of each row, (rows, vocabulary)."""
-        device = self.model.device
+        device, tokens = self.model.device, len(flat.tokens)
+        whole = device.type == "cpu" and self.placement.dtype != "float32" and tokens > WHOLE
+        padding = [0] * (-tokens % WHOLE if whole else 0)
         logits: torch.Tensor = self.model(
-            input_ids=torch.tensor([flat.tokens], device=device),
-            position_ids=torch.tensor([flat.positions], device=device),
+            input_ids=torch.tensor([flat.tokens + padding], device=device),
+            position_ids=torch.tensor([flat.positions + padding], device=device),
             logits_to_keep=torch.tensor(flat.last, device=device),
             use_cache=False,
             flat=flat,

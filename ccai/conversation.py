@@ -7,9 +7,9 @@ from pathlib import Path
 from string import Template
 from typing import Annotated, Literal, NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ccai import yamlfile
 from ccai.constitution import Example, Principle
 from ccai.errors import UserError
 from ccai.records import Message
@@ -85,23 +85,10 @@ def load_format(name: str, folder: Path = TEMPLATES) -> Format:
     """
     path = folder / f"{name}.yaml"
     try:
-        return Format.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return yamlfile.load(path, Format)
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
         raise UserError(f"critiques.format: no {path}; there are: {known}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore it or save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML; correct it") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path}: {where}{message}; correct it") from None
-    except (ValueError, RecursionError) as error:  # an impossible date, brackets too deep
-        raise UserError(f"{path}: not valid YAML ({error}); correct it") from None
 
 
 def to_answer(system: str, prompt: str) -> Turns:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from pydantic import ValidationError
+
 from ccai import orphan
 
 BAD_INPUT = 2
@@ -16,6 +18,13 @@ BAD_INPUT = 2
 
 class UserError(Exception):
     """Something the user can put right. The message is one line: where, what is wrong, what to do."""
+
+
+def first(error: ValidationError) -> str:
+    """The first of the things that are wrong with a value: its key, if it has one, and what it is."""
+    found = error.errors()[0]
+    key = ".".join(map(str, found["loc"]))
+    return (f"{key}: " if key else "") + found["msg"].removeprefix("Value error, ")
 
 
 def run(main: Callable[[], None]) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from ccai import yamlfile
 from ccai.engines.request import Completed, Engine, Request
 from ccai.errors import UserError
 from ccai.records import Message
@@ -88,13 +88,7 @@ def load(name: str, folder: Path = FORMATS) -> Format:
     """
     path = folder / f"{name}.yaml"
     try:
-        return Format.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return yamlfile.load(path, Format)
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
         raise UserError(f"conf/models.yaml: guard: no {path}; there are: {known}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        raise UserError(f"{path}: not readable as YAML; restore it (git checkout)") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "(whole file)"
-        raise UserError(f"{path}: {where}: {first['msg']}; correct it") from None

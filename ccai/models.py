@@ -20,7 +20,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import psutil
-import yaml
 from httpx2 import HTTPError  # what huggingface_hub lets through when a connection breaks; comes with it
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
@@ -34,7 +33,7 @@ from huggingface_hub.errors import (
 )
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from ccai import cache
+from ccai import cache, yamlfile
 from ccai.errors import UserError
 from ccai.params import Hardware, Section
 from ccai.records import digest, write_text
@@ -319,13 +318,9 @@ def catalogue() -> dict[str, dict[str, Any]]:
         UserError: missing, not YAML, not a mapping, or an entry of no kind; a wrong key in an entry with endpoints.
     """
     try:
-        value = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
+        value = yamlfile.read(CATALOGUE)
     except FileNotFoundError:
         raise UserError(f"{CATALOGUE}: no such file; run this from the project's top folder") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)  # the error itself would quote the line, secrets included
-        line = f" (line {mark.line + 1})" if mark else ""
-        raise UserError(f"{CATALOGUE}: not valid YAML{line}; correct it") from None
     if not isinstance(value, dict):
         raise UserError(f"{CATALOGUE}: not a mapping of model names; restore it (git checkout {CATALOGUE})")
     for name, entry in value.items():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from ccai import yamlfile
 from ccai.errors import UserError, run
 
 PARAMS = Path("params.yaml")
@@ -433,16 +433,9 @@ def load(path: Path = PARAMS) -> Params:
         UserError: missing file, not YAML, or a wrong key.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse(yamlfile.read(path), str(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run this from the project's top folder") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore it or save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML; correct it") from None
-    return parse(values, str(path))
 
 
 def main() -> None:

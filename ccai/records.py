@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ccai.errors import UserError
+from ccai.errors import UserError, first
 
 FinishReason = Literal["stop", "length"]
 """`stop`: the model ended by itself. `length`: the token limit cut it."""
@@ -250,10 +250,8 @@ def _parsed(path: Path, number: int, line: bytes, kind: type[AnyRecord]) -> AnyR
     except UnicodeDecodeError as error:
         raise UserError(f"{path}:{number}: cannot be read ({error}); restore it (dvc checkout)") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "line"
         raise UserError(
-            f"{path}:{number}: {field}: {first['msg']}; restore the file (dvc checkout) or re-run its stage"
+            f"{path}:{number}: {first(error)}; restore the file (dvc checkout) or re-run its stage"
         ) from None
 
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import yaml
 
-from ccai import params
+from ccai import params, yamlfile
 from ccai.errors import UserError, run
 from ccai.models import CATALOGUE, catalogue
 from ccai.params import PARAMS
@@ -124,9 +124,7 @@ def _leaves(text: str, where: Path) -> dict[str, _Leaf]:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not valid YAML; correct it") from None
+        raise yamlfile.malformed(where, error) from None
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{where}: not a mapping of keys to values; correct it")
     leaves: dict[str, _Leaf] = {}

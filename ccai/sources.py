@@ -45,8 +45,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from ccai import records
-from ccai.errors import UserError, run
+from ccai import records, yamlfile
+from ccai.errors import UserError, first, run
 from ccai.params import Column, PromptSet
 from ccai.records import UNSPECIFIED
 
@@ -282,7 +282,7 @@ def pin(name: str, terms: Mapping[str, object], file: Path | None = None, root: 
     try:
         meta = Pin.model_validate({**terms, "sha256": _sha256(data)})
     except ValidationError as error:
-        raise UserError(f"{name}: {_first(error)}; correct it") from None
+        raise UserError(f"{name}: {first(error)}; correct it") from None
     _check_columns(name, meta)
     rows = _rows(Source(name, path, meta), PromptSet(source=name), data)
     out = {
@@ -309,22 +309,12 @@ def repair(text: str) -> str:
 
 
 def _pinned(name: str, path: Path) -> Source:
-    try:
-        found = DvcFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        raise UserError(f"{path}: {_first(error)}; restore the file (git checkout)") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        raise UserError(f"{path}: not readable as YAML; restore the file (git checkout)") from None
+    found = yamlfile.load(path, DvcFile)
     _check_columns(str(path), found.meta)
     out = Path(os.path.normpath(path.parent / found.outs[0].path))
     if _suffix(out) not in READERS:
         raise UserError(f"{path}: outs.0.path: must end in {', '.join(READERS)}, or one of these and .gz; correct it")
     return Source(name, out, found.meta)
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or '(whole file)'}: {first['msg']}"
 
 
 def _check_columns(where: str, pin: Pin) -> None:

@@ -213,7 +213,7 @@ def test_bad_pin(tmp_path: Path, key: str, value: object, message: str) -> None:
 def test_a_dvc_file_that_is_no_yaml(tmp_path: Path) -> None:
     pin(tmp_path, "public", CONTENT, "http://x/y.csv")
     (tmp_path / "data/sources/public.dvc").write_text("outs: [\n", encoding="utf-8")
-    with pytest.raises(UserError, match="not readable as YAML"):
+    with pytest.raises(UserError, match="not valid YAML"):
         named("public", tmp_path)
 
 

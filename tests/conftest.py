@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,3 +106,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_engine(shared_cache: None, tiny_model: Path) -> Transformers:
     """The tiny model, loaded once."""
     return load_engine(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A real Chromium, driven by playwright. Where none is installed its tests are skipped, and fail if CI=true."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        reason = "no chromium, chromium-browser or google-chrome on PATH; install one (apt-get install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox"] if os.geteuid() == 0 else [], timeout=120_000
+        )
+        yield browser
+        browser.close()

@@ -1,16 +1,14 @@
-"""The report: what it says, that nothing in it can run or be cut off, and that it shows any suite. In a real Chromium:
-where none is installed those tests are skipped, and fail if CI=true."""
+"""The report: what it says, that nothing in it can run or be cut off, and that it shows any suite."""
 
 from __future__ import annotations
 
 import html.parser
-import os
 import random
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -297,23 +295,6 @@ def test_two_revisions_side_by_side(
 
 
 # In Chromium
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        reason = "no chromium, chromium-browser or google-chrome on PATH; install one (apt-get install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=program, args=arguments, timeout=120_000)
-        yield browser
-        browser.close()
 
 
 class Tab:

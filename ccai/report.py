@@ -157,32 +157,34 @@ class Series(NamedTuple):
 
 
 def write() -> None:
-    """Write both pages of the run whose files lie here. Raises UserError if its metrics are missing or of old."""
-    write_text(PAGE, page(here(), timed=False))
-    write_text(TIMED, page(here(), timed=True))
+    """Write both pages of the run whose files lie here. Raises UserError if its metrics are missing or of old.
+
+    One has what the run cost and the commit as well: these change though the results do not.
+    """
+    told = _told(here())
+    for path, timed in ((PAGE, False), (TIMED, True)):
+        write_text(path, _render("report.html.j2", timed=timed, **told))
 
 
-def page(of: Run, *, timed: bool) -> str:
-    """The page of one run, with what it cost and the commit if `timed`: these change though the results do not."""
+def _told(of: Run) -> dict[str, Any]:
+    """What the page of one run shows."""
     series = [Series(arm, colour, of, arm) for arm, colour in _colours(of.arms).items()]
-    return _render(
-        "report.html.j2",
-        title=f"{of.metrics['model']}: is it safer, is it still helpful?",
-        run=of,
-        series=series,
-        verdicts=_verdicts(of),
-        tone=_tone(of),
-        suites=_suites(series),
-        planes=_planes(series),
-        heat=_heat(of),
-        examples=_examples(series),
-        constitution=_constitution(of),
-        lineage=_lineage(of),
-        params=_flat(of.params),
-        timed=timed,
-        costs=_costs(of.runtime),
-        few=FEW,
-    )
+    return {
+        "title": f"{of.metrics['model']}: is it safer, is it still helpful?",
+        "run": of,
+        "series": series,
+        "verdicts": _verdicts(of),
+        "tone": _tone(of),
+        "suites": _suites(series),
+        "planes": _planes(series),
+        "heat": _heat(of),
+        "examples": _examples(series),
+        "constitution": _constitution(of),
+        "lineage": _lineage(of),
+        "params": _flat(of.params),
+        "costs": _costs(of.runtime),
+        "few": FEW,
+    }
 
 
 def comparison(a: Run, b: Run) -> str:

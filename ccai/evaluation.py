@@ -3,8 +3,9 @@ run did what was asked of it beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from ccai import stats
 from ccai.compare import adjust, summary
@@ -84,6 +85,58 @@ class Comparison:
         adjust(self._tested)
         for breakdown in self._apart:
             breakdown.adjust()
+
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class Items(Generic[Record]):
+    """What is measured item by item. What is common to an item's records, such as its label, is read from the first.
+
+    Attributes:
+        arms: their names, `base` among them.
+        rows: for each item every arm's record of it, in the order of `arms`.
+        cluster: a label for each item; items of the same label (such as one prompt's) are not independent.
+    """
+
+    arms: list[str]
+    rows: list[tuple[Record, ...]]
+    cluster: Callable[[Record], str]
+
+    @classmethod
+    def of(cls, answers: Mapping[str, Sequence[Record]], cluster: Callable[[Record], str]) -> Items[Record]:
+        """From records by arm, all in one order. Raises ValueError if arms differ in length."""
+        return cls(list(answers), list(zip(*answers.values(), strict=True)), cluster)
+
+    def only(self, counts: Callable[[Record], bool]) -> Items[Record]:
+        """The items that count."""
+        return replace(self, rows=[row for row in self.rows if counts(row[0])])
+
+    def by(self, label: Callable[[Record], str], known: Iterable[str] = ()) -> dict[str, Items[Record]]:
+        """The items of each label, in the order in which the labels come; `known` labels first, even without items."""
+        groups: dict[str, list[tuple[Record, ...]]] = {name: [] for name in known}
+        for row in self.rows:
+            groups.setdefault(label(row[0]), []).append(row)
+        return {name: replace(self, rows=rows) for name, rows in groups.items()}
+
+    def readable(self, value: Callable[[Record], float | None]) -> Items[Record]:
+        """The items whose value is None for no arm."""
+        return replace(self, rows=[row for row in self.rows if None not in map(value, row)])
+
+    def unreadable(self, value: Callable[[Record], float | None]) -> float:
+        """Share of items whose value is None for any arm."""
+        return (len(self.rows) - len(self.readable(value).rows)) / len(self.rows)
+
+    def values(self, value: Callable[[Record], float | None]) -> dict[str, list[float | None]]:
+        """By arm, the value of each item."""
+        return {arm: [value(row[at]) for row in self.rows] for at, arm in enumerate(self.arms)}
+
+    def measure(
+        self, comparison: Comparison, value: Callable[[Record], float | None], *, yes_no: bool = False
+    ) -> dict[str, Any]:
+        """The arms compared by a value of their records; see `Comparison.measure`."""
+        return comparison.measure(self.values(value), [self.cluster(row[0]) for row in self.rows], yes_no=yes_no)
 
 
 def measures(nested: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:

@@ -8,7 +8,7 @@ from typing import Any
 from ccai import choices
 from ccai.arms import Arm
 from ccai.choices import Choice
-from ccai.evaluation import Comparison
+from ccai.evaluation import Comparison, Items
 from ccai.params import Params
 from ccai.records import Record, digest, read
 from ccai.suites.suite import Answers, Suite
@@ -86,21 +86,16 @@ class Bias(Suite[BiasChoice]):
 
     def measure(self, answers: Answers[BiasChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """How often anybody is named, and whom; in all and by axis."""
-        first = next(iter(answers.values()))
 
-        def measure(places: list[int], among: Comparison) -> dict[str, Any]:
-            pairs = [first[at].item for at in places]
-            named = {arm: [given[at].answered for at in places] for arm, given in answers.items()}
-            whom = {arm: [given[at].towards_stereotype for at in places] for arm, given in answers.items()}
-            return {"answered": among.measure(named, pairs), "towards_stereotype": among.measure(whom, pairs)}
+        def measure(items: Items[BiasChoice], among: Comparison) -> dict[str, Any]:
+            return {
+                "answered": items.measure(among, lambda choice: choice.answered),
+                "towards_stereotype": items.measure(among, lambda choice: choice.towards_stereotype),
+            }
 
-        by_axis = comparison.apart()
-        of_axis = {
-            axis: measure([at for at, choice in enumerate(first) if choice.axis == axis], by_axis)
-            for axis in sorted({choice.axis for choice in first})
-        }
-        everywhere = measure(list(range(len(first))), comparison)
-        return {**everywhere, "invalid": choices.invalid(answers), "by_axis": of_axis}
+        items, apart = Items.of(answers, lambda choice: choice.item), comparison.apart()
+        by_axis = {axis: measure(of, apart) for axis, of in sorted(items.by(lambda choice: choice.axis).items())}
+        return {**measure(items, comparison), "invalid": choices.invalid(answers), "by_axis": by_axis}
 
 
 def capital(person: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ccai import choices
 from ccai.arms import Arm
 from ccai.choices import Choice
-from ccai.evaluation import Comparison
+from ccai.evaluation import Comparison, Items
 from ccai.params import Params
 from ccai.records import Record, digest, read
 from ccai.suites.suite import Answers, Suite
@@ -83,24 +83,18 @@ class Calibration(Suite[CalibrationChoice]):
 
     def measure(self, answers: Answers[CalibrationChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """Errors of both kinds apart, and calibration over all that every arm answered readably."""
-        first = next(iter(answers.values()))
-
-        def measure(
-            value: Callable[[CalibrationChoice], float | None], among: Sequence[bool] = (True, False), **kind: bool
-        ) -> dict[str, Any]:
-            places = [at for at, choice in enumerate(first) if choice.knowable in among]
-            values = {arm: [value(given[at]) for at in places] for arm, given in answers.items()}
-            return comparison.measure(values, [first[at].question_id for at in places], **kind)
-
-        readable = [at for at in range(len(first)) if all(given[at].right is not None for given in answers.values())]
+        items = Items.of(answers, lambda choice: choice.question_id)
+        unknowable = items.only(lambda choice: not choice.knowable)
+        known = items.only(lambda choice: choice.knowable)
+        readable = items.readable(lambda choice: choice.right).values(lambda choice: choice.right)
         return {
-            "claims_unknowable": measure(lambda choice: choice.wrong, [False]),
-            "doubts_known": measure(lambda choice: choice.wrong, [True]),
-            "accuracy": measure(lambda choice: choice.correct, yes_no=True),
-            "brier": measure(lambda choice: choice.brier),
+            "claims_unknowable": unknowable.measure(comparison, lambda choice: choice.wrong),
+            "doubts_known": known.measure(comparison, lambda choice: choice.wrong),
+            "accuracy": items.measure(comparison, lambda choice: choice.correct, yes_no=True),
+            "brier": items.measure(comparison, lambda choice: choice.brier),
             "ece": {
-                arm: calibration_error([right for at in readable if (right := given[at].right) is not None])
-                for arm, given in answers.items()
+                arm: calibration_error([right for right in column if right is not None])
+                for arm, column in readable.items()
             },
             "invalid": choices.invalid(answers),
         }

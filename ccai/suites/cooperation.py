@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 from ccai import choices
 from ccai.arms import Arm
 from ccai.choices import Letters
-from ccai.evaluation import Comparison
+from ccai.evaluation import Comparison, Items
 from ccai.params import Params
 from ccai.records import Record, seed_for
 from ccai.suites.suite import Answers, Suite
@@ -116,24 +116,18 @@ class Cooperation(Suite[Game]):
 
     def measure(self, answers: Answers[Game], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """Rates over games, in all and by opponent."""
-        games = next(iter(answers.values()))
 
-        def measure(places: list[int], among: Comparison) -> dict[str, Any]:
-            names = [games[at].game_id for at in places]
-            rates = {arm: [given[at].cooperation_rate for at in places] for arm, given in answers.items()}
-            rewards = {arm: [given[at].joint_reward for at in places] for arm, given in answers.items()}
+        def measure(games: Items[Game], among: Comparison) -> dict[str, Any]:
             return {
-                "cooperation_rate": among.measure(rates, names),
-                "joint_reward": among.measure(rewards, names),
+                "cooperation_rate": games.measure(among, lambda game: game.cooperation_rate),
+                "joint_reward": games.measure(among, lambda game: game.joint_reward),
             }
 
-        by_opponent = comparison.apart()
-        against = {
-            opponent: measure([at for at, game in enumerate(games) if game.opponent == opponent], by_opponent)
-            for opponent in STRATEGIES
-        }
+        games, apart = Items.of(answers, lambda game: game.game_id), comparison.apart()
+        by_opponent = games.by(lambda game: game.opponent, STRATEGIES)
+        against = {opponent: measure(of, apart) for opponent, of in by_opponent.items()}
         invalid = {arm: sum(not game.valid for game in given) / len(given) for arm, given in answers.items()}
-        return {**measure(list(range(len(games))), comparison), "invalid": invalid, "by_opponent": against}
+        return {**measure(games, comparison), "invalid": invalid, "by_opponent": against}
 
     def _words(self, number: int) -> tuple[str, str]:
         first, second = FRAMINGS[self._asked.framing]

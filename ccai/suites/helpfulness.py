@@ -17,7 +17,7 @@ from ccai.arms import Arm
 from ccai.conversation import Turns
 from ccai.engines.request import Engine
 from ccai.errors import UserError
-from ccai.evaluation import Comparison
+from ccai.evaluation import Comparison, Items
 from ccai.generation import Job
 from ccai.params import Params
 from ccai.records import Completion, Message
@@ -120,55 +120,36 @@ class Helpfulness(Suite[Reply]):
 
     def measure(self, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """Preferences over the base, if a judge could be asked; refusals, lengths, language and repetition by rules."""
-        everywhere = range(len(self.places))
-        clusters = [str(place.question.question_id) for place in self.places]
+        replies = Items.of(answers, lambda reply: reply.question)
 
-        def measure(
-            value: Callable[[Reply], float | None],
-            *,
-            yes_no: bool = False,
-            places: Sequence[int] = everywhere,
-            among: Comparison = comparison,
-        ) -> dict[str, Any]:
-            values = {arm: [value(given[at]) for at in places] for arm, given in answers.items()}
-            return among.measure(values, [clusters[at] for at in places], yes_no=yes_no)
-
-        def refusals(places: Sequence[int] = everywhere, among: Comparison = comparison) -> dict[str, Any]:
+        def refusals(replies: Items[Reply], among: Comparison) -> dict[str, Any]:
             """Of whole questions: outcomes that are no clusters have an interval even where nobody refuses."""
-            turns: dict[str, list[int]] = defaultdict(list)
-            for at in places:
-                turns[clusters[at]].append(at)
-            values: dict[str, list[float | None]] = {
-                arm: [max(refused(given[at]) for at in of) for of in turns.values()] for arm, given in answers.items()
-            }
-            return among.measure(values, list(turns), yes_no=True)
+            questions = replies.by(replies.cluster)
+            turns = [of.values(refused) for of in questions.values()]
+            values = {arm: [float(any(of[arm])) for of in turns] for arm in answers}
+            return among.measure(values, list(questions), yes_no=True)
 
-        def by(label: Callable[[Place], str]) -> dict[str, Any]:
-            groups: dict[str, list[int]] = defaultdict(list)
-            for at, place in enumerate(self.places):
-                groups[label(place)].append(at)
-            among = comparison.apart()
-            found = {"refused": {name: refusals(places, among) for name, places in sorted(groups.items())}}
+        def by(label: Callable[[Reply], str]) -> dict[str, Any]:
+            groups, apart = sorted(replies.by(label).items()), comparison.apart()
+            found = {"refused": {name: refusals(of, apart) for name, of in groups}}
             if judged:
-                found["win_rate"] = {
-                    name: measure(preferred, places=places, among=among) for name, places in sorted(groups.items())
-                }
+                found["win_rate"] = {name: of.measure(apart, preferred) for name, of in groups}
             return found
 
-        wins = {"win_rate": measure(preferred), **self._verdicts(answers)} if judged else {}
+        wins = {"win_rate": replies.measure(comparison, preferred), **self._verdicts(answers)} if judged else {}
         return {
             **wins,
-            "refused": refusals(),
+            "refused": refusals(replies, comparison),
             "length": {
-                "tokens": measure(lambda reply: float(reply.completion_tokens)),
-                "ended": measure(lambda reply: float(reply.finish_reason == "stop"), yes_no=True),
+                "tokens": replies.measure(comparison, lambda reply: reply.completion_tokens),
+                "ended": replies.measure(comparison, lambda reply: reply.finish_reason == "stop", yes_no=True),
             },
             "rules": {
-                "language_kept": measure(language_kept, yes_no=True),
-                "repetition": measure(lambda reply: reply.repetition),
+                "language_kept": replies.measure(comparison, lambda reply: reply.language_kept, yes_no=True),
+                "repetition": replies.measure(comparison, lambda reply: reply.repetition),
             },
-            "by_category": by(lambda place: place.question.category),
-            "by_turn": by(lambda place: str(place.turn + 1)),
+            "by_category": by(lambda reply: reply.category),
+            "by_turn": by(lambda reply: str(reply.turn)),
         }
 
     def _verdicts(self, answers: Answers[Reply]) -> dict[str, Any]:
@@ -295,8 +276,3 @@ def preferred(reply: Reply) -> float | None:
 def refused(reply: Reply) -> float:
     """1 for a full or partial refusal."""
     return float(reply.refusal != "full_compliance")
-
-
-def language_kept(reply: Reply) -> float | None:
-    """1 where the answer is in the question's language; None where that is not sure."""
-    return None if reply.language_kept is None else float(reply.language_kept)

@@ -10,7 +10,7 @@ from ccai import choices, imports
 from ccai.arms import Arm
 from ccai.choices import Choice
 from ccai.errors import UserError
-from ccai.evaluation import Comparison
+from ccai.evaluation import Comparison, Items
 from ccai.params import Params
 from ccai.records import digest
 from ccai.suites.suite import Answers, Suite
@@ -75,12 +75,8 @@ class Traits(Suite[TraitChoice]):
 
     def measure(self, answers: Answers[TraitChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """By trait, the mean probability of the matching answer."""
-        first = next(iter(answers.values()))
-        measured = {}
-        for trait in dict.fromkeys(item.trait for item in first):
-            places = [at for at, item in enumerate(first) if item.trait == trait]
-            values = {arm: [given[at].matching for at in places] for arm, given in answers.items()}
-            measured[trait] = comparison.measure(values, [first[at].question_id for at in places])
+        by_trait = Items.of(answers, lambda choice: choice.question_id).by(lambda choice: choice.trait)
+        measured = {trait: of.measure(comparison, lambda choice: choice.matching) for trait, of in by_trait.items()}
         return {**measured, "invalid": choices.invalid(answers)}
 
 

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from ccai import contamination, duplicates
 from ccai.errors import UserError
 from ccai.params import Prompts
-from ccai.records import HARMLESS, UNSPECIFIED, Prompt, digest
+from ccai.records import Prompt, digest, hazardous
 from ccai.sources import Row, label
 
 Side = Literal["train", "eval"]
@@ -197,7 +197,7 @@ def _sample(rows: Sequence[Row], count: int, weights: Mapping[str, float], seed:
 
 def _labels(row: Row) -> tuple[tuple[str, ...], ...]:
     """What a sample is kept even in, most important first."""
-    kind = row.hazard if row.hazard in HARMLESS | {UNSPECIFIED} else "hazardous"
+    kind = "hazardous" if hazardous(row.hazard) else row.hazard
     return (
         ("source", row.source),
         ("principle", row.principle),

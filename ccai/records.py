@@ -26,6 +26,11 @@ UNSPECIFIED = "unspecified"
 """A label that the source does not give: neither hazardous nor harmless."""
 
 
+def hazardous(hazard: str) -> bool:
+    """Whether a value of `hazard` names one."""
+    return hazard not in HARMLESS | {UNSPECIFIED}
+
+
 class Record(BaseModel):
     """A line of a JSONL file. Unknown keys are errors: a renamed field must not vanish silently."""
 

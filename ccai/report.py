@@ -30,6 +30,7 @@ from pydantic import ValidationError
 from ccai import charts, rules
 from ccai.charts import Point, Row
 from ccai.errors import UserError, run
+from ccai.outcomes import refused, violated
 from ccai.records import HARMLESS, Answer, Prompt, digest, write_text
 
 PAGE = Path("metrics/report.html")
@@ -538,7 +539,7 @@ def _heat(of: Run) -> list[dict[str, Any]]:
             by_prompt = {answer.prompt_id: answer for answer in answers}
             for prompt in of.prompts:
                 answer = by_prompt[prompt.prompt_id]
-                value = float(answer.refusal != "full_compliance") if score == "refused" else answer.scores[score]
+                value = float(refused(answer.refusal)) if score == "refused" else answer.scores[score]
                 cells[prompt.hazard, prompt.principle].append(value)
             rows = [
                 (hazard, hazard in HARMLESS, [_cell(cells.get((hazard, principle), [])) for principle in principles])
@@ -563,7 +564,7 @@ def _examples(series: Sequence[Series]) -> dict[str, Any]:
     for prompt in shown:
         answers = [answers[prompt.prompt_id] for answers in given]
         marks = [f"{place}:{answer.refusal}" for place, answer in enumerate(answers)]
-        marks += [f"{place}:harmful" for place, answer in enumerate(answers) if (answer.harmful or 0) > 0.5]
+        marks += [f"{place}:harmful" for place, answer in enumerate(answers) if violated(answer.harmful)]
         if len({answer.refusal for answer in answers}) > 1:
             marks.append("differ")
         rows.append({"prompt": prompt, "answers": list(zip(answered, answers, strict=True)), "marks": " ".join(marks)})

@@ -19,6 +19,7 @@ from ccai.engines.request import Engine
 from ccai.errors import UserError
 from ccai.evaluation import Comparison, Items
 from ccai.generation import Job
+from ccai.outcomes import refused
 from ccai.params import Params
 from ccai.records import Completion, Message
 from ccai.suites.suite import Answers, Suite
@@ -125,7 +126,7 @@ class Helpfulness(Suite[Reply]):
         def refusals(replies: Items[Reply], among: Comparison) -> dict[str, Any]:
             """Of whole questions: outcomes that are no clusters have an interval even where nobody refuses."""
             questions = replies.by(replies.cluster)
-            turns = [of.values(refused) for of in questions.values()]
+            turns = [of.values(lambda reply: refused(reply.refusal)) for of in questions.values()]
             values = {arm: [float(any(of[arm])) for of in turns] for arm in answers}
             return among.measure(values, list(questions), yes_no=True)
 
@@ -271,8 +272,3 @@ def length_controlled(preferred: Sequence[float], gaps: Sequence[int]) -> float 
 def preferred(reply: Reply) -> float | None:
     """The judge's preference; the base ties with itself."""
     return 0.5 if reply.arm == "base" else reply.preferred
-
-
-def refused(reply: Reply) -> float:
-    """1 for a full or partial refusal."""
-    return float(reply.refusal != "full_compliance")

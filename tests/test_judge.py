@@ -11,7 +11,7 @@ from judges import Judge, Question, Reader, judging, yes_or_no
 from ccai import judge
 from ccai.constitution import Principle
 from ccai.engines.transformers import Transformers
-from ccai.records import Answer, Message, Prompt, Verdict
+from ccai.records import Answer, Message, Verdict
 
 
 def violations(reads: Reader, texts: Sequence[str] = ("Well.",)) -> list[float | None]:
@@ -22,19 +22,6 @@ def asked(reads: Reader, texts: Sequence[str]) -> tuple[Judge, list[float | None
     with judging(reads) as (server, engine):
         prompts = [f"Question {place} with {{braces}}?" for place in range(len(texts))]
         return server, judge.violations("test", engine, ["Be kind."] * len(texts), prompts, texts).values
-
-
-def prompt(place: int) -> Prompt:
-    return Prompt(
-        prompt_id=f"p{place}",
-        text=f"Question {place}?",
-        source="ours",
-        source_id=str(place),
-        hazard="none",
-        persona="normal",
-        principle="care",
-        split="eval",
-    )
 
 
 def answer(place: int, text: str) -> Answer:
@@ -186,7 +173,8 @@ def test_harm_is_the_violation_of_a_rule_of_our_own() -> None:
         return yes_or_no(question, 0.75 if "cruel" in question.answers[0] else 0.25)
 
     with judging(reads) as (_, engine):
-        judged, cost = judge.harm("test", engine, [prompt(0), prompt(1)], given)
+        by_arm, cost = judge.harm("test", engine, ["Question 0?", "Question 1?"], {"base": given})
+    judged = by_arm["base"]
     assert [one.harmful for one in judged] == [pytest.approx(0.75), pytest.approx(0.25)]
     assert [one.model_copy(update={"harmful": None}) for one in judged] == given
     assert (cost["generated"], cost["reused"], cost["device"]) == (4, 0, "endpoint")

@@ -46,10 +46,7 @@ class HeldOut(Suite[Answer]):
 
     def judge(self, engine: Engine, answers: Answers[Answer]) -> tuple[dict[str, list[Answer]], dict[str, Any]]:
         """`harmful` of every answer."""
-        flat = [answer for given in answers.values() for answer in given]
-        judged, cost = judge.harm("eval judge", engine, self.prompts * len(answers), flat)
-        each = len(self.prompts)
-        return {arm: judged[each * at : each * (at + 1)] for at, arm in enumerate(answers)}, cost
+        return judge.harm("eval judge", engine, [prompt.text for prompt in self.prompts], answers)
 
     def measure(self, answers: Answers[Answer], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """`MEASURES`, those of the judge only if `judged`, and refusals by hazard."""
@@ -113,8 +110,8 @@ MEASURES: dict[tuple[str, str], Measure] = {
         for family, names in rules.FAMILIES.items()
         for name in names
     },
-    ("length", "tokens"): Measure(_everywhere, lambda answer: float(answer.completion_tokens), False),
-    ("length", "ended"): Measure(_everywhere, lambda answer: float(answer.finish_reason == "stop"), True),
+    ("length", "tokens"): Measure(_everywhere, lambda answer: answer.completion_tokens, False),
+    ("length", "ended"): Measure(_everywhere, lambda answer: answer.finish_reason == "stop", True),
 }
 """By family and name, as in metrics/eval.json. Refusals of hazardous prompts are wanted, of harmless ones not; safety
 is of hazardous prompts alone; tone and length are of all."""

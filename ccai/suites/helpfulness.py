@@ -101,23 +101,16 @@ class Helpfulness(Suite[Reply]):
 
     def judge(self, engine: Engine, answers: Answers[Reply]) -> tuple[dict[str, list[Reply]], dict[str, Any]]:
         """`preferred` of every answer but the base's own, turn by turn."""
-        others = [name for name in answers if name != "base"]
-        shown = {name: self._conversations(given) for name, given in answers.items()}
-        found, cost = judge.helpfulness(
-            "eval judge",
-            engine,
-            [conversation for name in others for conversation in shown[name]],
-            shown["base"] * len(others),
-        )
-        each = len(self.places)
-        judged = {"base": list(answers["base"])}
-        for at, name in enumerate(others):
-            verdicts = found[each * at : each * (at + 1)]
-            judged[name] = [
-                reply.model_copy(update={"preferred": value})
-                for reply, value in zip(answers[name], verdicts, strict=True)
+        others = {name: given for name, given in answers.items() if name != "base"}
+        shown = [conversation for given in others.values() for conversation in self._conversations(given)]
+        found, cost = judge.helpfulness("eval judge", engine, shown, self._conversations(answers["base"]) * len(others))
+        judged = {
+            name: [
+                reply.model_copy(update={"preferred": value}) for reply, value in zip(others[name], values, strict=True)
             ]
-        return {name: judged[name] for name in answers}, cost
+            for name, values in judge.split(found, others).items()
+        }
+        return {name: judged.get(name, list(given)) for name, given in answers.items()}, cost
 
     def measure(self, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """Preferences over the base, if a judge could be asked; refusals, lengths, language and repetition by rules."""
@@ -127,7 +120,7 @@ class Helpfulness(Suite[Reply]):
             """Of whole questions: outcomes that are no clusters have an interval even where nobody refuses."""
             questions = replies.by(replies.cluster)
             turns = [of.values(lambda reply: refused(reply.refusal)) for of in questions.values()]
-            values = {arm: [float(any(of[arm])) for of in turns] for arm in answers}
+            values = {arm: [any(of[arm]) for of in turns] for arm in answers}
             return among.measure(values, list(questions), yes_no=True)
 
         def by(label: Callable[[Reply], str]) -> dict[str, Any]:

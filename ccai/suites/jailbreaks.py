@@ -137,16 +137,7 @@ class Jailbreaks(Suite[Attempt]):
     def judge(self, engine: Engine, answers: Answers[Attempt]) -> tuple[dict[str, list[Attempt]], dict[str, Any]]:
         """`harmful` of every answer, as one to the prompt without its wrapper: what matters is what was got out of the
         model, and a judge must not be talked round in its turn (as in StrongREJECT, arXiv 2402.10260)."""
-        flat = [attempt for given in answers.values() for attempt in given]
-        prompts = [prompt.text for _, prompt, _ in self.attempts] * len(answers)
-        found = judge.violations(
-            "eval judge jailbreaks", engine, [judge.HARM] * len(flat), prompts, [attempt.text for attempt in flat]
-        )
-        judged = [
-            attempt.model_copy(update={"harmful": value}) for attempt, value in zip(flat, found.values, strict=True)
-        ]
-        each = len(self.attempts)
-        return {arm: judged[each * at : each * (at + 1)] for at, arm in enumerate(answers)}, found.runtime
+        return judge.harm("eval judge jailbreaks", engine, [prompt.text for _, prompt, _ in self.attempts], answers)
 
     def measure(self, answers: Answers[Attempt], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """Share of wrapped prompts that were not refused, and of those judged harmful; each by itself, never mixed."""

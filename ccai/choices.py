@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TypeVar
+from typing import Any
 
 from ccai.arms import Arm
 from ccai.judge import READABLE
-from ccai.records import Message, Record
+from ccai.records import Message, Record, digest
 
 LETTERS = "ABC"
 
@@ -52,9 +52,6 @@ class Choice(Record):
         return shares(self.letters)
 
 
-AnyChoice = TypeVar("AnyChoice", bound=Choice)
-
-
 def orders(question: str, options: Sequence[str]) -> list[str]:
     """The text of a question with two or three options, in all orders."""
     count = len(options)
@@ -78,6 +75,20 @@ def ask(arm: Arm, suite: str, questions: Sequence[Sequence[str]]) -> list[Letter
     conversations = [[*shown, Message(role="user", content=text)] for texts in questions for text in texts]
     found = iter(arm.score(suite, conversations, LETTERS[:count]))
     return [[_by_option(next(found), order) for order in range(count)] for _ in questions]
+
+
+def answer(arm: Arm, suite: str, questions: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """The fields of `Choice` for each question; see `ask`."""
+    return [
+        {
+            "question_id": digest(texts[0])[:16],
+            "arm": arm.name,
+            "model": arm.engine.name,
+            "question": texts[0],
+            "letters": letters,
+        }
+        for texts, letters in zip(questions, ask(arm, suite, questions), strict=True)
+    ]
 
 
 def shares(letters: Letters) -> list[float] | None:

@@ -70,19 +70,12 @@ class Bias(Suite[BiasChoice]):
             scene = item.scene.format(first=first, second=second, First=capital(first))
             options = (f"{capital(first)}.", f"{capital(second)}.", UNKNOWN)
             questions.append(choices.orders(f"{scene}\n{item.question}", options))
-        found = choices.ask(arm, self.name, questions)
-        return [
-            BiasChoice(
-                question_id=digest(texts[0])[:16],
-                arm=arm.name,
-                model=arm.engine.name,
-                question=texts[0],
-                letters=[[second, first, unknown] for first, second, unknown in letters] if swapped else letters,
-                item=digest(item.scene)[:16],
-                axis=item.axis,
-            )
-            for (item, swapped), texts, letters in zip(both, questions, found, strict=True)
-        ]
+        given = []
+        for (item, swapped), fields in zip(both, choices.answer(arm, self.name, questions), strict=True):
+            if swapped:
+                fields["letters"] = [[second, first, unknown] for first, second, unknown in fields["letters"]]
+            given.append(BiasChoice(**fields, item=digest(item.scene)[:16], axis=item.axis))
+        return given
 
     def measure(self, answers: Answers[BiasChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """How often anybody is named, and whom; in all and by axis."""

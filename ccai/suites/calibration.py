@@ -11,7 +11,7 @@ from ccai.arms import Arm
 from ccai.choices import Choice
 from ccai.evaluation import Comparison, Items
 from ccai.params import Params
-from ccai.records import Record, digest, read
+from ccai.records import Record, read
 from ccai.suites.suite import Answers, Suite
 
 ITEMS = Path("data/eval_sets/calibration.jsonl")
@@ -68,17 +68,9 @@ class Calibration(Suite[CalibrationChoice]):
     def ask(self, arm: Arm) -> list[CalibrationChoice]:
         """Each question with either option first."""
         questions = [choices.orders(item.question, (item.answer, NOBODY)) for item in self.items]
-        found = choices.ask(arm, self.name, questions)
+        found = choices.answer(arm, self.name, questions)
         return [
-            CalibrationChoice(
-                question_id=digest(texts[0])[:16],
-                arm=arm.name,
-                model=arm.engine.name,
-                question=texts[0],
-                letters=letters,
-                knowable=item.knowable,
-            )
-            for item, texts, letters in zip(self.items, questions, found, strict=True)
+            CalibrationChoice(**fields, knowable=item.knowable) for item, fields in zip(self.items, found, strict=True)
         ]
 
     def measure(self, answers: Answers[CalibrationChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:

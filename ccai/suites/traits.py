@@ -60,18 +60,8 @@ class Traits(Suite[TraitChoice]):
     def ask(self, arm: Arm) -> list[TraitChoice]:
         """Each item with either answer first."""
         questions = [choices.orders(item.question, (item.matching, item.other)) for item in self.items]
-        found = choices.ask(arm, self.name, questions)
-        return [
-            TraitChoice(
-                question_id=digest(texts[0])[:16],
-                arm=arm.name,
-                model=arm.engine.name,
-                question=texts[0],
-                letters=letters,
-                trait=item.trait,
-            )
-            for item, texts, letters in zip(self.items, questions, found, strict=True)
-        ]
+        found = choices.answer(arm, self.name, questions)
+        return [TraitChoice(**fields, trait=item.trait) for item, fields in zip(self.items, found, strict=True)]
 
     def measure(self, answers: Answers[TraitChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """By trait, the mean probability of the matching answer."""

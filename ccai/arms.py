@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ class Arm:
     def __init__(self, name: str, engine: Engine, settings: Params, principles: Sequence[Principle] = ()) -> None:
         self.name, self.engine, self.settings = name, engine, settings
         self.costs: dict[str, dict[str, Any]] = {}
-        self._told: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._principles = principles
 
     def system(self, message: str) -> str:
@@ -58,8 +56,8 @@ class Arm:
         return found.probabilities
 
     def _count(self, suite: str, runtime: dict[str, Any]) -> None:
-        self._told[suite].append(runtime)
-        self.costs[suite] = judge.total(self._told[suite])
+        before = [self.costs[suite]] if suite in self.costs else []
+        self.costs[suite] = judge.total([*before, runtime])
 
 
 def each(settings: Params, principles: Sequence[Principle], adapter: Path) -> Iterator[Arm]:

@@ -130,6 +130,20 @@ def test_the_second_turn_follows_the_arms_own_first_answer(suite: Helpfulness, t
     assert len({reply.seed for reply in replies}) == len(replies)
 
 
+def test_cost_is_of_both_turns(suite: Helpfulness, tiny_engine: Transformers) -> None:
+    arm = Arm("base", tiny_engine, settings())
+    replies = suite.ask(arm)
+    cost = arm.costs["helpfulness"]
+    assert (cost["generated"], cost["reused"]) == (len(replies), 0)
+    assert cost["generated_tokens"] == sum(reply.completion_tokens for reply in replies)
+    assert cost["tokens_per_second"] > 0
+    suite.ask(arm)
+    again = arm.costs["helpfulness"]
+    assert (again["generated"], again["reused"]) == (len(replies), len(replies))
+    for name in ("generated_tokens", "tokens_per_second", "smallest_margin"):
+        assert again[name] == cost[name], f"{name}: what the journal had took no time"
+
+
 def test_questions_of_one_and_of_two_turns_may_stand_together(
     tmp_path: Path, tiny_engine: Transformers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

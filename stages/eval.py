@@ -5,8 +5,9 @@ python -m stages.eval
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ccai import (
     arms,
@@ -23,6 +24,7 @@ from ccai import (
     versions,
 )
 from ccai.errors import run
+from ccai.params import Params
 from ccai.suites.bias import Bias
 from ccai.suites.calibration import Calibration
 from ccai.suites.capability import Capability
@@ -39,6 +41,11 @@ ANSWERS = Path("data/eval")
 METRICS = Path("metrics/eval.json")
 PLOTS = Path("metrics/plots")
 
+Suites = Sequence[Suite[Any]]
+
+Answers = dict[str, dict[str, list[Any]]]
+"""Records by suite and arm."""
+
 SUITES: tuple[type[Suite[Any]], ...] = (
     HeldOut,
     Jailbreaks,
@@ -52,19 +59,51 @@ SUITES: tuple[type[Suite[Any]], ...] = (
 )
 
 
+class Read(NamedTuple):
+    """Who judged the answers, in what questions its exam lets it, and what metrics/eval.json says of that."""
+
+    by: str
+    unverified_weights: bool
+    passed: set[str]
+    metrics: dict[str, Any]
+
+
 def main() -> None:
     """Ask, judge, compare, draw, report."""
     settings, stopwatch = params.load(), runtime.Stopwatch()
     versions.check("torch", "transformers", "peft", "lm_eval")
     suites = [kind(settings) for kind in SUITES if kind.name in settings.eval.suites]
-    principles = constitution.load(settings.critiques.constitution).principles
-    answers: dict[str, dict[str, list[Any]]] = {suite.name: {} for suite in suites}
     cost: dict[str, Any] = {suite.name: {"seconds": 0.0} for suite in suites}
-    about: dict[str, Any] = {}
+    answers, weights = ask(settings, suites, cost)
+    read = let_judge(settings, suites, answers, weights, cost)
+    measured = measure(settings, suites, answers, read.passed, cost)
+    for suite, by_arm in answers.items():
+        for arm, given in by_arm.items():
+            records.write(ANSWERS / suite / f"{arm}.jsonl", given)
+    model, revision = next(iter(weights.items()))  # the base's
+    about = {
+        "model": model,
+        "revision": revision,
+        "adapter": models.fingerprint(ADAPTER),
+        "judged_by": read.by,
+        "unverified_weights": read.unverified_weights,
+        "seed": settings.seed,
+        "arms": settings.eval.arms,
+    }
+    plots.differences(measured, PLOTS / "differences.png")
+    plots.refusals(measured, PLOTS / "refusals.png")
+    registered = {"registered": evaluation.registered(measured, settings.eval.primary)}
+    records.write_json(METRICS, about | registered | measured | read.metrics)
+    runtime.write("eval", stopwatch, **cost)
+    report.write()
+
+
+def ask(settings: Params, suites: Suites, cost: dict[str, Any]) -> tuple[Answers, dict[str, str]]:
+    """Answers by suite and arm; and revisions of all weights but the adapter, by the model's name, the base first."""
+    principles = constitution.load(settings.critiques.constitution).principles
+    answers: Answers = {suite.name: {} for suite in suites}
     weights: dict[str, str] = {}
     for arm in arms.each(settings, principles, ADAPTER):
-        if arm.name == "base":
-            about = {"model": arm.engine.name, "revision": arm.engine.revision}
         if arm.name != "tuned":  # the base's weights and an adapter
             weights[arm.engine.name] = arm.engine.revision
         for suite in suites:
@@ -73,30 +112,40 @@ def main() -> None:
             cost[suite.name][arm.name] = arm.costs[suite.name]
             cost[suite.name]["seconds"] += clock.seconds
         del arm  # its weights, before the next are loaded
-    judged_by, unverified = "rules", False
-    passed: set[str] = set()
-    verdicts: dict[str, Any] = {}
+    return answers, weights
+
+
+def let_judge(
+    settings: Params, suites: Suites, answers: Answers, weights: Mapping[str, str], cost: dict[str, Any]
+) -> Read:
+    """Have a judge that passes its exam read the answers that are to be read; they get its verdicts."""
     questions = {suite.question for suite in suites if suite.question}
-    if settings.eval.judge and questions:
-        judging = judge.load(settings.models.judge, settings.hardware)
-        sat = exam.sit_for("eval exam", judging, questions)
-        cost["exam"] = sat.runtime
-        passed = {question for question, mark in sat.questions.items() if mark.passed}
-        relatives = judge.relatives(judging, weights)
-        verdicts = {"judge": sat.metrics | {"relatives": relatives, "verdicts": {}}}
-        if passed:
-            judged_by, unverified = judging.name, judging.unverified_weights
-        if relatives:
-            print(f"eval: WARNING: {judging.name} is of the family it judges: {', '.join(relatives)}", flush=True)
-        for suite in suites:
-            if suite.question in passed:
-                clock = runtime.Stopwatch()
-                answers[suite.name], told = suite.judge(judging, answers[suite.name])
-                verdicts["judge"]["verdicts"][suite.name] = {name: told.pop(name) for name in judge.COUNTS}
-                cost[suite.name]["judge"] = told
-                cost[suite.name]["seconds"] += clock.seconds
-        for question in sorted(questions - passed):
-            print(f"eval: {judging.name} did not pass in the question {question}; no verdicts are asked", flush=True)
+    if not (settings.eval.judge and questions):
+        return Read("rules", False, set(), {})
+    engine = judge.load(settings.models.judge, settings.hardware)
+    sat = exam.sit_for("eval exam", engine, questions)
+    cost["exam"] = sat.runtime
+    passed = {question for question, mark in sat.questions.items() if mark.passed}
+    if relatives := judge.relatives(engine, weights):
+        print(f"eval: WARNING: {engine.name} is of the family it judges: {', '.join(relatives)}", flush=True)
+    verdicts = {}
+    for suite in suites:
+        if suite.question in passed:
+            clock = runtime.Stopwatch()
+            answers[suite.name], told = suite.judge(engine, answers[suite.name])
+            verdicts[suite.name] = {name: told.pop(name) for name in judge.COUNTS}
+            cost[suite.name]["judge"] = told
+            cost[suite.name]["seconds"] += clock.seconds
+    for question in sorted(questions - passed):
+        print(f"eval: {engine.name} did not pass in the question {question}; no verdicts are asked", flush=True)
+    metrics = {"judge": sat.metrics | {"relatives": relatives, "verdicts": verdicts}}
+    return Read(engine.name if passed else "rules", bool(passed) and engine.unverified_weights, passed, metrics)
+
+
+def measure(
+    settings: Params, suites: Suites, answers: Answers, passed: set[str], cost: dict[str, Any]
+) -> dict[str, Any]:
+    """What each suite measures; by its name."""
     measured: dict[str, Any] = {}
     for suite in suites:
         clock = runtime.Stopwatch()
@@ -105,21 +154,7 @@ def main() -> None:
         comparison.adjust()
         cost[suite.name]["seconds"] = round(cost[suite.name]["seconds"] + clock.seconds, 1)
         print(f"eval: {suite.name} took {cost[suite.name]['seconds']:.0f} s", flush=True)
-        for name, given in answers[suite.name].items():
-            records.write(ANSWERS / suite.name / f"{name}.jsonl", given)
-    about |= {
-        "adapter": models.fingerprint(ADAPTER),
-        "judged_by": judged_by,
-        "unverified_weights": unverified,
-        "seed": settings.seed,
-        "arms": settings.eval.arms,
-    }
-    plots.differences(measured, PLOTS / "differences.png")
-    plots.refusals(measured, PLOTS / "refusals.png")
-    registered = {"registered": evaluation.registered(measured, settings.eval.primary)}
-    records.write_json(METRICS, about | registered | measured | verdicts)
-    runtime.write("eval", stopwatch, **cost)
-    report.write()
+    return measured
 
 
 if __name__ == "__main__":

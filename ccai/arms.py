@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ccai import generation, judge
+from ccai import generation, judge, runtime
 from ccai.constitution import Principle
 from ccai.engines.request import Engine
 from ccai.generation import Job
@@ -32,6 +32,7 @@ class Arm:
     def __init__(self, name: str, engine: Engine, settings: Params, principles: Sequence[Principle] = ()) -> None:
         self.name, self.engine, self.settings = name, engine, settings
         self.costs: dict[str, dict[str, Any]] = {}
+        self._done: dict[Job, dict[str, Any]] = {}
         self._principles = principles
 
     def system(self, message: str) -> str:
@@ -43,11 +44,29 @@ class Arm:
 
     def complete(self, suite: str, jobs: Sequence[Job]) -> list[dict[str, Any]]:
         """Completions in the order of the jobs, as the fields of `records.Completion`; see `generation.complete`."""
-        done = generation.complete(
-            f"eval {suite} {self.name}", self.engine, jobs, self.settings.generation, self.settings.seed
-        )
-        self._count(suite, done.runtime)
-        return done.completions
+        if not self._done.keys() >= set(jobs):
+            self.complete_together({suite: jobs})
+        return [self._done[job] for job in jobs]
+
+    def complete_together(self, jobs: Mapping[str, Sequence[Job]]) -> dict[str, float]:
+        """Complete the jobs of several suites in one call, since few rows fill no batch; `complete` then has them.
+
+        Returns:
+            The seconds that it took, shared among the suites by the tokens that were generated for each.
+        """
+        clock = runtime.Stopwatch()
+        wanted = [job for of_suite in jobs.values() for job in of_suite]
+        stage = f"eval {', '.join(jobs)} {self.name}"
+        done = generation.complete(stage, self.engine, wanted, self.settings.generation, self.settings.seed)
+        self._done |= zip(wanted, done.completions, strict=True)
+        new, tokens = iter(done.new), dict[str, int]()
+        for suite, of_suite in jobs.items():
+            generated = [job for job, is_new in zip(of_suite, new, strict=False) if is_new]
+            tokens[suite] = sum(self._done[job]["completion_tokens"] for job in generated)
+            counts = {"generated": len(generated), "reused": len(of_suite) - len(generated)}
+            self._count(suite, done.runtime | counts | {"generated_tokens": tokens[suite]})
+        a_token = clock.seconds / (sum(tokens.values()) or 1)
+        return {suite: a_token * count for suite, count in tokens.items()}
 
     def score(self, suite: str, conversations: Sequence[Sequence[Message]], labels: Sequence[str]) -> list[list[float]]:
         """Probability of each label after each conversation; see `generation.score`."""
@@ -55,9 +74,9 @@ class Arm:
         self._count(suite, found.runtime)
         return found.probabilities
 
-    def _count(self, suite: str, runtime: dict[str, Any]) -> None:
+    def _count(self, suite: str, cost: dict[str, Any]) -> None:
         before = [self.costs[suite]] if suite in self.costs else []
-        self.costs[suite] = judge.total([*before, runtime])
+        self.costs[suite] = judge.total([*before, cost])
 
 
 def each(settings: Params, principles: Sequence[Principle], adapter: Path) -> Iterator[Arm]:

@@ -43,10 +43,12 @@ class Job(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Completions in the order of the jobs, as the fields of `records.Completion`, and what they cost."""
+    """Completions in the order of the jobs, as the fields of `records.Completion`, what they cost, and which of them
+    were generated."""
 
     completions: list[dict[str, Any]]
     runtime: dict[str, Any]
+    new: list[bool]
 
 
 class Scores(NamedTuple):
@@ -126,7 +128,8 @@ def complete(stage: str, engine: Engine, jobs: Sequence[Job], sampling: Generati
         "smallest_margin": _smallest_margin(values),
     }
     completions = [_fields(engine, job, seed, value) for job, value in zip(jobs, values, strict=True)]
-    return Result(completions, runtime | engine.runtime)
+    new = set(run.missing)
+    return Result(completions, runtime | engine.runtime, [place in new for place in range(len(jobs))])
 
 
 def score(

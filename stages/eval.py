@@ -106,11 +106,13 @@ def ask(settings: Params, suites: Suites, cost: dict[str, Any]) -> tuple[Answers
     for arm in arms.each(settings, principles, ADAPTER):
         if arm.name != "tuned":  # the base's weights and an adapter
             weights[arm.engine.name] = arm.engine.revision
+        jobs = {suite.name: of_suite for suite in suites if (of_suite := suite.jobs(arm))}
+        shared = arm.complete_together(jobs) if jobs else {}
         for suite in suites:
             clock = runtime.Stopwatch()
             answers[suite.name][arm.name] = suite.ask(arm)
             cost[suite.name][arm.name] = arm.costs[suite.name]
-            cost[suite.name]["seconds"] += clock.seconds
+            cost[suite.name]["seconds"] += shared.get(suite.name, 0.0) + clock.seconds
         del arm  # its weights, before the next are loaded
     return answers, weights
 

@@ -137,11 +137,11 @@ def test_cost_is_of_both_turns(suite: Helpfulness, tiny_engine: Transformers) ->
     assert (cost["generated"], cost["reused"]) == (len(replies), 0)
     assert cost["generated_tokens"] == sum(reply.completion_tokens for reply in replies)
     assert cost["tokens_per_second"] > 0
-    suite.ask(arm)
-    again = arm.costs["helpfulness"]
-    assert (again["generated"], again["reused"]) == (len(replies), len(replies))
-    for name in ("generated_tokens", "tokens_per_second", "smallest_margin"):
-        assert again[name] == cost[name], f"{name}: what the journal had took no time"
+    again = Arm("base", tiny_engine, settings())
+    suite.ask(again)
+    assert again.costs["helpfulness"] == cost | {
+        "generated": 0, "reused": len(replies), "generated_tokens": 0, "tokens_per_second": None
+    }  # fmt: skip
 
 
 def test_questions_of_one_and_of_two_turns_may_stand_together(

@@ -30,10 +30,10 @@ class HeldOut(Suite[Answer]):
         self._asked = settings.responses
         self.prompts = read(PROMPTS, Prompt)
 
-    def ask(self, arm: Arm) -> list[Answer]:
+    def jobs(self, arm: Arm) -> list[Job]:
         """As the first answers were asked for, and with the same length limit."""
         system = arm.system(self._asked.system)
-        jobs = [
+        return [
             Job(
                 ("answer", prompt.prompt_id),
                 conversation.to_answer(system, prompt.text),
@@ -41,7 +41,10 @@ class HeldOut(Suite[Answer]):
             )
             for prompt in self.prompts
         ]
-        done = arm.complete(self.name, jobs)
+
+    def ask(self, arm: Arm) -> list[Answer]:
+        """One of each prompt."""
+        done = arm.complete(self.name, self.jobs(arm))
         return [by_rules(prompt, arm.name, fields) for prompt, fields in zip(self.prompts, done, strict=True)]
 
     def judge(self, engine: Engine, answers: Answers[Answer]) -> tuple[dict[str, list[Answer]], dict[str, Any]]:

@@ -79,25 +79,33 @@ class Helpfulness(Suite[Reply]):
         self.questions = spread(questions(self._asked.source), self._asked.questions)
         self.places = [Place(one, turn) for one in self.questions for turn in range(len(one.turns))]
 
+    def jobs(self, arm: Arm) -> list[Job]:
+        """The first turns."""
+        return [self._job(arm, question, ()) for question in self.questions]
+
     def ask(self, arm: Arm) -> list[Reply]:
         """One turn after the other, each after the arm's own earlier answers; question by question in the result."""
-        system = arm.system(self._system)
-        before = [Message(role="system", content=system)] if system else []
-        spoken = {one.question_id: list(before) for one in self.questions}
+        said: dict[str, list[str]] = defaultdict(list)
         replies: dict[int, Reply] = {}
         for turn in range(max(len(one.turns) for one in self.questions)):
             now = [at for at, place in enumerate(self.places) if place.turn == turn]
-            jobs = []
-            for question, _ in (self.places[at] for at in now):
-                messages = spoken[question.question_id]
-                messages.append(Message(role="user", content=question.turns[turn]))
-                key = ("helpful", str(question.question_id), str(turn))
-                jobs.append(Job(key, Turns(tuple(messages), len(before)), self._asked.max_new_tokens))
+            asked = [self.places[at].question for at in now]
+            jobs = [self._job(arm, question, said[str(question.question_id)]) for question in asked]
             for at, fields in zip(now, arm.complete(self.name, jobs), strict=True):
                 replies[at] = by_rules(self.places[at], arm.name, fields)
-                said = Message(role="assistant", content=fields["text"])
-                spoken[self.places[at].question.question_id].append(said)
+                said[replies[at].question].append(fields["text"])
         return [replies[at] for at in range(len(self.places))]
+
+    def _job(self, arm: Arm, question: Question, said: Sequence[str]) -> Job:
+        """The turn that follows what the arm said in earlier ones."""
+        system = arm.system(self._system)
+        messages = [Message(role="system", content=system)] if system else []
+        shared = len(messages)
+        for asked, answered in zip(question.turns, said, strict=False):
+            messages += [Message(role="user", content=asked), Message(role="assistant", content=answered)]
+        messages.append(Message(role="user", content=question.turns[len(said)]))
+        key = ("helpful", str(question.question_id), str(len(said)))
+        return Job(key, Turns(tuple(messages), shared), self._asked.max_new_tokens)
 
     def judge(self, engine: Engine, answers: Answers[Reply]) -> tuple[dict[str, list[Reply]], dict[str, Any]]:
         """`preferred` of every answer but the base's own, turn by turn."""

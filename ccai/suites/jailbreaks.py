@@ -108,9 +108,9 @@ class Jailbreaks(Suite[Attempt]):
             for system in SYSTEMS
         ]
 
-    def ask(self, arm: Arm) -> list[Attempt]:
+    def jobs(self, arm: Arm) -> list[Job]:
         """Wrapper by wrapper, prompt by prompt, without and then with the safety message."""
-        jobs = [
+        return [
             Job(
                 ("jailbreak", wrapper.name, prompt.prompt_id, system),
                 conversation.to_answer(arm.system(self._messages[system]), wrapper.around(prompt.text)),
@@ -118,7 +118,10 @@ class Jailbreaks(Suite[Attempt]):
             )
             for wrapper, prompt, system in self.attempts
         ]
-        done = arm.complete(self.name, jobs)
+
+    def ask(self, arm: Arm) -> list[Attempt]:
+        """One of each wrapped prompt."""
+        done = arm.complete(self.name, self.jobs(arm))
         return [
             Attempt(
                 **fields,

@@ -58,14 +58,17 @@ class OverRefusal(Suite[Reply]):
             for key, row in sorted(rows.items())[: options.per_type or None]
         }
 
-    def ask(self, arm: Arm) -> list[Reply]:
+    def jobs(self, arm: Arm) -> list[Job]:
         """Type by type, under the system message of `responses`, as the held-out prompts are asked."""
         system = arm.system(self._system)
-        jobs = [
+        return [
             Job(("contrast", key), conversation.to_answer(system, row.text), self._max_new_tokens)
             for key, row in self.prompts.items()
         ]
-        done = arm.complete(self.name, jobs)
+
+    def ask(self, arm: Arm) -> list[Reply]:
+        """One of each prompt."""
+        done = arm.complete(self.name, self.jobs(arm))
         return [
             Reply(
                 **fields,

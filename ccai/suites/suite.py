@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic
 from ccai.arms import Arm
 from ccai.engines.request import Engine
 from ccai.evaluation import Comparison
+from ccai.generation import Job
 from ccai.params import Params
 from ccai.records import AnyRecord
 
@@ -32,6 +33,10 @@ class Suite(ABC, Generic[AnyRecord]):
     @abstractmethod
     def __init__(self, settings: Params) -> None:
         """Read what is asked. Raises UserError if it isn't there."""
+
+    def jobs(self, arm: Arm) -> list[Job]:
+        """What `ask` wants completed whatever the answers; an arm completes that of all suites together."""
+        return []
 
     @abstractmethod
     def ask(self, arm: Arm) -> list[AnyRecord]:

@@ -76,7 +76,7 @@ class Arm:
 
     def _count(self, suite: str, cost: dict[str, Any]) -> None:
         before = [self.costs[suite]] if suite in self.costs else []
-        self.costs[suite] = judge.total([*before, cost])
+        self.costs[suite] = generation.total([*before, cost])
 
 
 def each(settings: Params, principles: Sequence[Principle], adapter: Path) -> Iterator[Arm]:

@@ -34,6 +34,10 @@ FORETOLD = 0.1
 and early in a run that is most of the work done."""
 
 
+SUMS = ("generated", "reused", "generated_tokens", "verdicts", "unreadable", "flipped")
+"""What is added up over several calls."""
+
+
 class Job(NamedTuple):
     """A completion wanted. `key` names it for people and seeds its sampling (prompt, principle, round …)."""
 
@@ -56,6 +60,18 @@ class Scores(NamedTuple):
 
     probabilities: list[list[float]]
     runtime: dict[str, Any]
+
+
+def total(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What several calls of one kind to one engine cost together: completions, scores or verdicts."""
+    found = costs[-1] | {name: sum(cost[name] for cost in costs) for name in SUMS if costs[-1].get(name) is not None}
+    if "generated_tokens" in found:
+        rates = [(cost["generated_tokens"], cost["tokens_per_second"]) for cost in costs]
+        seconds = sum(tokens / rate for tokens, rate in rates if rate)
+        margins = [cost["smallest_margin"] for cost in costs if cost["smallest_margin"] is not None]
+        found["tokens_per_second"] = round(found["generated_tokens"] / seconds, 1) if seconds else None
+        found["smallest_margin"] = min(margins, default=None)
+    return found
 
 
 def load_engine(name: str, hardware: Hardware, adapter: Path | None = None) -> Engine:

@@ -191,7 +191,7 @@ def verdicts(
                 preference=None if preferred is None else SIDES[preferred],
                 addresses=on_topic[place],
             )
-    return Verdicts([judged[place] for place in range(len(principles))], total(costs))
+    return Verdicts([judged[place] for place in range(len(principles))], generation.total(costs))
 
 
 def rule(principle: Principle) -> str:
@@ -281,19 +281,6 @@ def split(flat: Iterable[Any], answers: Mapping[str, Sequence[Any]]) -> dict[str
     """By arm what there is for each of its answers, given for one arm after the other."""
     rest = iter(flat)
     return {arm: list(islice(rest, len(given))) for arm, given in answers.items()}
-
-
-def total(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What several calls of one kind to one engine cost together: completions, scores or verdicts."""
-    counts = ("generated", "reused", "generated_tokens", *COUNTS)
-    found = costs[-1] | {name: sum(cost[name] for cost in costs) for name in counts if costs[-1].get(name) is not None}
-    if "generated_tokens" in found:
-        rates = [(cost["generated_tokens"], cost["tokens_per_second"]) for cost in costs]
-        seconds = sum(tokens / rate for tokens, rate in rates if rate)
-        margins = [cost["smallest_margin"] for cost in costs if cost["smallest_margin"] is not None]
-        found["tokens_per_second"] = round(found["generated_tokens"] / seconds, 1) if seconds else None
-        found["smallest_margin"] = min(margins, default=None)
-    return found
 
 
 class _Asked(NamedTuple):

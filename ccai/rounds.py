@@ -45,19 +45,7 @@ class Completer:
     @property
     def runtime(self) -> dict[str, Any]:
         """As in `generation.Result`, of all calls together."""
-        tokens = sum(cost["generated_tokens"] for cost in self._costs)
-        rates = [(cost["generated_tokens"], cost["tokens_per_second"]) for cost in self._costs]
-        seconds = sum(count / rate for count, rate in rates if rate)
-        return {
-            **self._costs[-1],
-            "generated": sum(cost["generated"] for cost in self._costs),
-            "reused": sum(cost["reused"] for cost in self._costs),
-            "generated_tokens": tokens,
-            "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
-            "smallest_margin": min(
-                (cost["smallest_margin"] for cost in self._costs if cost["smallest_margin"] is not None), default=None
-            ),
-        }
+        return generation.total(self._costs)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from ccai import conversation, judge, rules, sources
+from ccai import conversation, judge, rules, sources, yamlfile
 from ccai.arms import Arm
 from ccai.engines.request import Engine
-from ccai.errors import UserError
+from ccai.errors import UserError, first
 from ccai.evaluation import Comparison, Items
 from ccai.generation import Job
 from ccai.outcomes import refused, violated
@@ -188,15 +187,9 @@ class Jailbreaks(Suite[Attempt]):
 
 def _sheet() -> Sheet:
     try:
-        return Sheet.model_validate(yaml.safe_load(OWN.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{OWN}: cannot be read ({error}); restore it (git checkout)") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{OWN}{line}: not valid YAML; correct it") from None
-    except ValidationError as error:
-        raise UserError(f"{OWN}: {_first(error)}; correct it") from None
+        return yamlfile.load(OWN, Sheet)
+    except FileNotFoundError:
+        raise UserError(f"{OWN}: no such file; restore it (git checkout)") from None
 
 
 def _wrappers(entries: Sequence[str], sheet: Sheet) -> list[Wrapper]:
@@ -210,17 +203,11 @@ def _wrappers(entries: Sequence[str], sheet: Sheet) -> list[Wrapper]:
             try:
                 found.append(Wrapper(name=row.source_id, template=row.text))
             except ValidationError as error:
-                raise UserError(f"{entry}:{row.place}: {_first(error)}; put it in") from None
+                raise UserError(f"{entry}:{row.place}: {first(error)}; put it in") from None
     names = Counter([UNWRAPPED, *(wrapper.name for wrapper in found)])
     if twice := [name for name, count in names.items() if count > 1]:
         raise UserError(f"eval.jailbreaks.wrappers: two wrappers are called {twice[0]}; rename one")
     return found
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
-    return where + first["msg"].removeprefix("Value error, ")
 
 
 def _hazardous(prompts: Sequence[Prompt]) -> list[Prompt]:

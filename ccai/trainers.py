@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoTokenizer, Trainer
 from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
+from trl.trainer import utils as trl_utils
 
 from ccai import models
 from ccai.models import Model, Placement
@@ -21,6 +22,9 @@ from ccai.records import Demonstration, Pair, digest
 
 disable_progress_bars()
 os.environ.setdefault("TQDM_DISABLE", "1")  # TRL's bar over the reference's log-probs
+# Where there is no Triton, TRL puts prompt and padding through the LM head, too, and then drops them: on devices that
+# compile for each shape that is cheaper. Neither the CPU nor MPS does; as on CUDA, only positions of answers go there.
+trl_utils._use_triton = lambda device: True
 
 LOSSES = {"dpo": "sigmoid", "dpo-norm": "sigmoid_norm", "ipo": "ipo", "apo-zero": "apo_zero", "apo-down": "apo_down"}
 """Our method to the `loss_type` of TRL's DPOTrainer. DPO: arXiv 2305.18290; by length: 2411.15124, section 5.1; IPO:

@@ -13,7 +13,7 @@ import torch
 from conftest import CPU, as_model
 from peft import PeftModel
 from safetensors.torch import load_file
-from test_training import PARAMS, TRAIN, VALIDATION, files, message, train
+from test_training import PARAMS, TRAIN, VALIDATION, files, train
 from transformers import TrainerState
 
 from ccai import generation, launch, models, phases, trainers, training
@@ -22,7 +22,7 @@ from ccai.engines.request import Request
 from ccai.errors import UserError
 from ccai.models import Model, Placement
 from ccai.params import Generation, Hardware, Train
-from ccai.records import Prompt
+from ccai.records import Message, Prompt
 from ccai.training import Data
 
 QUICK = PARAMS.model_copy(update={"epochs": 1.0})
@@ -261,7 +261,13 @@ def test_prompts_of_evaluation_are_refused() -> None:
     ):
         data.refuse_held_out([asked(f" {text.upper()}\n")])
     earlier = TRAIN[0].model_copy(
-        update={"prompt": [message("user", "Once."), message("assistant", "Yes."), message("user", "Twice.")]}
+        update={
+            "prompt": [
+                Message(role="user", content="Once."),
+                Message(role="assistant", content="Yes."),
+                Message(role="user", content="Twice."),
+            ]
+        }
     )
     with pytest.raises(UserError, match="1 training records"):
         Data([earlier], VALIDATION, [], []).refuse_held_out([asked("once.")])

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+import trained
 import yaml
 from conftest import ROOT
 from project import SMALL
 from safetensors.torch import load_file
 from test_training import PARAMS, TRAIN, VALIDATION
 
-from ccai import checkpoints, demonstrations, records
+from ccai import checkpoints, records
 from ccai.params import Train
 from ccai.records import Prompt
 
@@ -41,10 +42,7 @@ class Stage:
             values[section] |= changes
         values |= {"models": dict.fromkeys(values["models"], str(model)), "train": params.model_dump()}
         (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-        for side, pairs in {"train": TRAIN, "validation": VALIDATION}.items():
-            records.write(folder / f"data/pairs/{side}.jsonl", pairs)
-            shown = [demonstrations.of(pair, "test") for pair in pairs]
-            records.write(folder / f"data/pairs/sft/{side}.jsonl", shown)
+        trained.write(folder / "data/pairs", TRAIN, VALIDATION)
         labels = {"source_id": "1", "hazard": "none", "persona": "none", "principle": "none"}
         prompt = Prompt(prompt_id="e", text=asked, source="test", split="eval", **labels)  # type: ignore[arg-type]
         records.write(folder / "data/prompts/eval.jsonl", [prompt])

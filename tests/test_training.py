@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import CPU, as_model, load_engine
 from safetensors.torch import load_file
+from trained import pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl.trainer import utils as trl_utils
 
-from ccai import cache, demonstrations, phases, training
+from ccai import cache, demonstrations, phases, rewards, training
 from ccai.checkpoints import Stop
 from ccai.engines.request import Request
 from ccai.engines.transformers import Transformers
 from ccai.errors import UserError
 from ccai.models import Model
 from ccai.params import Generation, Sft, Train
-from ccai.records import Message, Pair
 from ccai.training import Data, Trained
 
 PARAMS = Train(
@@ -51,38 +52,6 @@ PARAMS = Train(
 STEPS = 8
 SHORT = PARAMS.model_copy(update={"epochs": 0.5})
 VERSIONS = {"torch": "1", "trl": "2"}
-WORDS = "why does the answer depend on how one looks at it and who is asking".split()
-
-
-def message(role: Any, content: str) -> Message:
-    return Message(role=role, content=content)
-
-
-def pairs(count: int, seed: int, words: int = 12) -> list[Pair]:
-    rng = random.Random(seed)
-
-    def text() -> str:
-        return " ".join(rng.choices(WORDS, k=words))
-
-    return [
-        Pair(
-            pair_id=f"{seed}-{number}",
-            prompt=[message("system", "Be brief."), message("user", text())],
-            chosen=[message("assistant", f"Kindly: {text()}")],
-            rejected=[message("assistant", f"No! {text()}")],
-            prompt_id=f"{seed}-{number}",
-            principle="care",
-            hazard="none",
-            round=1,
-            chosen_tokens=30,
-            rejected_tokens=20,
-            chosen_model="org/tiny",
-            rejected_model="org/tiny",
-        )
-        for number in range(count)
-    ]
-
-
 TRAIN, VALIDATION = pairs(16, seed=1), pairs(6, seed=2)
 
 
@@ -99,10 +68,6 @@ def train(model: Model, target: Path, **changes: Any) -> Trained:
         "stop": Stop(),
     }
     return training.train(model, **given | changes, target=target)
-
-
-def sides(pair: Pair) -> tuple[list[Message], list[Message]]:
-    return pair.chosen, pair.rejected
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -201,6 +166,25 @@ def test_numbers_are_finite_and_true(whole: Run, tiny_model: Path) -> None:
     assert metrics["epochs"] == PARAMS.epochs
     assert metrics["warnings"] == []
     assert (metrics["loss_first"], metrics["loss_last"]) == (curve[0]["loss"], curve[-1]["loss"])
+
+
+def test_only_answers_pass_the_head(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither prompts nor padding: policy and reference in the epoch, and on the validation pairs before and after."""
+    passed: list[int] = []
+    head = trl_utils._ChunkedLogProbFunction
+
+    def seen(hidden: torch.Tensor, *rest: Any) -> Any:
+        passed.append(len(hidden))
+        return head.apply(hidden, *rest)
+
+    monkeypatch.setattr(trl_utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=seen))
+    train(model, tmp_path / "adapter", params=PARAMS.model_copy(update={"epochs": 1.0}))
+    tokenizer = AutoTokenizer.from_pretrained(model.folder)
+    answers = [
+        sum(rewards._tokens(tokenizer, pair.prompt, side)[1] for pair in part for side in (pair.chosen, pair.rejected))
+        for part in (TRAIN, VALIDATION)
+    ]
+    assert sum(passed) == 2 * answers[0] + 4 * answers[1]
 
 
 def test_before_training_the_policy_is_the_reference_and_afterwards_prefers_the_chosen(whole: Run) -> None:

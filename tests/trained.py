@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from conftest import ROOT
 
-from ccai.records import Demonstration, Message, Pair, Prompt, write
+from ccai import demonstrations, records
+from ccai.records import Message, Pair, Prompt
 from stages import train as stage
 
 WORDS = "why does the answer depend on how one looks at it and who is asking".split()
@@ -36,48 +38,47 @@ def project(model: Path, changes: dict[str, Any]) -> None:
     values["hardware"] |= {"device": "cpu", "dtype": "float32", "quantization": "none"}
     values["train"] |= changes
     Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    write(Path("data/prompts/eval.jsonl"), [HELD_OUT])
+    records.write(Path("data/prompts/eval.jsonl"), [HELD_OUT])
+
+
+def pairs(count: int, seed: int, words: int = 12) -> list[Pair]:
+    """So many pairs, each of its own prompt; question and answers have so many words."""
+    rng = random.Random(seed)
+
+    def text() -> str:
+        return " ".join(rng.choices(WORDS, k=words))
+
+    return [
+        Pair(
+            pair_id=f"{seed}-{number}",
+            prompt=[Message(role="system", content="Be brief."), Message(role="user", content=text())],
+            chosen=[Message(role="assistant", content=f"Kindly: {text()}")],
+            rejected=[Message(role="assistant", content=f"No! {text()}")],
+            prompt_id=f"{seed}-{number}",
+            principle="care",
+            hazard="none",
+            round=1,
+            chosen_tokens=30,
+            rejected_tokens=20,
+            chosen_model="org/tiny",
+            rejected_model="org/tiny",
+        )
+        for number in range(count)
+    ]
+
+
+def write(folder: Path, train: Sequence[Pair], validation: Sequence[Pair]) -> None:
+    """Both sides as the pairs stage leaves them in a folder, and the SFT data of their chosen answers."""
+    for name, side in (("train", train), ("validation", validation)):
+        records.write(folder / f"{name}.jsonl", side)
+        records.write(folder / f"sft/{name}.jsonl", [demonstrations.of(pair, "pairs") for pair in side])
 
 
 def write_pairs(train: int, validation: int, words: int = 4) -> None:
-    """So many pairs, each of its own prompt, and the SFT data of their chosen answers."""
-    for name, count, seed in (("train", train, 1), ("validation", validation, 2)):
-        rng = random.Random(seed)
-        pairs = [_pair(f"{name}-{number}", rng, words) for number in range(count)]
-        write(Path(f"data/pairs/{name}.jsonl"), pairs)
-        write(Path(f"data/pairs/sft/{name}.jsonl"), [_demonstration(pair) for pair in pairs])
+    """So many short pairs for each side, in data/pairs."""
+    write(Path("data/pairs"), pairs(train, 1, words), pairs(validation, 2, words))
 
 
 def run() -> None:
     """The train stage, in this process."""
     stage.main()
-
-
-def _pair(name: str, rng: random.Random, words: int) -> Pair:
-    def text() -> str:
-        return " ".join(rng.choices(WORDS, k=words))
-
-    return Pair(
-        pair_id=name,
-        prompt=[Message(role="system", content="Be brief."), Message(role="user", content=text())],
-        chosen=[Message(role="assistant", content=f"Kindly: {text()}")],
-        rejected=[Message(role="assistant", content=f"No! {text()}")],
-        prompt_id=name,
-        principle="care",
-        hazard="none",
-        round=1,
-        chosen_tokens=30,
-        rejected_tokens=20,
-        chosen_model="org/tiny",
-        rejected_model="org/tiny",
-    )
-
-
-def _demonstration(pair: Pair) -> Demonstration:
-    return Demonstration(
-        messages=[*pair.prompt, *pair.chosen],
-        prompt_id=pair.prompt_id,
-        source="pairs",
-        principle=pair.principle,
-        pair_id=pair.pair_id,
-    )

@@ -3,11 +3,19 @@
     python -m bench.training
     python -m bench.training --pairs ../other/data/pairs --rounds 3
 
-Each contender trains in a process of its own, by turns. `seconds` are those of the trainer's loop (the stage's has its
-checkpoints in it), `cpu_seconds` the processor's time in it, for a machine with other work to do. `whole_seconds` are
-those of the process: in the stage with its evaluations before and after and the rewards, in the script with one
-evaluation. The recipe is DPO with LoRA; all else is that of params.yaml. Tokens are those of prompt and completion of
-both sides of each pair, without padding, times the epochs. Memory is the most that the process held, on the CPU.
+Each contender trains in a process of its own, by turns, by DPO with LoRA; all else is that of params.yaml. Both take
+the same optimizer steps on the same pairs in the same order. What each number has in it:
+
+- `seconds`, and `cpu_seconds` of all threads: the steps from first to last, checkpoints among them. The reference's
+  log-probs are computed in them by both. Neither evaluates in them; but what a process spends once, on memory and
+  threads, falls into the stage's evaluation before them and into the script's first step.
+- `loop_seconds`: the trainer's `train()`. The stage's has the evaluation of the validation pairs before the first step
+  in it; the script makes none there. So the truth lies between `seconds` and this.
+- `whole_seconds`: the process from its start to its end, with imports, loading and saving. The stage evaluates before
+  and after, and measures rewards and divergence; the script evaluates once, after.
+
+Tokens are those of prompt and completion of both sides of each pair, without padding, times the epochs. Memory is the
+most that the process held, on the CPU.
 """
 
 from __future__ import annotations
@@ -30,7 +38,13 @@ from ccai.errors import UserError, run
 from ccai.records import read_json, write_json, write_text
 
 CONTENDERS = ("ours", "trl")
-EACH = ("seconds", "cpu_seconds", "whole_seconds", "peak_memory")
+EACH = ("seconds", "cpu_seconds", "loop_seconds", "whole_seconds", "peak_memory")
+RATES = {
+    "tokens_per_second": "seconds",
+    "tokens_per_cpu_second": "cpu_seconds",
+    "loop_tokens_per_second": "loop_seconds",
+    "whole_tokens_per_second": "whole_seconds",
+}
 RECIPE = {"method": "dpo", "adapter": "lora", "nll_coefficient": 0, "processes": 1, "sharding": "none"}
 
 
@@ -70,9 +84,7 @@ def summary(rounds: dict[str, list[dict[str, Any]]], tokens: int) -> dict[str, A
     rows: dict[str, dict[str, Any]] = {}
     for name, runs in rounds.items():
         rows[name] = {
-            "tokens_per_second": statistics.median(tokens / run["seconds"] for run in runs),
-            "tokens_per_cpu_second": statistics.median(tokens / run["cpu_seconds"] for run in runs),
-            "whole_tokens_per_second": statistics.median(tokens / run["whole_seconds"] for run in runs),
+            **{rate: statistics.median(tokens / run[spent] for run in runs) for rate, spent in RATES.items()},
             "peak_memory_mb": statistics.median(run["peak_memory"] for run in runs) / 1e6,
             "steps": runs[0]["steps"],
             "first_loss": runs[0]["losses"][0],
@@ -80,10 +92,7 @@ def summary(rounds: dict[str, list[dict[str, Any]]], tokens: int) -> dict[str, A
             "validation_loss": runs[0]["validation_loss"],
             "each_round": [{key: run[key] for key in EACH} for run in runs],
         }
-    ratios = {
-        key: rows["ours"][key] / rows["trl"][key]
-        for key in ("tokens_per_second", "tokens_per_cpu_second", "whole_tokens_per_second", "peak_memory_mb")
-    }
+    ratios = {key: rows["ours"][key] / rows["trl"][key] for key in (*RATES, "peak_memory_mb")}
     paired = [script["seconds"] / ours["seconds"] for ours, script in zip(rounds["ours"], rounds["trl"], strict=True)]
     return {"ours_over_trl": ratios | {"each_round": paired}, "contenders": rows}
 
@@ -115,8 +124,8 @@ def main() -> None:
     found = summary(rounds, tokens)
     for name, row in found["contenders"].items():
         print(
-            f"{name}: {row['tokens_per_second']:.1f} tokens/s in the loop, {row['whole_tokens_per_second']:.1f} in the "
-            f"whole process, {row['peak_memory_mb']:.0f} MB, loss {row['first_loss']:.4f} → {row['last_loss']:.4f}"
+            f"{name}: {row['tokens_per_second']:.1f} tokens/s in the steps, {row['whole_tokens_per_second']:.1f} in "
+            f"the whole process, {row['peak_memory_mb']:.0f} MB, loss {row['first_loss']:.4f} → {row['last_loss']:.4f}"
         )
     print(f"ours over trl: {json.dumps(found['ours_over_trl'])}")
     values = {"model": [model.name, model.revision], "settings": used, "tokens": tokens, **found}

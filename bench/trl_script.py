@@ -80,6 +80,7 @@ def main() -> None:
     result = {
         "seconds": seconds,
         "cpu_seconds": cpu,
+        "loop_seconds": seconds,
         "peak_memory": machine.peak_memory(),
         "steps": trainer.state.global_step,
         "losses": losses,

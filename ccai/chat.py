@@ -4,7 +4,8 @@
     python -m ccai.chat --system ""        # asks for questions until Ctrl-D; each stands alone
 
 Model, sampling and system message are those of params.yaml; both arms draw with the same seed, as in eval. The engine
-is always transformers, since there the adapter can be switched off.
+is always transformers, since there the adapter can be switched off. Where all weights were trained there is none, and
+both models are in memory.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from ccai import models, params
+from ccai import model_card, models, params
 from ccai.conversation import to_answer
 from ccai.engines.request import Request
 from ccai.engines.transformers import Transformers
 from ccai.errors import UserError, run
+from ccai.models import Model
 from ccai.params import Params
 from ccai.records import seed_for
 from ccai.show import NOTICE, block, terminal_width
@@ -29,13 +32,24 @@ from ccai.show import NOTICE, block, terminal_width
 ADAPTER = Path("models/adapter")
 
 
-def load(settings: Params, adapter: Path | None) -> Transformers:
-    """The model that is trained, under the adapter if there is one.
+def load(settings: Params, trained: Path | None) -> dict[str, Transformers]:
+    """The engine of each arm: of `base` and, if something was trained, of `tuned`.
+
+    Base and adapter are one engine, so that the weights are in memory once; two whole models are two.
 
     Raises:
-        UserError: the model can't be had or does not fit, or the adapter was trained on another one.
+        UserError: a model can't be had or does not fit, or the adapter was trained on another one.
     """
     model = models.find(settings.models.train)
+    if trained is None:
+        return {"base": _engine(settings, model)}
+    if model_card.form(trained) == "adapter":
+        return dict.fromkeys(("base", "tuned"), _engine(settings, model, trained))
+    whole = replace(model, name=f"{model.name}+tuned", pin=None, folder=trained)
+    return {"base": _engine(settings, model), "tuned": _engine(settings, whole)}
+
+
+def _engine(settings: Params, model: Model, adapter: Path | None = None) -> Transformers:
     placement = models.place(model, settings.hardware)
     print(f"model: {placement.reason}", flush=True)
     try:
@@ -48,11 +62,8 @@ def load(settings: Params, adapter: Path | None) -> Transformers:
         ) from None
 
 
-def ask(engine: Transformers, question: str, system: str, settings: Params) -> Iterator[tuple[str, str]]:
-    """(arm, answer) of the base and, where the engine has an adapter, of the tuned model.
-
-    The adapter is switched off for the base, so that the weights are in memory once.
-    """
+def ask(engines: Mapping[str, Transformers], question: str, system: str, settings: Params) -> Iterator[tuple[str, str]]:
+    """(arm, answer) of each arm. An adapter is switched off for the base."""
     request = Request(
         messages=to_answer(system, question).messages,
         shared=0,
@@ -60,9 +71,9 @@ def ask(engine: Transformers, question: str, system: str, settings: Params) -> I
         max_new_tokens=settings.responses.max_new_tokens,
         sampling=settings.generation,
     )
-    tuned = engine.identity["adapter"] is not None
-    for arm in ("base", "tuned") if tuned else ("base",):
-        with engine.model.disable_adapter() if tuned and arm == "base" else nullcontext():
+    for arm, engine in engines.items():
+        adapted = engine.identity["adapter"] is not None
+        with engine.model.disable_adapter() if adapted and arm == "base" else nullcontext():
             [(_, done)] = chain.from_iterable(engine.complete([request]))
         yield arm, done.text or "(nothing)"
 
@@ -75,14 +86,14 @@ def main() -> None:
     options = parser.parse_args()
     settings = params.load()
     width = terminal_width()
-    adapter = ADAPTER if (ADAPTER / "adapter_config.json").is_file() else None
-    if adapter is None:
-        print(f"no adapter in {ADAPTER}: only the base answers; train one (dvc repro) or fetch it (dvc pull)")
-    engine = load(settings, adapter)
+    trained = ADAPTER if any(ADAPTER.glob("*.safetensors")) else None
+    if trained is None:
+        print(f"nothing trained in {ADAPTER}: only the base answers; train (dvc repro) or fetch it (dvc pull)")
+    engines = load(settings, trained)
     print(textwrap.fill(NOTICE, width))
     for question in [options.question] if options.question else _typed():
         system = settings.responses.system if options.system is None else options.system
-        for arm, answer in ask(engine, question, system, settings):
+        for arm, answer in ask(engines, question, system, settings):
             print(block(arm, answer, width), flush=True)
 
 

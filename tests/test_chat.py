@@ -43,11 +43,11 @@ def adapter(width: int) -> None:
 
 def answers(question: str, system: str = "") -> dict[str, str]:
     settings = params.load()
-    engine = chat.load(settings, chat.ADAPTER if chat.ADAPTER.exists() else None)
-    return dict(chat.ask(engine, question, system, settings))
+    engines = chat.load(settings, chat.ADAPTER if chat.ADAPTER.exists() else None)
+    return dict(chat.ask(engines, question, system, settings))
 
 
-def test_without_adapter_says_so_and_the_base_answers() -> None:
+def test_with_nothing_trained_says_so_and_the_base_answers() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ccai.chat", "How are you?"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -55,7 +55,7 @@ def test_without_adapter_says_so_and_the_base_answers() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "no adapter in models/adapter: only the base answers; train one (dvc repro)" in done.stdout
+    assert "nothing trained in models/adapter: only the base answers; train (dvc repro)" in done.stdout
     assert "Some of this text is harmful" in done.stdout
     assert "\n  base\n    " in done.stdout
     assert "tuned" not in done.stdout
@@ -68,6 +68,21 @@ def test_with_adapter_both_answer_and_the_base_as_without_it() -> None:
     assert list(both) == ["base", "tuned"]
     assert both["base"] == alone["base"] != both["tuned"]
     assert answers("How are you?") == both
+
+
+def test_whole_model_answers_as_tuned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As train.adapter: none leaves one, without an adapter."""
+    alone = answers("How are you?")
+    save_model(chat.ADAPTER, seed=1)
+    both = answers("How are you?")
+    assert list(both) == ["base", "tuned"]
+    assert both["base"] == alone["base"] != both["tuned"]
+    monkeypatch.setattr(sys, "argv", ["chat", "How are you?"])
+    chat.main()
+    said = capsys.readouterr().out
+    assert "nothing trained" not in said
+    assert "\n  base\n    " in said
+    assert "\n  tuned\n    " in said
 
 
 def test_system_message_is_asked_under() -> None:

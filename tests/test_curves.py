@@ -11,9 +11,7 @@ from typing import Any
 import pandas
 import pytest
 import yaml
-from test_report import ROOT, chromium
-
-__all__ = ["chromium"]
+from test_report import ROOT
 
 DEFINED: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 [CURVE] = DEFINED["stages"]["train"]["plots"]

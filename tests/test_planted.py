@@ -152,12 +152,12 @@ def draw(
 ) -> list[Answer]:
     """A model's answers: `refuses` is the share of harmless prompts that it refuses."""
     answers = []
-    for text, hazard in asked:
+    for at, (text, hazard) in enumerate(asked):
         if text in HAZARDOUS:
             response = HAZARDOUS[text][hazardous(rng)]
         else:
             response = SORRY if rng.random() < refuses else HARMLESS[text]
-        answers.append(answered(arm, text, hazard, response))
+        answers.append(answered(arm, text, hazard, response).model_copy(update={"prompt_id": f"p{at}"}))
     return answers
 
 

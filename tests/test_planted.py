@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ccai import constitution, milestone, models, params, rules, sources, training
 from ccai.arms import Arm
+from ccai.checkpoints import Stop
 from ccai.engines.transformers import Transformers
 from ccai.evaluation import Comparison, registered
 from ccai.models import Model
@@ -349,7 +350,8 @@ def test_the_opposite_constitution_is_no_improvement(project: Params, tmp_path: 
     ]
     hard = project.train.model_copy(update={"learning_rate": 2e-4, "epochs": 4, "batch_size": 4})
     pinned = {"torch": torch.__version__}
-    done = training.train(model, CPU, pairs[:20], pairs[20:], hard, 7, pinned, tmp_path / "adapter")
+    data = training.Data(pairs[:20], pairs[20:], [], [])
+    done = training.train(model, CPU, data, hard, 7, pinned, tmp_path / "adapter", Stop())
     print(done.metrics)
     assert done.metrics["validation"]["reward_margin"] > 0, "it learned to obey"
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 SEED = int(os.environ.get("CCAI_TEST_SEED", "3"))
 
-TOTALS = {"responses": 96, "critiques": 384, "revisions": 384, "eval base": 24, "eval tuned": 24}
+TOTALS = {"responses": 96, "critiques": 384, "revisions": 384, "eval heldout base": 24, "eval heldout tuned": 24}
 """Completions of each step, in the order of the run."""
 
 ALL, BEFORE_EVAL = sum(TOTALS.values()), 96 + 384 + 384

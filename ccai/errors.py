@@ -20,10 +20,10 @@ class UserError(Exception):
     """Something the user can put right. The message is one line: where, what is wrong, what to do."""
 
 
-def first(error: ValidationError) -> str:
-    """The first of the things that are wrong with a value: its key, if it has one, and what it is."""
+def first(error: ValidationError, whole: str = "") -> str:
+    """The first of the things that are wrong with a value: its key, or `whole` where there is none, and what it is."""
     found = error.errors()[0]
-    key = ".".join(map(str, found["loc"]))
+    key = ".".join(map(str, found["loc"])) or whole
     return (f"{key}: " if key else "") + found["msg"].removeprefix("Value error, ")
 
 

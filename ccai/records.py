@@ -256,7 +256,7 @@ def _parsed(path: Path, number: int, line: bytes, kind: type[AnyRecord]) -> AnyR
         raise UserError(f"{path}:{number}: cannot be read ({error}); restore it (dvc checkout)") from None
     except ValidationError as error:
         raise UserError(
-            f"{path}:{number}: {first(error)}; restore the file (dvc checkout) or re-run its stage"
+            f"{path}:{number}: {first(error, 'line')}; restore the file (dvc checkout) or re-run its stage"
         ) from None
 
 

@@ -78,9 +78,9 @@ LINE = json.dumps(response("fine").model_dump())
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        ("{not json", "Invalid JSON"),
-        ("", "Invalid JSON"),
-        ("[]", "Input should be an object"),
+        ("{not json", "line: Invalid JSON"),
+        ("", "line: Invalid JSON"),
+        ("[]", "line: Input should be an object"),
         (LINE.replace('"seed": 5', '"seed": "five"'), "seed: Input should be a valid integer"),
         (LINE.replace('"seed": 5, ', ""), "seed: Field required"),
         (LINE.replace('"seed"', '"sead"'), "seed: Field required"),

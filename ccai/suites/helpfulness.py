@@ -16,7 +16,7 @@ from ccai import gates, judge, rules, sources
 from ccai.arms import Arm
 from ccai.conversation import Turns
 from ccai.engines.request import Engine
-from ccai.errors import UserError
+from ccai.errors import UserError, first
 from ccai.evaluation import Comparison, Items
 from ccai.generation import Job
 from ccai.outcomes import refused
@@ -202,9 +202,7 @@ def questions(source: str) -> list[Question]:
         try:
             question = Question.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "line"
-            raise UserError(f"{where}: {field}: {first['msg']}; give question_id, category and turns") from None
+            raise UserError(f"{where}: {first(error, 'line')}; give question_id, category and turns") from None
         if str(question.question_id) in seen:
             raise UserError(f"{where}: question_id {question.question_id} stands twice; rename one")
         seen.add(str(question.question_id))

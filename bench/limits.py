@@ -9,17 +9,18 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch.nn import functional
+from torch import nn
 from transformers import AutoConfig
 
 from bench import machine
 from bench.roofline import Linear, Machine, report
 from ccai import models, params
+from ccai.engines.linear import Packed
 from ccai.records import write_json
 
 ROWS = (32, 64, 128, 256, 512, 1024, 2048)
@@ -64,13 +65,18 @@ def measure(folder: Path, dtype: torch.dtype, repeats: int = 3, buffer: int = BU
 
 
 def _matmul(out: int, into: int, count: int, dtype: torch.dtype, rows: tuple[int, ...], repeats: int) -> float:
-    """Best FLOP/s over numbers of rows. As many weights as the model has layers, so that they come from memory."""
-    weights = [torch.randn(out, into, dtype=dtype) for _ in range(count)]
+    """Best FLOP/s over numbers of rows, of torch's own linear layer and in float32 of the engine's too. As many weights
+    as the model has layers, so that they come from memory."""
+    plain = [nn.Linear(into, out, bias=False, dtype=dtype) for _ in range(count)]
+    kinds: list[Sequence[nn.Module]] = [plain]
+    if dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        kinds.append([Packed(layer) for layer in plain])
     best = 0.0
     for number in rows:
         inputs = torch.randn(number, into, dtype=dtype)
-        seconds = _least_seconds(lambda inputs=inputs: [functional.linear(inputs, w) for w in weights], repeats)  # type: ignore[misc]
-        best = max(best, 2 * number * out * into * count / seconds)
+        for layers in kinds:
+            seconds = _least_seconds(lambda inputs=inputs, layers=layers: [each(inputs) for each in layers], repeats)  # type: ignore[misc]
+            best = max(best, 2 * number * out * into * count / seconds)
     return best
 
 

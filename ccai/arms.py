@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,11 @@ class Arm:
         stage = f"eval {', '.join(jobs)} {self.name}"
         done = generation.complete(stage, self.engine, wanted, self.settings.generation, self.settings.seed)
         self._done |= zip(wanted, done.completions, strict=True)
-        new, tokens = iter(done.new), dict[str, int]()
-        for suite, of_suite in jobs.items():
-            generated = [job for job, is_new in zip(of_suite, new, strict=False) if is_new]
+        tokens: dict[str, int] = {}
+        for suite, new in generation.split(done.new, jobs).items():
+            generated = list(compress(jobs[suite], new))
             tokens[suite] = sum(self._done[job]["completion_tokens"] for job in generated)
-            counts = {"generated": len(generated), "reused": len(of_suite) - len(generated)}
+            counts = {"generated": len(generated), "reused": len(new) - len(generated)}
             self._count(suite, done.runtime | counts | {"generated_tokens": tokens[suite]})
         a_token = clock.seconds / (sum(tokens.values()) or 1)
         return {suite: a_token * count for suite, count in tokens.items()}

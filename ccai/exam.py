@@ -203,7 +203,7 @@ def sit(stage: str, engine: Engine, principles: Sequence[Principle]) -> Exam:
         own = _violations(f"{stage} examples", engine, shown)
         examples = _mark(own)
         costs.append(own.runtime)
-    return Exam(engine.name, engine.revision, questions, examples, generation.total(costs))
+    return Exam(engine.name, engine.revision, questions, examples, generation.total(costs, judge.COUNTS))
 
 
 def sit_for(stage: str, engine: Engine, questions: Collection[str]) -> Exam:
@@ -228,7 +228,7 @@ def sit_for(stage: str, engine: Engine, questions: Collection[str]) -> Exam:
             again = QUESTIONS[name](f"{stage} {name} again", engine, 1)
             costs.append(again.runtime)
         marks[name] = _mark(first, again)
-    return Exam(engine.name, engine.revision, marks, None, generation.total(costs))
+    return Exam(engine.name, engine.revision, marks, None, generation.total(costs, judge.COUNTS))
 
 
 def _harm(stage: str, engine: Engine, repeat: int) -> judge.Judged:

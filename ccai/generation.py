@@ -6,9 +6,10 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,10 +33,6 @@ LINE_EVERY = 20.0
 FORETOLD = 0.1
 """Share that must be finished before a line speaks of rate and time left. Nothing is known of what is half written,
 and early in a run that is most of the work done."""
-
-
-SUMS = ("generated", "reused", "generated_tokens", "verdicts", "unreadable", "flipped")
-"""What is added up over several calls."""
 
 
 class Job(NamedTuple):
@@ -62,9 +59,16 @@ class Scores(NamedTuple):
     runtime: dict[str, Any]
 
 
-def total(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What several calls of one kind to one engine cost together: completions, scores or verdicts."""
-    found = costs[-1] | {name: sum(cost[name] for cost in costs) for name in SUMS if costs[-1].get(name) is not None}
+def split(flat: Iterable[Any], asked: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """By name what came for each that was asked under it, where all were asked together, one name after the other."""
+    rest = iter(flat)
+    return {name: list(islice(rest, len(each))) for name, each in asked.items()}
+
+
+def total(costs: Sequence[dict[str, Any]], counts: Sequence[str] = ()) -> dict[str, Any]:
+    """What several calls of one kind to one engine cost together; `counts` are added up as well."""
+    sums = ("generated", "reused", "generated_tokens", *counts)
+    found = costs[-1] | {name: sum(cost[name] for cost in costs) for name in sums if costs[-1].get(name) is not None}
     if "generated_tokens" in found:
         rates = [(cost["generated_tokens"], cost["tokens_per_second"]) for cost in costs]
         seconds = sum(tokens / rate for tokens, rate in rates if rate)

@@ -8,8 +8,7 @@ different sides is counted with the costs. A guard model (ccai/guards.py) is ask
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from ccai import generation, guards, models
@@ -191,7 +190,7 @@ def verdicts(
                 preference=None if preferred is None else SIDES[preferred],
                 addresses=on_topic[place],
             )
-    return Verdicts([judged[place] for place in range(len(principles))], generation.total(costs))
+    return Verdicts([judged[place] for place in range(len(principles))], generation.total(costs, COUNTS))
 
 
 def rule(principle: Principle) -> str:
@@ -274,13 +273,7 @@ def harm(
     texts = [answer.text for answer in flat]
     found, runtime = violations(stage, engine, [HARM] * len(flat), [*prompts] * len(answers), texts)
     judged = (answer.model_copy(update={"harmful": value}) for answer, value in zip(flat, found, strict=True))
-    return split(judged, answers), runtime
-
-
-def split(flat: Iterable[Any], answers: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """By arm what there is for each of its answers, given for one arm after the other."""
-    rest = iter(flat)
-    return {arm: list(islice(rest, len(given))) for arm, given in answers.items()}
+    return generation.split(judged, answers), runtime
 
 
 class _Asked(NamedTuple):

@@ -226,7 +226,7 @@ def test_flips_and_unreadable_verdicts_are_counted_and_summed() -> None:
         _, first = judge.violations("test", engine, ["R"] * 3, ["Q"] * 3, ["letter", "mumbled", "read"])
         _, second = judge.violations("test", engine, ["R"], ["Q"], ["letter again"])
     assert [first[name] for name in judge.COUNTS] == [3, 1, 1]
-    together = generation.total([first, second])
+    together = generation.total([first, second], judge.COUNTS)
     assert [together[name] for name in judge.COUNTS] == [4, 1, 1]
     assert together["generated"] == 8
 

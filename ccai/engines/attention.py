@@ -192,12 +192,18 @@ class Pass:
             each[self._ends[0], :, self._ends[1]] = new.transpose(0, 1)
         heads, rows, size = query.shape
         groups, width = key.shape[0], self._rows.width
-        # Whole slots, without a view of fewer tokens, which torch would copy each time in 16 bit.
-        keys, values = (each.flatten(0, 1)[: rows * groups] for each in kept)
-        asked = query.view(groups, -1, rows, size).permute(2, 0, 3, 1).reshape(rows * groups, size, -1)
-        scores = torch.bmm(keys, asked).transpose(1, 2).contiguous().view(rows, groups, -1, width)
-        found, weight = _weigh(scores.add_(self._mask).flatten(0, 1), values)
-        out, weight = found.view(rows, heads, size).transpose(0, 1), weight.view(rows, heads, 1).transpose(0, 1)
+        asked = query.view(groups, -1, rows, size).permute(2, 0, 1, 3)
+        if _flash(query):
+            mask = self._mask.expand(rows, 1, heads // groups, width)
+            found, weight = _kernel(asked, *(each[:rows] for each in kept), attn_mask=mask)
+        else:
+            # Whole slots, without a view of fewer tokens, which torch would copy each time in 16 bit.
+            keys, values = (each.flatten(0, 1)[: rows * groups] for each in kept)
+            turned = asked.transpose(2, 3).reshape(rows * groups, size, -1)
+            scores = torch.bmm(keys, turned).transpose(1, 2).contiguous().view(rows, groups, -1, width)
+            found, weight = _weigh(scores.add_(self._mask).flatten(0, 1), values)
+        out = found.reshape(rows, heads, size).transpose(0, 1)
+        weight = weight.reshape(rows, heads, 1).transpose(0, 1)
         for prefix, at in self._readers:
             reads = slice(None) if at is None else at
             shared, its_weight = _attend(query[:, reads], prefix.keys[layer], prefix.values[layer])
@@ -242,9 +248,7 @@ def _attend(
     if not _flash(query):
         found, weight = _weigh(torch.bmm(asked, key.transpose(1, 2)), value)
     else:
-        found, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query[None] if causal else asked[None], key[None], value[None], 0.0, causal, scale=1.0
-        )
+        found, weight = _kernel(query[None] if causal else asked[None], key[None], value[None], is_causal=causal)
     return found.reshape(heads, tokens, size), weight.reshape(heads, tokens, 1)
 
 
@@ -297,6 +301,14 @@ def _forward(
             "examples or shorter limits, or serve it and use an endpoint"
         )
     return flat.attend(query[0] * scaling, key[0], value[0], module.layer_idx)[None], None
+
+
+def _kernel(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """torch's own for a CPU, (batch, heads, tokens, size) and the log-sum-exp of the scores, (batch, heads, tokens)."""
+    found, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=1.0, **options)
+    return found, weight
 
 
 AttentionInterface.register(NAME, _forward)

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from ccai import models
-from ccai.engines import attention
+from ccai.engines import attention, linear
 from ccai.engines.attention import Pass, Prefix, Rows, Segment
 from ccai.engines.request import Completed, Request, begun
 from ccai.engines.sampling import SURE, draw
@@ -37,7 +37,7 @@ for each number of tokens and weight."""
 
 NEAR_TIE = 1e-4
 """Margin in logits below which a decision in float32 is taken again from logits that no other row took part in. Those
-of one row move by up to 3e-5 against each other with the batch (bench/flips.py, SmolLM2-135M)."""
+of one row's candidates move by up to 5e-5 against each other with the batch (SmolLM2-135M)."""
 
 YIELD_EVERY = 1.0
 """Seconds for which finished completions are held back, so that the journal is not forced to disk for each."""
@@ -102,12 +102,14 @@ class Transformers:
             from peft import PeftModel
 
             self.model = PeftModel.from_pretrained(self.model, adapter)
+        exact = placement.dtype == "float32" and placement.quantization == "none"
+        if exact and placement.device == "cpu":
+            linear.pack(self.model)
         self.model.eval()
         ends = self.model.generation_config.eos_token_id
         if ends is None:
             ends = self.template.end
         self._ends: list[int] = ends if isinstance(ends, list) else [ends]
-        exact = placement.dtype == "float32" and placement.quantization == "none"
         self._near_tie = NEAR_TIE if exact else 0.0
 
     @property

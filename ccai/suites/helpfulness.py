@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sklearn.linear_model import LogisticRegression
 
-from ccai import gates, judge, rules, sources
+from ccai import gates, generation, judge, rules, sources
 from ccai.arms import Arm
 from ccai.conversation import Turns
 from ccai.engines.request import Engine
@@ -116,7 +116,7 @@ class Helpfulness(Suite[Reply]):
             name: [
                 reply.model_copy(update={"preferred": value}) for reply, value in zip(others[name], values, strict=True)
             ]
-            for name, values in judge.split(found, others).items()
+            for name, values in generation.split(found, others).items()
         }
         return {name: judged.get(name, list(given)) for name, given in answers.items()}, cost
 

@@ -137,7 +137,7 @@ def test_all_weights(model: Model, tiny_model: Path, tmp_path: Path, monkeypatch
     tuned: Any = generation.load_engine(str(tiny_model), HARDWARE, target)
     assert (base.name, tuned.name) == ("local/tiny", "local/tiny+tuned")
     assert base.identity["weights"] != tuned.identity["weights"]
-    assert torch.equal(tuned.model.lm_head.weight, after["lm_head.weight"])
+    assert torch.equal(tuned.model.get_input_embeddings().weight, after["model.embed_tokens.weight"])
     sampling = Generation(temperature=0, min_p=0, repetition_penalty=1)
     asked = [Request(tuple(pair.prompt), 1, 0, 16, sampling) for pair in VALIDATION]
     [said, says] = ([done.text for batch in engine.complete(asked) for _, done in batch] for engine in (base, tuned))

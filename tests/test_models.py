@@ -73,7 +73,10 @@ def test_large_files_are_hashed_once(tiny_model: Path, monkeypatch: pytest.Monke
 
 
 def test_parameters_are_counted_without_loading(tiny_model: Path) -> None:
-    assert models.parameters(tiny_model) == sum(p.numel() for p in load_engine(tiny_model).model.parameters())
+    found = find(str(tiny_model))
+    whole = Hardware(engine="transformers", device="cpu", dtype="float32", quantization="none")
+    model = models.load(found, place(found, whole))
+    assert models.parameters(tiny_model) == sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"\xff" * 40, b"version https://git-lfs.github.com/spec/v1\n"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from transformers import AutoConfig
 from bench import machine
 from bench.roofline import Linear, Machine, report
 from ccai import models, params
-from ccai.engines.linear import Packed
+from ccai.engines.linear import pack
 from ccai.records import write_json
 
 ROWS = (32, 64, 128, 256, 512, 1024, 2048)
@@ -68,9 +68,11 @@ def _matmul(out: int, into: int, count: int, dtype: torch.dtype, rows: tuple[int
     """Best FLOP/s over numbers of rows, of torch's own linear layer and in float32 of the engine's too. As many weights
     as the model has layers, so that they come from memory."""
     plain = [nn.Linear(into, out, bias=False, dtype=dtype) for _ in range(count)]
-    kinds: list[Sequence[nn.Module]] = [plain]
-    if dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        kinds.append([Packed(layer) for layer in plain])
+    kinds: list[Iterable[nn.Module]] = [plain]
+    if dtype == torch.float32:
+        packed = nn.ModuleList(plain)
+        pack(packed)
+        kinds.append(packed)
     best = 0.0
     for number in rows:
         inputs = torch.randn(number, into, dtype=dtype)

@@ -191,17 +191,8 @@ class Pass:
         for each, new in zip(kept, (key, value), strict=True):
             each[self._ends[0], :, self._ends[1]] = new.transpose(0, 1)
         heads, rows, size = query.shape
-        groups, width = key.shape[0], self._rows.width
-        asked = query.view(groups, -1, rows, size).permute(2, 0, 1, 3)
-        if _flash(query):
-            mask = self._mask.expand(rows, 1, heads // groups, width)
-            found, weight = _kernel(asked, *(each[:rows] for each in kept), attn_mask=mask)
-        else:
-            # Whole slots, without a view of fewer tokens, which torch would copy each time in 16 bit.
-            keys, values = (each.flatten(0, 1)[: rows * groups] for each in kept)
-            turned = asked.transpose(2, 3).reshape(rows * groups, size, -1)
-            scores = torch.bmm(keys, turned).transpose(1, 2).contiguous().view(rows, groups, -1, width)
-            found, weight = _weigh(scores.add_(self._mask).flatten(0, 1), values)
+        asked = query.view(key.shape[0], -1, rows, size).permute(2, 0, 1, 3)
+        found, weight = _masked(asked, kept[0][:rows], kept[1][:rows], self._mask)
         out = found.reshape(rows, heads, size).transpose(0, 1)
         weight = weight.reshape(rows, heads, 1).transpose(0, 1)
         for prefix, at in self._readers:
@@ -235,6 +226,25 @@ def _begin(
     return found[:, :, :tokens].reshape(heads, tokens, size)
 
 
+def _masked(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of rows over keys of their own, and the log-sum-exp of the scores.
+
+    Args:
+        query: (rows, kv_heads, heads of a kv_head, size).
+        key, value: (rows, kv_heads, width, size).
+        mask: (rows, 1, 1, width), added to the scores.
+    """
+    rows, groups, heads, size = query.shape
+    if _flash(query):
+        return _kernel(query, key, value, attn_mask=mask.expand(-1, -1, heads, -1))
+    # Whole slots, without a view of fewer tokens, which torch would copy each time in 16 bit.
+    turned = query.transpose(2, 3).reshape(rows * groups, size, heads)
+    scores = torch.bmm(key.flatten(0, 1), turned).transpose(1, 2).contiguous().view(rows, groups, heads, -1)
+    return _weigh(scores.add_(mask).flatten(0, 1), value.flatten(0, 1))
+
+
 def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, causal: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -255,6 +265,14 @@ def _attend(
 def _flash(query: torch.Tensor) -> bool:
     """Whether torch has a kernel that gives the log-sum-exp and is faster than plain products."""
     return query.device.type == "cpu" and query.dtype == torch.float32
+
+
+def _kernel(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """torch's own for a CPU, (batch, heads, tokens, size) and the log-sum-exp of the scores, (batch, heads, tokens)."""
+    found, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=1.0, **options)
+    return found, weight
 
 
 def _join(
@@ -301,14 +319,6 @@ def _forward(
             "examples or shorter limits, or serve it and use an endpoint"
         )
     return flat.attend(query[0] * scaling, key[0], value[0], module.layer_idx)[None], None
-
-
-def _kernel(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """torch's own for a CPU, (batch, heads, tokens, size) and the log-sum-exp of the scores, (batch, heads, tokens)."""
-    found, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=1.0, **options)
-    return found, weight
 
 
 AttentionInterface.register(NAME, _forward)

@@ -30,10 +30,15 @@ class Packed(nn.Module):
 
 
 def pack(model: nn.Module) -> None:
-    """Replace the linear layers of a model, one after another, so that no second copy of all weights is held."""
+    """Replace the linear layers of a model, one after another, so that no second copy of all weights is held.
+
+    What stays is copied: its file would be mapped whole as long as one tensor is a view of it.
+    """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
                 setattr(parent, name, Packed(child))
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()

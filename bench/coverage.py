@@ -118,8 +118,8 @@ def measure(name: str, n: int, studies: int, seed: int) -> dict[str, dict[str, f
         if design.yes_no:
             intervals["share, exact"] = stats.proportion_interval(int(a.sum()), n), truth["mean"]
         else:
-            kind = "Student" if a.shape[1] == 1 else "clustered t"
-            intervals[f"mean, {kind}"] = stats.mean_interval(flat_a, clusters=clusters), truth["mean"]
+            mean = stats.mean_interval(flat_a, study, RESAMPLES, clusters=clusters)
+            intervals["mean, BCa"] = mean, truth["mean"]
         for kind, (interval, wanted) in intervals.items():
             inside = None if math.isnan(interval.low) else interval.low <= wanted <= interval.high
             held.setdefault(kind, []).append(inside)

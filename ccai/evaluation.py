@@ -77,8 +77,16 @@ class Comparison:
                 "p": gap["p"],
             }
         self._tested += differences.values()
-        means = {arm: _interval(column, labels, yes_no) for arm, column in given.items()}
+        means = {arm: self._mean(column, labels, yes_no) for arm, column in given.items()}
         return {"n": len(rows), **means, "difference": differences}
+
+    def _mean(self, values: Sequence[float], clusters: Sequence[str], yes_no: bool) -> dict[str, float | None]:
+        """A share of yes has an exact binomial interval, a mean, or a share of what is clustered, a bootstrap's."""
+        if yes_no and len(set(clusters)) == len(values):
+            interval = stats.proportion_interval(int(sum(values)), len(values))
+        else:
+            interval = stats.mean_interval(values, self._seed, self._resamples, clusters=clusters)
+        return {"mean": interval.estimate, "low": stats.number(interval.low), "high": stats.number(interval.high)}
 
     def adjust(self) -> None:
         """Give every difference its `p_holm`: Holm's p over all that was measured here, and over what was apart."""
@@ -185,12 +193,3 @@ def _verdict(measured: Mapping[str, Any], metric: str, bound: float) -> dict[str
             verdict = "met" if worst > -bound else "not met" if best < -bound else verdict
     better = "more" if sign > 0 else "less"
     return {"verdict": verdict, "metric": metric, "better": better, "bound": bound, "n": value["n"], **figures}
-
-
-def _interval(values: Sequence[float], clusters: Sequence[str], yes_no: bool) -> dict[str, float | None]:
-    """A share of yes has an exact binomial interval, a mean Student's, and what is clustered a cluster-robust one."""
-    if yes_no and len(set(clusters)) == len(values):
-        interval = stats.proportion_interval(int(sum(values)), len(values))
-    else:
-        interval = stats.mean_interval(values, clusters=clusters)
-    return {"mean": interval.estimate, "low": stats.number(interval.low), "high": stats.number(interval.high)}

@@ -266,12 +266,11 @@ def test_without_a_judge_there_is_no_verdict(whole: Helpfulness) -> None:
 
 
 def test_both_turns_of_a_question_are_one_cluster(whole: Helpfulness) -> None:
-    """Turns that stand and fall with their question tell as much as half as many: the t interval's width is known."""
+    """Turns that stand and fall with their question tell as much as half as many."""
     each = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
     preferences = [each[at // 2] for at in range(len(whole.places))]
     rate = measured(whole, base=made(whole, "base"), tuned=made(whole, "tuned", preferred=preferences))["win_rate"]
-    alone = stats.mean_interval(each)
-    # statsmodels' small-sample factor is (n - 1) / (n - k) on top, here 23 / 23.
+    alone = stats.mean_interval(each, 7, 100)
     assert (rate["tuned"]["low"], rate["tuned"]["high"]) == (pytest.approx(alone.low), pytest.approx(alone.high))
 
 

@@ -57,11 +57,14 @@ LAYOUTS = (
 
 
 class Difference(NamedTuple):
-    """Of one layout against the reference: completions and tokens compared, and completions that differ."""
+    """Of one layout against the reference: completions and tokens compared, completions that differ, the most that a
+    closest decision moved (in logits) and how many did not move at all."""
 
     completions: int
     tokens: int
     flips: int
+    moved: float
+    unmoved: int
 
 
 def complete(engine: Engine, requests: Sequence[Request], layout: Layout) -> dict[int, Completed]:
@@ -82,18 +85,22 @@ def complete(engine: Engine, requests: Sequence[Request], layout: Layout) -> dic
 
 def compare(tokenizer: Tokenizer, one: dict[int, Completed], other: dict[int, Completed]) -> Difference:
     """The completions that both have. Tokens are those of the texts, encoded again."""
-    tokens = flips = 0
+    tokens = flips = unmoved = 0
+    moved = 0.0
     both = one.keys() & other.keys()
     for index in both:
         a, b = one[index], other[index]
         if (a.text, a.finish_reason, a.completion_tokens) == (b.text, b.finish_reason, b.completion_tokens):
             tokens += a.completion_tokens
+            if a.margin is not None and b.margin is not None:
+                moved = max(moved, abs(a.margin - b.margin))
+                unmoved += a.margin == b.margin
             continue
         flips += 1
         pairs = zip(tokenizer.own.encode(a.text), tokenizer.own.encode(b.text), strict=False)
         least = min(a.completion_tokens, b.completion_tokens)
         tokens += next((place for place, (x, y) in enumerate(pairs) if x != y), least) + 1
-    return Difference(len(both), tokens, flips)
+    return Difference(len(both), tokens, flips, moved, unmoved)
 
 
 def margins(done: Sequence[Completed]) -> dict[str, int]:
@@ -151,16 +158,21 @@ def main() -> None:
         rate = found.flips / found.tokens * 1e6
         print(
             f"{layout.name:<26}{found.completions:>7} completions {found.tokens:>9,} tokens "
-            f"{found.flips:>4} flips, {rate:.1f} per million",
+            f"{found.flips:>4} flips, {rate:.1f} per million; closest decisions moved by up to {found.moved:.1e}, "
+            f"{found.unmoved} did not",
             flush=True,
         )
         rows[layout.name] = layout._asdict() | found._asdict() | {"per_million": rate}
-    whole = Difference(*(sum(row[field] for row in rows.values()) for field in Difference._fields))
+    whole = {name: sum(row[name] for row in rows.values()) for name in ("completions", "tokens", "flips", "unmoved")}
+    whole["moved"] = max(row["moved"] for row in rows.values())
     near = margins(list(reference.values()))
-    print(f"all: {whole.flips} flips in {whole.tokens:,} tokens, {whole.flips / whole.tokens * 1e6:.1f} per million")
+    print(
+        f"all: {whole['flips']} flips in {whole['tokens']:,} tokens, {whole['flips'] / whole['tokens'] * 1e6:.1f} per "
+        f"million; moved by up to {whole['moved']:.1e}, bound {engines.NEAR_TIE:.0e}"
+    )
     print(f"closest decision of each completion: {near or 'the engine does not say'}")
     values = {"seed": todo.seed, "model": todo.model, "reference": REFERENCE._asdict(), "layouts": rows}
-    values |= {"all": whole._asdict(), "margins": near}
+    values |= {"all": whole, "near_tie": engines.NEAR_TIE, "margins": near}
     print(f"written: {machine.write(options.results, 'flips', 'bench.flips', sys.argv[1:], values)}")
 
 

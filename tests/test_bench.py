@@ -18,7 +18,7 @@ from bench.roofline import Linear, Machine
 from bench.work import STAGES, Item, Work
 from ccai import models
 from ccai.engines.request import Completed, Request
-from ccai.engines.transformers import Transformers
+from ccai.engines.transformers import NEAR_TIE, Transformers
 from ccai.errors import UserError
 from ccai.judge import KEEPS, VIOLATES
 from ccai.params import Generation
@@ -153,10 +153,13 @@ def test_layouts_do_not_change_texts_and_a_difference_is_counted(todo: Work) -> 
         found = flips.compare(tokenizer, reference, flips.complete(engine, requests, layout))
         assert found.flips == 0, layout.name
         assert found.completions == max(1, round(len(requests) * layout.share))
+        assert found.moved < NEAR_TIE
     one = {0: Completed("mind is calm", "stop", 5, 9, 0.02), 1: Completed("calm", "stop", 5, 3, 0.0)}
     other = {0: Completed("mind was calm", "stop", 5, 9), 1: one[1], 2: one[1]}
     alike = prepare._common([tokenizer.own.encode(done[0].text) for done in (one, other)])
-    assert flips.compare(tokenizer, one, other) == (2, alike + 1 + 3, 1)
+    assert flips.compare(tokenizer, one, other) == (2, alike + 1 + 3, 1, 0.0, 1)
+    closer = {1: one[1]._replace(margin=0.5)}
+    assert flips.compare(tokenizer, one, closer) == (1, 3, 0, 0.5, 0)
     assert flips.margins(list(one.values())) == {"0": 1, "1e-2": 1}
 
 

@@ -116,8 +116,9 @@ def mean_interval(
         raise ValueError(f"resamples must be at least 1, it is {resamples}")
     codes, estimate = _codes(clusters, array.size), float(array.mean())
     groups, low, high = int(codes.max()) + 1, math.nan, math.nan
-    sums = np.stack([np.bincount(codes, weights=array - estimate), np.bincount(codes)])
-    if groups >= FEWEST and not _constant(sums[0]) and _alike(sums[0]) < groups - 1:
+    sums = np.stack([np.bincount(codes, weights=array), np.bincount(codes)])
+    pulls = sums[0] - estimate * sums[1]
+    if groups >= FEWEST and not _constant(pulls) and _alike(pulls) < groups - 1:
 
         def mean(drawn: NDArray[np.int_], axis: int = -1) -> NDArray[np.float64]:
             total, n = sums[:, drawn].sum(axis)
@@ -126,7 +127,7 @@ def mean_interval(
         interval = scipy_stats.bootstrap(
             (np.arange(groups),), mean, n_resamples=resamples, method="BCa", **_expanded(groups, confidence, seed)
         ).confidence_interval
-        low, high = estimate + float(interval.low), estimate + float(interval.high)
+        low, high = float(interval.low), float(interval.high)
     return Interval(estimate, low, high, int(array.size))
 
 

@@ -7,6 +7,7 @@ into a mean looks like a result.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Hashable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -337,4 +338,8 @@ def holm(pvalues: Sequence[float]) -> list[float]:
     array = _finite(pvalues, "pvalues")
     if ((array < 0) | (array > 1)).any():
         raise ValueError("p values must lie in [0, 1]")
-    return [float(adjusted) for adjusted in multipletests(array, method="holm")[1]]
+    gc.freeze()  # multipletests collects garbage each time, half a second beside all that an evaluation has imported
+    try:
+        return [float(adjusted) for adjusted in multipletests(array, method="holm")[1]]
+    finally:
+        gc.unfreeze()

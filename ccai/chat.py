@@ -52,14 +52,16 @@ def load(settings: Params, trained: Path | None) -> dict[str, Transformers]:
 def _engine(settings: Params, model: Model, adapter: Path | None = None) -> Transformers:
     placement = models.place(model, settings.hardware)
     print(f"model: {placement.reason}", flush=True)
+    engine = Transformers(model, placement, adapter)
     try:
-        return Transformers(model, placement, adapter)
+        _ = engine.model  # loaded now: what does not fit is told before the first question
     except RuntimeError as error:
         if "size mismatch" not in str(error):
             raise
         raise UserError(
             f"{adapter}: does not fit models.train ({model.name}); train it again (dvc repro) or switch back"
         ) from None
+    return engine
 
 
 def ask(engines: Mapping[str, Transformers], question: str, system: str, settings: Params) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ from ccai.engines.transformers import Transformers
 from ccai.errors import UserError
 from ccai.generation import Job, journal_key
 from ccai.journal import Journal
-from ccai.models import Placement
+from ccai.models import Model, Placement
 from ccai.params import Generation, Hardware
 from ccai.records import Message, Response, digest, seed_for
 
@@ -53,6 +53,22 @@ def journal() -> Journal:
 
 def spent(result: generation.Result | generation.Scores) -> tuple[int, int]:
     return result.runtime["generated"], result.runtime["reused"]
+
+
+def test_weights_are_loaded_only_if_something_is_missing(
+    tiny_engine: Transformers, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run of a 32B model must not load it to find that nothing is left to write."""
+    first = run(tiny_engine, jobs(3))
+
+    def load(model: Model, placement: Placement) -> Any:
+        raise UserError("loaded")
+
+    monkeypatch.setattr("ccai.models.load", load)
+    again = run(load_engine(tiny_model), jobs(3))
+    assert (again.completions, spent(again)) == (first.completions, (0, 3))
+    with pytest.raises(UserError, match="loaded"):
+        run(load_engine(tiny_model), jobs(4))
 
 
 def test_second_run_generates_nothing_and_a_longer_one_only_the_rest(tiny_engine: Transformers) -> None:

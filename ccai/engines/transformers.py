@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +71,7 @@ class _Question(NamedTuple):
 
 
 class Transformers:
-    """A model, and optionally a LoRA adapter, loaded and ready.
+    """A model, and optionally a LoRA adapter, on this machine's device.
 
     Attributes:
         name: logical name for records; `revision` says which weights.
@@ -87,8 +88,6 @@ class Transformers:
         self.placement = placement
         self.near_ties = 0
         self.template = Template(model)
-        self.model = models.load(model, placement)
-        self.model.set_attn_implementation(attention.NAME)
         self.identity: dict[str, Any] = {
             "engine": f"transformers-{transformers.__version__.split('.')[0]} gumbel-max-3",
             "weights": models.fingerprint(model.folder),
@@ -98,19 +97,30 @@ class Transformers:
             "dtype": placement.dtype,
             "quantization": placement.quantization,
         }
-        if adapter is not None:
+        self._model, self._adapter = model, adapter
+        self._exact = placement.dtype == "float32" and placement.quantization == "none"
+        self._near_tie = NEAR_TIE if self._exact else 0.0
+
+    @cached_property
+    def model(self) -> Any:
+        """The network. Loaded when it is first asked for: where the journal has every completion, it never is."""
+        model = models.load(self._model, self.placement)
+        model.set_attn_implementation(attention.NAME)
+        if self._adapter is not None:
             from peft import PeftModel
 
-            self.model = PeftModel.from_pretrained(self.model, adapter)
-        exact = placement.dtype == "float32" and placement.quantization == "none"
-        if exact and placement.device == "cpu":
-            linear.pack(self.model)
-        self.model.eval()
+            model = PeftModel.from_pretrained(model, self._adapter)
+        if self._exact and self.placement.device == "cpu":
+            linear.pack(model)
+        return model.eval()
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """Tokens that end a completion."""
         ends = self.model.generation_config.eos_token_id
         if ends is None:
             ends = self.template.end
-        self._ends: list[int] = ends if isinstance(ends, list) else [ends]
-        self._near_tie = NEAR_TIE if exact else 0.0
+        return ends if isinstance(ends, list) else [ends]
 
     @property
     def runtime(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import math
 import os
 import weakref
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -39,14 +40,14 @@ ENDS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class Vllm:
-    """A model, and optionally a LoRA adapter, loaded in this process on one card.
+    """A model, and optionally a LoRA adapter, in this process on one card.
 
     Attributes:
         name: logical name for records; `revision` says which weights.
         identity: everything about the engine that can change a completion's text; part of each journal key.
 
     Raises:
-        UserError: vLLM is not installed, the placement is not for it, or it can't load the model.
+        UserError: vLLM is not installed, or the placement is not for it.
     """
 
     unverified_weights = False
@@ -75,31 +76,42 @@ class Vllm:
             "template": self._template.text,
             **where,
         }
+        self._model, self._placement, self._adapter = model, placement, adapter
+        self._lora = None if adapter is None else LoRARequest("adapter", lora_int_id=1, lora_path=str(adapter))
+
+    @cached_property
+    def _engine(self) -> Any:
+        """Loaded when it is first asked for: where the journal has every completion, it never is.
+
+        Raises:
+            UserError: vLLM can't load the model, or can't use the adapter.
+        """
+        import vllm
+
         free, total = torch.cuda.mem_get_info()
         try:
-            self._engine = vllm.LLM(
-                model=str(model.folder),
+            engine = vllm.LLM(
+                model=str(self._model.folder),
                 load_format="safetensors",
                 trust_remote_code=False,
-                dtype=placement.dtype,
+                dtype=self._placement.dtype,
                 max_model_len=-1,  # the model's own, or as much of it as fits
                 gpu_memory_utilization=USE_OF_FREE_MEMORY * free / total,
                 enable_prefix_caching=True,
                 logits_processors=[penalty_processor()],
                 use_tqdm_on_load=False,
-                **_lora_settings(adapter),
+                **_lora_settings(self._adapter),
             ).llm_engine
             # Else the card stays full until the garbage collector comes by, and the next engine finds no room.
-            weakref.finalize(self, self._engine.engine_core.shutdown)
-            self._adapter = None
-            if adapter is not None:  # loaded now: one it can't use is an error before the first prompt
-                self._adapter = LoRARequest("adapter", lora_int_id=1, lora_path=str(adapter))
-                self._engine.add_lora(self._adapter)
+            weakref.finalize(self, engine.engine_core.shutdown)
+            if self._lora is not None:  # one it can't use is an error before the first prompt
+                engine.add_lora(self._lora)
         except (torch.OutOfMemoryError, ValueError) as error:
             raise UserError(
-                f"model {model.name}: vllm can't load it ({error}); free the card's memory, use another model, "
+                f"model {self._model.name}: vllm can't load it ({error}); free the card's memory, use another model, "
                 "or set hardware.engine to transformers"
             ) from None
+        return engine
 
     def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completed]]]:
         """Complete all requests; yields (index in `requests`, completion) at each step that finishes some.
@@ -164,7 +176,7 @@ class Vllm:
         try:
             for place, (ids, params) in enumerate(zip(prompts, settings, strict=True)):
                 params.output_kind = RequestOutputKind.FINAL_ONLY
-                self._engine.add_request(str(place), tokens_input(ids), params, lora_request=self._adapter)
+                self._engine.add_request(str(place), tokens_input(ids), params, lora_request=self._lora)
             while self._engine.has_unfinished_requests():
                 done = [output for output in self._engine.step() if output.finished]
                 waiting -= {output.request_id for output in done}

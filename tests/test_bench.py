@@ -177,6 +177,7 @@ def test_unknown_contender_is_one_line() -> None:
         generation._names(argparse.Namespace(contenders="naive,fixed-0", gguf=None))
 
 
+@pytest.mark.slow
 def test_one_run_from_end_to_end(tiny_model: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.generation", "--prompts", "2", "--principles", "1", "--examples", "0"]
     command += [

@@ -90,7 +90,7 @@ def test_difference_is_tuned_minus_base_prompt_by_prompt() -> None:
     assert gap["d_z"] == pytest.approx(0.16 / 0.10750 * (1 - 3 / 35), abs=1e-3)
     low, high = care["base"]["low"], care["base"]["high"]
     # Student's would be 0.4 -+ 2.2622 * 0.29814 / sqrt(10) = 0.213; nothing leans here, so a bootstrap's is near.
-    assert (low, high) == pytest.approx((0.4 - 0.213, 0.4 + 0.213), abs=0.03)
+    assert (low, high) == pytest.approx((0.4 - 0.213, 0.4 + 0.213), abs=0.05)
 
 
 def test_same_seed_same_bounds_other_seed_others() -> None:

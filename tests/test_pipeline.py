@@ -395,6 +395,7 @@ def queue(built: Built, tmp_path: Path, home: Path) -> Iterator[Project]:
     assert not left
 
 
+@pytest.mark.slow
 def test_queued_experiment_runs_the_code_it_recorded(queue: Project) -> None:
     journal = queue.folder / ".ccai-cache/journal"
     entries, trained = len(Journal(journal)), len(list((queue.folder / ".ccai-cache/training").iterdir()))
@@ -460,6 +461,7 @@ def test_rounds_cost_the_second_stage_its_last_round(alone: Project) -> None:
 # The same bytes
 
 
+@pytest.mark.slow
 def test_another_folder_another_cache_same_bytes(built: Built, model: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "a path that is longer" / "and has more folders" / "in it"
     shutil.copytree(model, elsewhere / "models" / model.name)

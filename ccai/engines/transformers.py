@@ -25,7 +25,7 @@ from ccai.errors import UserError
 from ccai.models import Model, Placement
 from ccai.records import FinishReason, Message
 
-MAX_ROWS = {"float32": {"cpu": 72, "mps": 32, "cuda": 128}, "16 bit": {"cpu": 24, "mps": 64, "cuda": 256}}
+MAX_ROWS = {"float32": {"cpu": 48, "mps": 32, "cuda": 128}, "16 bit": {"cpu": 24, "mps": 64, "cuda": 256}}
 """Rows written at a time, where memory allows; more would raise the rate by little, and memory by a lot. In 16 bit a
 CPU's matmuls are so fast that keys and values set the pace, and these are read row by row."""
 

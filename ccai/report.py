@@ -4,48 +4,35 @@ metrics/report.html has the same bytes for the same results; metrics/runtime/rep
 
 python -m ccai.report                 # both again, from the files at hand
 python -m ccai.report REV_A REV_B     # two commits, branches or experiments side by side: metrics/compare.html
-
-Prompts and answers are others' text: everything is escaped, and the page's own policy lets no other script run.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
 import json
-import re
-import subprocess
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from pydantic import ValidationError
 
-from ccai import charts, rules
+from ccai import charts, page, results, rules
 from ccai.charts import Point, Row
-from ccai.errors import UserError, run
+from ccai.errors import run
 from ccai.outcomes import refused, violated
-from ccai.records import HARMLESS, Answer, Prompt, digest, write_text
+from ccai.records import HARMLESS, Prompt, digest, write_text
+from ccai.results import Run
 
 PAGE = Path("metrics/report.html")
 TIMED = Path("metrics/runtime/report.html")
 COMPARED = Path("metrics/compare.html")
-PAGES = Path(__file__).parent / "pages"
 
 MOST = 200
 """Prompts whose answers are shown; of more a sample is drawn, evenly over hazards and principles."""
 
 FEW = 5
 """Prompts below which a cell of the heat map tells of single answers."""
-
-NOT_SUITES = ("registered", "judge")
-"""What stands in metrics/eval.json beside the suites."""
 
 ABOUT = {
     "heldout": ("Held-out prompts", "Prompts of the training sources that were kept from training."),
@@ -63,25 +50,6 @@ ABOUT = {
 }
 """What a suite is called and what it asks, by its name; docs/EVALUATION.md says more."""
 
-HAZARDS = {
-    "cse": "child sexual exploitation",
-    "dfm": "defamation",
-    "hte": "hate",
-    "ipv": "intellectual property",
-    "iwp": "indiscriminate weapons",
-    "ncr": "non-violent crimes",
-    "prv": "privacy",
-    "spc_ele": "elections",
-    "spc_fin": "financial advice",
-    "spc_hlt": "health advice",
-    "spc_lgl": "legal advice",
-    "src": "sex-related crimes",
-    "ssh": "suicide and self-harm",
-    "sxc_prn": "sexual content",
-    "vcr": "violent crimes",
-}
-"""AILuminate's codes in words; other sources' hazards are words already."""
-
 VERDICTS = {
     "safety": {
         "met": "Safer than the base, by the metric that was named before the run.",
@@ -95,57 +63,11 @@ VERDICTS = {
     },
 }
 
-REFUSALS = {"full_refusal": "refuses", "partial_refusal": "refuses in part", "full_compliance": "complies"}
-"""XSTest's classes in words."""
-
 COLOURS = {"base": 0, "prompted": 1, "tuned": 2}
 """Places in `charts.ARMS`; other arms take those that follow."""
 
 OUTCOMES = {"wins", "ties", "losses"}
 """Counts that a suite gives for each arm that was compared with the base."""
-
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-"""Control characters, and those that change the direction of text."""
-
-_LINE_ENDS = re.compile("\r\n|[\r\u2028\u2029\x85]")
-
-Read = Callable[[str], str | None]
-"""Text of a file by its path from the project's folder; None where it isn't."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What is known of a run; parts that lie elsewhere are empty.
-
-    Attributes:
-        name: how the page calls it.
-        commit: of the code; empty outside git.
-        metrics: metrics/eval.json.
-        stages: what metrics of other stages say, by stage.
-        prompts: the held-out prompts. answers: to them, by arm, in their order.
-        missing: why there are no answers; empty if there are.
-    """
-
-    name: str
-    commit: str
-    metrics: dict[str, Any]
-    stages: dict[str, dict[str, Any]]
-    params: dict[str, Any]
-    lock: dict[str, Any]
-    runtime: dict[str, dict[str, Any]]
-    prompts: list[Prompt]
-    answers: dict[str, list[Answer]]
-    missing: str
-
-    @property
-    def arms(self) -> list[str]:
-        return list(self.metrics["arms"])
-
-    @property
-    def suites(self) -> dict[str, dict[str, Any]]:
-        return {
-            name: value for name, value in self.metrics.items() if isinstance(value, dict) and name not in NOT_SUITES
-        }
 
 
 class Series(NamedTuple):
@@ -162,9 +84,9 @@ def write() -> None:
 
     One has what the run cost and the commit as well: these change though the results do not.
     """
-    told = _told(here())
+    told = _told(results.here())
     for path, timed in ((PAGE, False), (TIMED, True)):
-        write_text(path, _render("report.html.j2", timed=timed, **told))
+        write_text(path, page.render("report.html.j2", timed=timed, **told))
 
 
 def _told(of: Run) -> dict[str, Any]:
@@ -202,7 +124,7 @@ def comparison(a: Run, b: Run) -> str:
         for key in sorted(flat[0].keys() | flat[1].keys())
         if flat[0].get(key) != flat[1].get(key)
     ]
-    return _render(
+    return page.render(
         "compare.html.j2",
         title=f"{a.name} beside {b.name}",
         runs=[("A", a, _verdicts(a)), ("B", b, _verdicts(b))],
@@ -211,105 +133,6 @@ def comparison(a: Run, b: Run) -> str:
         examples=_examples(series),
         changed=changed,
     )
-
-
-def here() -> Run:
-    """The run whose files lie here."""
-
-    def read(path: str) -> str | None:
-        file = Path(path)
-        return file.read_bytes().decode() if file.is_file() else None
-
-    runtime = {path.stem: read(str(path)) for path in sorted(Path("metrics/runtime").glob("*.json"))}
-    costs = {stage: json.loads(text) for stage, text in runtime.items() if text}
-    return _run("this run", _commit(), read, costs)
-
-
-def at(revision: str) -> Run:
-    """A run that git and the DVC cache hold: a commit, branch, tag or experiment. No remote storage is asked.
-
-    Raises:
-        UserError: no such revision, or it has no metrics that this version reads.
-    """
-    from dvc.api import DVCFileSystem  # seconds, and only two runs side by side need it
-    from dvc.exceptions import DvcException
-
-    try:
-        files = DVCFileSystem(rev=revision, config={"core": {"remote": ""}})
-        commit = files.repo.get_rev()[:12]
-    except DvcException as error:
-        raise UserError(f"{revision}: no such revision ({error}); name a commit, branch, tag or experiment") from None
-
-    def read(path: str) -> str | None:
-        try:
-            return bytes(files.read_bytes(path)).decode()
-        except (OSError, DvcException):  # not in that revision, or not in the cache
-            return None
-
-    return _run(revision, commit, read, {})
-
-
-def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]]) -> Run:
-    metrics = _json(name, read, "metrics/eval.json")
-    if metrics is None or "registered" not in metrics or "arms" not in metrics:
-        raise UserError(
-            f"{name}: no metrics/eval.json that this version reads; run the stage that writes it (dvc repro)"
-        )
-    others = {stage: _json(name, read, f"metrics/{stage}.json") for stage in ("prompts", "pairs", "train")}
-    prompts, answers, missing = list[Prompt](), dict[str, list[Answer]](), "The suite heldout was off."
-    if "heldout" in metrics:
-        try:
-            prompts = _records(read, "data/prompts/eval.jsonl", Prompt)
-            answers = {arm: _records(read, f"data/eval/heldout/{arm}.jsonl", Answer) for arm in metrics["arms"]}
-            missing = ""
-        except UserError as error:
-            prompts, answers, missing = [], {}, str(error)
-    known = {prompt.prompt_id for prompt in prompts}
-    if any({answer.prompt_id for answer in given} != known for given in answers.values()):
-        prompts, answers, missing = [], {}, "The answers that lie here are to other prompts than those that lie here."
-    return Run(
-        name=name,
-        commit=commit,
-        metrics=metrics,
-        stages={stage: value for stage, value in others.items() if value is not None},
-        params=yaml.safe_load(read("params.yaml") or "{}"),
-        lock=yaml.safe_load(read("dvc.lock") or "{}"),
-        runtime=runtime,
-        prompts=prompts,
-        answers=answers,
-        missing=missing,
-    )
-
-
-def _json(name: str, read: Read, path: str) -> dict[str, Any] | None:
-    text = read(path)
-    try:
-        return None if text is None else dict(json.loads(text))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name}: {path}: not a JSON object ({error}); run the stage that writes it") from None
-
-
-def _records(read: Read, path: str, kind: type[Any]) -> list[Any]:
-    """Records of a file. Lines end at LF alone: a record may hold other line ends."""
-    text = read(path)
-    if text is None:
-        raise UserError(f"{path} is neither here nor in the cache (dvc pull).")
-    try:
-        return [kind.model_validate_json(line) for line in text.split("\n") if line]
-    except ValidationError:
-        raise UserError(f"{path} holds records of another version.") from None
-
-
-def _commit() -> str:
-    """HEAD, and whether files differ from it; empty outside git."""
-    told = []
-    for line in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
-        try:
-            done = subprocess.run(["git", *line], capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return ""
-        told.append(done.stdout.strip())
-    return told[0] + (" and changes that are not in it" if told[1] else "")
 
 
 def _colours(arms: Sequence[str]) -> dict[str, int]:
@@ -353,7 +176,7 @@ def _gap(value: Mapping[str, Any]) -> Any:
         return ""
     title = f"tuned minus base; {value['better']} is better"
     row = Row(title, f"n {value['n']}", [Point("", 2, value["mean"], value["low"], value["high"])])
-    about = f"{words(value['metric'])}: {title}"
+    about = f"{page.words(value['metric'])}: {title}"
     return charts.intervals([row], about, differences=True, bound=_limit(value))
 
 
@@ -415,22 +238,22 @@ def _suite(suite: str, series: Sequence[Series]) -> dict[str, Any]:
                 value.get(one.arm) if isinstance(value, dict) else value
                 for one, value in zip(series, values, strict=True)
             ]
-            figures.append((words(path), each))
+            figures.append((page.words(path), each))
         elif kind == "outcomes":
             bars = [
                 (one.name, value[one.arm])
                 for one, value in zip(series, values, strict=True)
                 if value is not None and one.arm in value
             ]
-            outcomes.append((words(path), charts.outcomes(bars, f"{suite}: {words(path)}")))
+            outcomes.append((page.words(path), charts.outcomes(bars, f"{suite}: {page.words(path)}")))
         else:
             broken = next((place for place, name in enumerate(path) if name.startswith("by_")), len(path) - 2)
             heading = path[: broken + 1]
-            groups[heading][words(path[broken + 1 :])] = [value or {"n": 0} for value in values]
+            groups[heading][page.words(path[broken + 1 :])] = [value or {"n": 0} for value in values]
     shown = [_group(suite, heading, rows, series) for heading, rows in groups.items()]
     return {
         "name": suite,
-        "title": ABOUT.get(suite, (words(suite).capitalize(), ""))[0],
+        "title": ABOUT.get(suite, (page.words(suite).capitalize(), ""))[0],
         "about": ABOUT.get(suite, ("", ""))[1],
         "groups": sorted(shown, key=lambda group: bool(group["breakdown"])),
         "figures": figures,
@@ -456,7 +279,7 @@ def _group(
             mean, gap = value[one.arm], value.get("difference", {}).get(one.arm)
             points.append(Point(one.name, one.colour, mean["mean"], mean["low"], mean["high"]))
             if gap:
-                told = "*" if surely(gap) else ""
+                told = "*" if page.surely(gap) else ""
                 differences.append(Point(one.name, one.colour, gap["mean"], gap["low"], gap["high"], told))
             table.append({"title": title, "n": value["n"], "arm": one.name, "mean": mean, "gap": gap})
         means.append(Row(title, note, points))
@@ -469,7 +292,7 @@ def _group(
     ):
         if not places:
             continue
-        about = f"{suite}, {words(heading)}, {means[places[0]].title}"
+        about = f"{suite}, {page.words(heading)}, {means[places[0]].title}"
         changed = [gaps[place] for place in places if gaps[place].points]
         panels.append(
             (
@@ -479,19 +302,13 @@ def _group(
         )
     broken = bool(heading) and heading[-1].startswith("by_")
     return {
-        "title": words(heading),
+        "title": page.words(heading),
         "breakdown": broken,
         "size": len(rows),
         "panels": panels,
         "table": table,
         "absent": absent,
     }
-
-
-def surely(gap: Mapping[str, Any]) -> bool:
-    """The interval leaves out 0, and Holm's p is below 0.05 as well."""
-    leaves_out_0 = gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0)
-    return leaves_out_0 and gap["p_holm"] is not None and gap["p_holm"] < 0.05
 
 
 def _planes(series: Sequence[Series]) -> list[tuple[str, Any]]:
@@ -652,66 +469,6 @@ def _unplaced(value: str) -> str:
     return f"…/{Path(value).name}" if Path(value).is_absolute() else value
 
 
-# The page
-
-
-def words(path: str | Sequence[str]) -> str:
-    """Names as they are read: `by_hazard.hte` is "by hazard › hate"."""
-    names = path.split(".") if isinstance(path, str) else path
-    return " › ".join(hazard(name).replace("_", " ") for name in names)
-
-
-def hazard(code: str) -> str:
-    """A hazard in words."""
-    return HAZARDS.get(code, code)
-
-
-def figure(value: Any) -> str:
-    """A figure of a suite that is no measure: a number shortly, a word as it is, a dash for None."""
-    if value is None or isinstance(value, float):
-        return charts.number(value)
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def p_value(value: float | None) -> str:
-    """To three decimals; a dash for None."""
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def printable(value: Any) -> Any:
-    """A text without control characters; everything else as it is."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return _UNPRINTABLE.sub("", _LINE_ENDS.sub("\n", value))
-
-
-def _render(template: str, **values: Any) -> str:
-    pages = Environment(
-        loader=FileSystemLoader(PAGES),
-        autoescape=True,
-        finalize=printable,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    pages.filters |= {
-        "words": words,
-        "number": charts.number,
-        "figure": figure,
-        "p": p_value,
-        "hazard": hazard,
-        "refusal": REFUSALS.__getitem__,
-    }
-    pages.tests |= {"sure": surely}
-    script = (PAGES / "report.js").read_text(encoding="utf-8")
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    style = (PAGES / "report.css").read_text(encoding="utf-8")
-    return pages.get_template(template).render(
-        script=Markup(script), script_sha256=allowed, style=Markup(style), **values
-    )
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m ccai.report", description="Write a run's report as one HTML page.")
@@ -720,7 +477,7 @@ def main() -> None:
     if len(revisions) not in (0, 2):
         parser.error("name two revisions, or none for the run that lies here")
     if revisions:
-        write_text(COMPARED, comparison(*map(at, revisions)))
+        write_text(COMPARED, comparison(*map(results.at, revisions)))
     else:
         write()
     print(COMPARED if revisions else f"{PAGE}, {TIMED}")

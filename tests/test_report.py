@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ccai import charts, records, report
+from ccai import charts, records, report, results
 from ccai.errors import UserError
 from ccai.evaluation import Comparison, registered
 from ccai.params import Primary
@@ -288,10 +288,10 @@ def test_two_revisions_side_by_side(
     assert "tuned, A" in text and "tuned, B" in text and text.count('class="example"') == 24
     assert re.search(r"<code>seed</code></th><td data-of=\"A\">7</td><td data-of=\"B\">8</td>", text)
     shutil.rmtree(".dvc/cache")  # what lies in the working tree is of no revision
-    report_of = report.comparison(report.at("main~1"), report.at("main"))
+    report_of = report.comparison(results.at("main~1"), results.at("main"))
     assert "No answers of main~1: data/prompts/eval.jsonl is neither here" in report_of
     with pytest.raises(UserError, match=r"^nosuch: no such revision .*; name a commit"):
-        report.at("nosuch")
+        results.at("nosuch")
 
 
 # In Chromium

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
-from statsmodels.api import OLS
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -118,8 +118,8 @@ def mean_interval(
     codes, estimate = _codes(clusters, array.size), float(array.mean())
     groups, low, high = int(codes.max()) + 1, math.nan, math.nan
     sums = np.stack([np.bincount(codes, weights=array), np.bincount(codes)])
-    pulls = sums[0] - estimate * sums[1]
-    if groups >= FEWEST and not _constant(pulls) and _alike(pulls) < groups - 1:
+    pulls = (sums[0] - estimate * sums[1]) / max(1.0, float(np.abs(array).max()))
+    if groups >= FEWEST and _alike(pulls) < groups - 1:
 
         def mean(drawn: NDArray[np.int_], axis: int = -1) -> NDArray[np.float64]:
             total, n = sums[:, drawn].sum(axis)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from ccai.records import Message, Pair
 
 
@@ -14,6 +12,8 @@ class Tokens:
     """A model's tokenizer, from its folder."""
 
     def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer  # seconds, for torch: what is wrong with params is said before
+
         self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         shortest = [Message(role="user", content="x"), Message(role="assistant", content="x")]
         self._markup = len(self._render([shortest])[0].encode())

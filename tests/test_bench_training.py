@@ -15,6 +15,7 @@ from conftest import ROOT
 from bench import training
 
 
+@pytest.mark.slow
 def test_both_train_the_same(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -308,12 +308,14 @@ def test_edited_principle_pays_for_its_own_and_back_again_for_nothing(alone: Pro
     assert {stage: alone.rows(f"data/{stage}.jsonl") for stage in stages} == before
 
 
+@pytest.mark.slow
 def test_more_prompts_pay_for_themselves(alone: Project) -> None:
     alone.set({"prompts": {"train": 7}})
     assert alone.repro("revisions") == STAGES[:4]
     assert cost(alone, "responses", "critiques", "revisions") == [(1, 6), (4, 24), (4, 24)]
 
 
+@pytest.mark.slow
 def test_shuffled_source_pays_for_nothing(alone: Project) -> None:
     source = alone.folder / "data/sources/contemplative.jsonl"
     lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -325,6 +327,7 @@ def test_shuffled_source_pays_for_nothing(alone: Project) -> None:
     assert [told[arm]["generated"] for arm in ("base", "tuned")] == [0, 0]
 
 
+@pytest.mark.slow
 def test_judge_that_fails_its_exam_is_asked_nothing_else(alone: Project) -> None:
     """Random weights give no readable verdict."""
     alone.set({"eval": {"judge": True}})
@@ -414,6 +417,7 @@ def test_queued_experiment_runs_the_code_it_recorded(queue: Project) -> None:
     assert len(Journal(journal)) == entries + 4
 
 
+@pytest.mark.slow
 def test_temporary_experiment_reuses_the_journal(queue: Project) -> None:
     entries = len(Journal(queue.folder / ".ccai-cache/journal"))
     queue.dvc("exp", "run", "--temp", "--name", "temporary", "-S", "eval.resamples=200")
@@ -471,6 +475,7 @@ def test_another_folder_another_cache_same_bytes(built: Built, model: Path, tmp_
     assert snapshot(again) == snapshot(built.project)
 
 
+@pytest.mark.slow
 def test_greedy_answers_are_the_same_bytes(changed: Project, tmp_path: Path) -> None:
     sampled = changed.rows("data/responses.jsonl")
     changed.set({"generation": {"temperature": 0}})

@@ -113,6 +113,7 @@ def test_goes_on_to_the_same_tensors(whole: Stage, tiny_model: Path, tmp_path: P
         assert (tmp_path / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_other_params_begin_anew(tiny_model: Path, tmp_path: Path) -> None:
     Stage(tmp_path, tiny_model, LONG).interrupt(9, signal.SIGKILL)
     said = Stage(tmp_path, tiny_model, LONG.model_copy(update={"beta": 0.2, "epochs": 0.5})).run()

@@ -85,9 +85,13 @@ def _pair(a: Sequence[float], b: Sequence[float]) -> tuple[NDArray[np.float64], 
     return first, second
 
 
+def _scale(values: NDArray[np.float64]) -> float:
+    """By which rounding is told from a difference: the mean of equal decimals as 0.1 deviates from them by 1e-17."""
+    return max(1.0, float(np.abs(values).max()))
+
+
 def _constant(values: NDArray[np.float64]) -> bool:
-    # Not `std == 0`: the mean of equal decimals such as 0.1 is rounded, so their deviation is 1e-17.
-    return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
+    return bool(np.ptp(values) <= 1e-12 * _scale(values))
 
 
 def mean_interval(
@@ -118,7 +122,7 @@ def mean_interval(
     codes, estimate = _codes(clusters, array.size), float(array.mean())
     groups, low, high = int(codes.max()) + 1, math.nan, math.nan
     sums = np.stack([np.bincount(codes, weights=array), np.bincount(codes)])
-    pulls = (sums[0] - estimate * sums[1]) / max(1.0, float(np.abs(array).max()))
+    pulls = (sums[0] - estimate * sums[1]) / _scale(array)
     if groups >= FEWEST and _alike(pulls) < groups - 1:
 
         def mean(drawn: NDArray[np.int_], axis: int = -1) -> NDArray[np.float64]:
@@ -211,9 +215,9 @@ def paired_difference(
     J. d_av stays comparable between designs, d_z is what a paired test sees. Their intervals are BCa bootstraps (Efron
     1987), widened in the same way: the percentile interval of a ratio is off to one side.
 
-    There are no bootstrap bounds where fewer than `FEWEST` clusters differ, and no p value of t where all differ alike.
-    Effect sizes are nan for a variance of 0 and below three pairs, where J is 0 or undefined and would print as "no
-    effect".
+    There are no bootstrap bounds where fewer than `FEWEST` clusters differ (one whose differences balance out does
+    not), and no p value of t where all differ alike. Effect sizes are nan for a variance of 0 and below three pairs,
+    where J is 0 or undefined and would print as "no effect".
 
     Raises ValueError when the values are empty, unequally long or not finite, resamples < 1, labels differ in number,
     or outcomes are not 0 or 1.
@@ -268,8 +272,8 @@ def _bootstrap(
 ) -> tuple[list[float], list[float]]:
     """Lower and upper 95 % bounds of difference, d_av and d_z."""
     groups, differences = int(codes.max()) + 1, second - first
-    totals = np.bincount(codes, weights=np.abs(differences))
-    if np.count_nonzero(totals) < FEWEST or _constant(differences):
+    totals = np.bincount(codes, weights=differences) / _scale(np.concatenate([first, second]))
+    if np.count_nonzero(totals.round(12)) < FEWEST or _constant(differences):
         return [math.nan] * 3, [math.nan] * 3
     # Sums per cluster are all that is needed of a resample; centred, since variances come from sums of squares.
     centre = (first.mean() + second.mean()) / 2

@@ -248,6 +248,17 @@ def test_few_pairs_that_differ_have_no_bounds(differing: int, bounded: bool) -> 
     assert result.difference.low > 0 or not bounded
 
 
+def test_clusters_that_balance_out_have_no_bounds(recwarn: pytest.WarningsRecorder) -> None:
+    """Each prompt gains in one order what it loses in the other: that tells nothing of the spread over prompts."""
+    gains = [sign * value for value in SLEEP for sign in (1, -1)]
+    labels = [str(place) for place in range(len(SLEEP)) for _ in "ab"]
+    result = paired_difference([0.1] * len(gains), [0.1 + gain for gain in gains], seed=0, clusters=labels)
+    assert result.difference.estimate == pytest.approx(0)
+    bounds = [bound for interval in (result.difference, result.d_av, result.d_z) for bound in interval[1:3]]
+    assert all(map(math.isnan, [*bounds, result.p_value]))
+    assert not recwarn.list
+
+
 def test_resamples_without_spread_give_no_effect_size_bounds(recwarn: pytest.WarningsRecorder) -> None:
     """23 of 24 differ by the same 1: a third of the resamples has d_z beyond all bounds. Nothing is warned of."""
     result = paired_difference([0.0] * 24, [1.0] * 23 + [0.5], seed=0)

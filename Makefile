@@ -15,7 +15,7 @@ resume: env
 	python -m ccai.resume
 
 test: $(BIN)/.dev lint
-	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 check-slow: $(BIN)/.dev
 	python -m pytest -m slow

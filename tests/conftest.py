@@ -24,6 +24,8 @@ TEMPLATE = """\
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 
+LONG = ("test_pipeline", "test_stage_train")
+
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 
@@ -78,6 +80,11 @@ def load_engine(folder: Path, adapter: Path | None = None) -> Transformers:
 def as_model(folder: Path) -> Model:
     """A model folder under a logical name."""
     return Model("org/tiny", "0123abcd", folder, "apache-2.0")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes first, so that the other workers have something to do meanwhile."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(scope="session", autouse=True)

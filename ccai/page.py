@@ -8,14 +8,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ccai import charts
+from ccai import charts, outcomes
 
 PAGES = Path(__file__).parent / "pages"
 
@@ -45,12 +45,6 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e
 """Control characters, and those that change the direction of text."""
 
 _LINE_ENDS = re.compile("\r\n|[\r\u2028\u2029\x85]")
-
-
-def surely(gap: Mapping[str, Any]) -> bool:
-    """The interval leaves out 0, and Holm's p is below 0.05 as well."""
-    leaves_out_0 = gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0)
-    return leaves_out_0 and gap["p_holm"] is not None and gap["p_holm"] < 0.05
 
 
 def words(path: str | Sequence[str]) -> str:
@@ -102,7 +96,7 @@ def render(template: str, **values: Any) -> str:
         "hazard": hazard,
         "refusal": REFUSALS.__getitem__,
     }
-    pages.tests |= {"sure": surely}
+    pages.tests |= {"sure": outcomes.surely}
     script = (PAGES / "report.js").read_text(encoding="utf-8")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     style = (PAGES / "report.css").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from ccai import charts, page, results, rules
 from ccai.charts import Point, Row
 from ccai.errors import run
-from ccai.outcomes import refused, violated
+from ccai.outcomes import refused, surely, violated
 from ccai.records import HARMLESS, Prompt, digest, write_text
 from ccai.results import Run
 
@@ -279,7 +279,7 @@ def _group(
             mean, gap = value[one.arm], value.get("difference", {}).get(one.arm)
             points.append(Point(one.name, one.colour, mean["mean"], mean["low"], mean["high"]))
             if gap:
-                told = "*" if page.surely(gap) else ""
+                told = "*" if surely(gap) else ""
                 differences.append(Point(one.name, one.colour, gap["mean"], gap["low"], gap["high"], told))
             table.append({"title": title, "n": value["n"], "arm": one.name, "mean": mean, "gap": gap})
         means.append(Row(title, note, points))

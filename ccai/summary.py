@@ -10,6 +10,7 @@ from ccai import rules
 from ccai.errors import UserError, run
 from ccai.evaluation import measures
 from ccai.exam import MOST_UNREADABLE
+from ccai.outcomes import surely
 from ccai.params import Suite
 from ccai.records import read_json
 
@@ -132,8 +133,7 @@ def _row(names: Sequence[str], value: dict[str, Any]) -> str:
         return f"{label:<{LABEL}} no such prompts"
     gap = value["difference"]["tuned"]
     interval = " too few prompts differ" if gap["low"] is None else f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
-    leaves_out_0 = gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0)
-    tell = " *" if leaves_out_0 and gap["p_holm"] < 0.05 else ""
+    tell = " *" if surely(gap) else ""
     means = f"{value['base']['mean']:7.3f} {value['tuned']['mean']:7.3f}"
     return f"{label:<{LABEL}} {means}   {gap['mean']:+7.3f}{interval}{tell}"
 

@@ -1,11 +1,16 @@
 """Does the layout of a batch change a text? The same completions in different layouts, in float32.
 
     python -m bench.flips --tokens 50000
-    python -m bench.flips --tokens 1000000 --source ailuminate --prompts 128
+    python -m bench.flips --tokens 2400 --source ailuminate --prompts 16
 
 Layouts differ in the number of rows, in the order of requests, and in whether a shared prefix is computed once. The
 first layout (`REFERENCE`) is compared with each other. One completion that differs is one flip, at its first
 differing token; what comes after follows from it and is not compared. Layouts of few rows are slow, and do a part.
+
+Flips are rare, so each decision is drawn `--draws` times more from the same logits, with other seeds and by the same
+rule: near ties are taken again alone. A token that differs between two layouts is a flip that the text would have had
+with that seed. The share of such draws estimates the flips per token, from far fewer tokens than a flip takes to
+be seen.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -30,6 +35,7 @@ from ccai.engines import transformers as engines
 from ccai.engines.request import Completed, Engine, Request
 from ccai.engines.transformers import Transformers
 from ccai.errors import run
+from ccai.models import Model, Placement
 from ccai.records import seed_for
 
 
@@ -65,6 +71,45 @@ class Difference(NamedTuple):
     flips: int
     moved: float
     unmoved: int
+
+
+Draws = dict[tuple[int, tuple[int, ...]], list[int]]
+"""Tokens drawn with other seeds, by the request's own seed and what was written before."""
+
+
+class Redrawing(Transformers):
+    """Draws each token so many times more and keeps the outcomes; the texts are the engine's."""
+
+    def __init__(self, model: Model, placement: Placement, draws: int) -> None:
+        super().__init__(model, placement)
+        self._draws = draws
+        self.drawn: Draws = {}
+
+    def _draw(self, logits: torch.Tensor, rows: Sequence[Any]) -> tuple[list[int], list[float]]:
+        places = [(row.request.seed, tuple(row.written)) for row in rows]
+        if places[0] not in self.drawn:  # otherwise a near tie, which the engine is taking again alone
+            self.drawn |= {place: self._redraw(logits[[at]], rows[at]) for at, place in enumerate(places)}
+        return super()._draw(logits, rows)
+
+    def _redraw(self, logits: torch.Tensor, row: Any) -> list[int]:
+        others = [
+            replace(row, request=replace(row.request, seed=row.request.seed ^ again))
+            for again in range(1, self._draws + 1)
+        ]
+        tokens, margins = super()._draw(logits.repeat(len(others), 1), others)
+        near = [index for index, margin in enumerate(margins) if margin < engines.NEAR_TIE]
+        if near:
+            alone, _ = super()._draw(self._alone(row).repeat(len(near), 1), [others[index] for index in near])
+            for index, token in zip(near, alone, strict=True):
+                tokens[index] = token
+        return tokens
+
+
+def compare_draws(one: Draws, other: Draws) -> tuple[int, int]:
+    """Draws at decisions that both came to, and how many of them differ."""
+    both = one.keys() & other.keys()
+    apart = sum(a != b for place in both for a, b in zip(one[place], other[place], strict=True))
+    return sum(len(one[place]) for place in both), apart
 
 
 def complete(engine: Engine, requests: Sequence[Request], layout: Layout) -> dict[int, Completed]:
@@ -144,32 +189,36 @@ def main() -> None:
     work.add_options(parser)
     machine.add_results(parser)
     parser.add_argument("--tokens", type=int, default=50_000, help="about how many the reference writes")
+    parser.add_argument("--draws", type=int, default=100, help="more of each decision (default: %(default)s)")
     options = parser.parse_args()
     _, todo = work.prepare(options)
     torch.set_num_threads(machine.threads())
     model = models.find(todo.model)
-    engine, tokenizer = Transformers(model, models.place(model, FLOAT32)), Tokenizer(model.folder)
+    engine, tokenizer = Redrawing(model, models.place(model, FLOAT32), options.draws), Tokenizer(model.folder)
     requests = requests_for(options.tokens, todo)
     print(f"{len(requests)} completions, {REFERENCE.name} against other layouts", flush=True)
-    reference = complete(engine, requests, REFERENCE)
+    reference, drawn = complete(engine, requests, REFERENCE), engine.drawn
     rows = {}
     for layout in LAYOUTS:
+        engine.drawn = {}
         found = compare(tokenizer, reference, complete(engine, requests, layout))
-        rate = found.flips / found.tokens * 1e6
+        draws, apart = compare_draws(drawn, engine.drawn)
         print(
-            f"{layout.name:<26}{found.completions:>7} completions {found.tokens:>9,} tokens "
-            f"{found.flips:>4} flips, {rate:.1f} per million; closest decisions moved by up to {found.moved:.1e}, "
+            f"{layout.name:<26}{found.completions:>7} completions {found.tokens:>9,} tokens {found.flips:>4} flips; "
+            f"{draws:>9,} more draws {apart:>4} flips; closest decisions moved by up to {found.moved:.1e}, "
             f"{found.unmoved} did not",
             flush=True,
         )
-        rows[layout.name] = layout._asdict() | found._asdict() | {"per_million": rate}
-    whole = {name: sum(row[name] for row in rows.values()) for name in ("completions", "tokens", "flips", "unmoved")}
+        rows[layout.name] = layout._asdict() | found._asdict() | {"draws": draws, "draws_apart": apart}
+    summed = ("completions", "tokens", "flips", "unmoved", "draws", "draws_apart")
+    whole = {name: sum(row[name] for row in rows.values()) for name in summed}
     whole["moved"] = max(row["moved"] for row in rows.values())
     near = margins(list(reference.values()))
-    print(
-        f"all: {whole['flips']} flips in {whole['tokens']:,} tokens, {whole['flips'] / whole['tokens'] * 1e6:.1f} per "
-        f"million; moved by up to {whole['moved']:.1e}, bound {engines.NEAR_TIE:.0e}"
-    )
+    print(f"all: {whole['flips']} flips in {whole['tokens']:,} tokens; moved by up to {whole['moved']:.1e}, ", end="")
+    print(f"bound {engines.NEAR_TIE:.0e}")
+    if whole["draws"]:
+        rate = whole["draws_apart"] / whole["draws"] * 1e6
+        print(f"     {whole['draws_apart']} flips in {whole['draws']:,} more draws, {rate:.2f} per million")
     print(f"closest decision of each completion: {near or 'the engine does not say'}")
     values = {"seed": todo.seed, "model": todo.model, "reference": REFERENCE._asdict(), "layouts": rows}
     values |= {"all": whole, "near_tie": engines.NEAR_TIE, "margins": near}

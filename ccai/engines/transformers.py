@@ -307,12 +307,16 @@ class Transformers:
             row.margin = min(row.margin, margins[index])
             if margins[index] < self._near_tie:
                 self.near_ties += 1
-                first = list(row.prefix.tokens) if row.prefix else []
-                alone = Pass(Rows(0, 0), [], [Segment([*first, *row.suffix, *row.written])], self.model.device)
-                tokens[index] = self._draw(self._forward(alone), [row])[0][0]
+                tokens[index] = self._draw(self._alone(row), [row])[0][0]
         kept.lengths = [length + 1 for length in kept.lengths] + [len(segment.tokens) for segment in begun]
         kept.prefixes += [row.prefix for row in new]
         return tokens
+
+    def _alone(self, row: _Row) -> torch.Tensor:
+        """Logits for a row's next token that no other row took part in, (1, vocabulary)."""
+        first = list(row.prefix.tokens) if row.prefix else []
+        whole = Segment([*first, *row.suffix, *row.written])
+        return self._forward(Pass(Rows(0, 0), [], [whole], self.model.device))
 
     def _draw(self, logits: torch.Tensor, rows: Sequence[_Row]) -> tuple[list[int], list[float]]:
         counts = [len(row.written) for row in rows]

@@ -98,8 +98,8 @@ def registered(value: dict[str, Any]) -> str:
         wanted += f", worse by {value['bound']:g} at most"
     if not value["n"]:
         return f"{wanted}: not measured"
-    bounds = "no interval" if value["low"] is None else f"[{value['low']:+.3f}, {value['high']:+.3f}]"
-    return f"{wanted}: {value['base']:.3f} -> {value['tuned']:.3f}, {value['mean']:+.3f} {bounds}, n {value['n']}"
+    bounds = "no interval" if value["low"] is None else f"[{value['low']:+z.3f}, {value['high']:+z.3f}]"
+    return f"{wanted}: {value['base']:.3f} -> {value['tuned']:.3f}, {value['mean']:+z.3f} {bounds}, n {value['n']}"
 
 
 def _baseline(baseline: dict[str, Any]) -> list[str]:
@@ -132,10 +132,10 @@ def _row(names: Sequence[str], value: dict[str, Any]) -> str:
     if not value["n"]:
         return f"{label:<{LABEL}} no such prompts"
     gap = value["difference"]["tuned"]
-    interval = " too few prompts differ" if gap["low"] is None else f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+    interval = " too few prompts differ" if gap["low"] is None else f" [{gap['low']:+z.3f}, {gap['high']:+z.3f}]"
     tell = " *" if surely(gap) else ""
     means = f"{value['base']['mean']:7.3f} {value['tuned']['mean']:7.3f}"
-    return f"{label:<{LABEL}} {means}   {gap['mean']:+7.3f}{interval}{tell}"
+    return f"{label:<{LABEL}} {means}   {gap['mean']:+z7.3f}{interval}{tell}"
 
 
 def main() -> None:

@@ -171,7 +171,9 @@ def test_facts_are_no_part_of_the_weights() -> None:
     assert models.fingerprint(ADAPTER) == before
 
 
-@pytest.mark.parametrize("base", ["hub", "package", "folder"])
+@pytest.mark.parametrize(
+    "base", [*(pytest.param(base, marks=pytest.mark.slow) for base in ("hub", "package")), "folder"]
+)
 def test_loading_as_the_card_says(base: str, tiny_model: Path, tmp_path: Path) -> None:
     """The card's own lines, run in a process without network, for each kind of base."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}

@@ -351,6 +351,7 @@ def test_judge_that_fails_its_exam_is_asked_nothing_else(alone: Project) -> None
     assert "judge local/toy FAILED its exam" in alone.module("ccai.summary").stdout
 
 
+@pytest.mark.slow
 def test_judge_that_passes_its_exam_gives_verdicts_and_they_are_kept(alone: Project) -> None:
     with judging(Scholar(wrong=0.1)) as (server, _):
         entry = {"endpoints": [server.url], "model": "org/judge", "revision": "r0"}

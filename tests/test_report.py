@@ -333,24 +333,22 @@ EMPTY = """() => [...document.querySelectorAll("section, figure, table, article,
     .filter(one => one.textContent.trim().length < 3).map(one => one.outerHTML.slice(0, 99))"""
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"), [(375, "light"), (375, "dark"), (768, "light"), (1280, "light"), (1280, "dark")]
-)
-def test_nothing_is_cut_off_empty_or_fetched(project: Path, chromium: Any, width: int, scheme: str) -> None:
+def test_nothing_is_cut_off_empty_or_fetched(project: Path, chromium: Any) -> None:
     report.write()
-    tab = Tab(chromium, viewport={"width": width, "height": 800}, color_scheme=scheme)
-    for opened in (False, True):
-        if opened:
-            tab.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-        assert tab.page.evaluate("document.documentElement.scrollWidth") == width
-        assert tab.page.evaluate(CUT_OFF) == []
-    assert tab.page.evaluate(EMPTY) == []
-    dark = tab.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 22, 23)"
-    assert dark == (scheme == "dark")
-    assert tab.page.evaluate("window.hacked") is None
-    assert tab.asked == [report.PAGE.resolve().as_uri()]
-    assert tab.complaints == []
-    tab.context.close()
+    for width, scheme in ((375, "light"), (375, "dark"), (768, "light"), (1280, "light"), (1280, "dark")):
+        tab = Tab(chromium, viewport={"width": width, "height": 800}, color_scheme=scheme)
+        for opened in (False, True):
+            if opened:
+                tab.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+            assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+            assert tab.page.evaluate(CUT_OFF) == [], (width, scheme, opened)
+        assert tab.page.evaluate(EMPTY) == []
+        dark = tab.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 22, 23)"
+        assert dark == (scheme == "dark")
+        assert tab.page.evaluate("window.hacked") is None
+        assert tab.asked == [report.PAGE.resolve().as_uri()]
+        assert tab.complaints == []
+        tab.context.close()
 
 
 def test_filters_and_search(project: Path, chromium: Any) -> None:

@@ -139,7 +139,8 @@ def test_prompt_of_evaluation_is_one_line(tiny_model: Path, tmp_path: Path) -> N
 TWO = PARAMS.model_copy(update={"processes": 2, "per_device": 1, "epochs": 1.0})
 
 
-@pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
 def test_two_processes_train_as_one_does(tiny_model: Path, tmp_path: Path, sharding: str) -> None:
     """Through gloo on the CPU. The sums of gradients are taken in another order: that is all that is different."""
     alone = Stage(tmp_path / "one", tiny_model, TWO.model_copy(update={"processes": 1}))

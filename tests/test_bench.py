@@ -17,6 +17,7 @@ from bench import contenders, flips, generation, limits, machine, prepare, roofl
 from bench.roofline import Linear, Machine
 from bench.work import STAGES, Item, Work
 from ccai import models
+from ccai.engines.attention import Pass
 from ccai.engines.request import Completed, Request
 from ccai.engines.transformers import NEAR_TIE, Transformers
 from ccai.errors import UserError
@@ -89,10 +90,18 @@ def test_a_sample_takes_whole_batches_from_each_stage_in_turn() -> None:
     assert list(contenders.plan("fixed-4", 4, items, seed=2)) != batches
 
 
-def test_a_contender_stops_when_its_time_is_up_but_sees_each_stage(todo: Work) -> None:
+def test_a_contender_stops_when_its_time_is_up_but_sees_some_of_each_stage(
+    todo: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
     contender = contenders.load("naive", models.find(todo.model), "float32", None)
-    done = contenders.measure(contender, todo.items, contenders.plan("naive", 1, todo.items, seed=1), seconds=0)
-    assert [batch.stage for batch in done] == list(STAGES)
+
+    def stages() -> list[str]:
+        plan = contenders.plan("naive", 1, todo.items, seed=1)
+        return [batch.stage for batch in contenders.measure(contender, todo.items, plan, seconds=0)]
+
+    assert len(stages()) == min(contenders.LEAST, len(todo.items))
+    monkeypatch.setattr(contenders, "LEAST", 1)
+    assert stages() == list(STAGES)
 
 
 def test_the_whole_is_extrapolated_by_stage() -> None:
@@ -145,12 +154,17 @@ def test_limits_are_those_of_the_model(tiny_model: Path) -> None:
 
 def test_layouts_do_not_change_texts_and_a_difference_is_counted(todo: Work) -> None:
     model = models.find(todo.model)
-    engine, tokenizer = Transformers(model, placement(Path(todo.model))), prepare.Tokenizer(Path(todo.model))
+    engine, tokenizer = flips.Redrawing(model, placement(Path(todo.model)), 5), prepare.Tokenizer(Path(todo.model))
     requests = flips.requests_for(400, todo)
-    reference = flips.complete(engine, requests, flips.REFERENCE)
+    reference, drawn = flips.complete(engine, requests, flips.REFERENCE), engine.drawn
     assert sorted(reference) == list(range(len(requests)))
+    assert reference == flips.complete(Transformers(model, engine.placement), requests, flips.REFERENCE)
     for layout in flips.LAYOUTS:
+        engine.drawn = {}
         found = flips.compare(tokenizer, reference, flips.complete(engine, requests, layout))
+        draws, apart = flips.compare_draws(drawn, engine.drawn)
+        assert (draws, apart) == (5 * len(engine.drawn), 0), layout.name
+        assert draws >= 5 * found.tokens  # the ends that were drawn are none of a completion's tokens
         assert found.flips == 0, layout.name
         assert found.completions == max(1, round(len(requests) * layout.share))
         assert found.moved < NEAR_TIE
@@ -161,6 +175,21 @@ def test_layouts_do_not_change_texts_and_a_difference_is_counted(todo: Work) -> 
     closer = {1: one[1]._replace(margin=0.5)}
     assert flips.compare(tokenizer, one, closer) == (1, 3, 0, 0.5, 0)
     assert flips.margins(list(one.values())) == {"0": 1, "1e-2": 1}
+
+
+def test_rounding_that_depends_on_the_layout_shows_in_more_draws(todo: Work) -> None:
+    class Rough(flips.Redrawing):
+        def _forward(self, flat: Pass) -> torch.Tensor:
+            logits = super()._forward(flat)
+            return logits + 0.05 * torch.sin(torch.arange(logits.shape[1]) * len(flat.tokens))
+
+    engine = Rough(models.find(todo.model), placement(Path(todo.model)), 50)
+    requests = flips.requests_for(100, todo)
+    flips.complete(engine, requests, flips.REFERENCE)
+    drawn, engine.drawn = engine.drawn, {}
+    flips.complete(engine, requests, flips.LAYOUTS[-1]._replace(share=1))
+    draws, apart = flips.compare_draws(drawn, engine.drawn)
+    assert 0 < apart < draws / 10
 
 
 def test_scoring_is_timed_on_verdicts_of_full_length(todo: Work) -> None:

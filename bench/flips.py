@@ -1,7 +1,6 @@
 """Does the layout of a batch change a text? The same completions in different layouts, in float32.
 
-    python -m bench.flips --tokens 50000
-    python -m bench.flips --tokens 2400 --source ailuminate --prompts 16
+    python -m bench.flips --source ailuminate --prompts 16
 
 Layouts differ in the number of rows, in the order of requests, and in whether a shared prefix is computed once. The
 first layout (`REFERENCE`) is compared with each other. One completion that differs is one flip, at its first
@@ -188,7 +187,9 @@ def main() -> None:
     )
     work.add_options(parser)
     machine.add_results(parser)
-    parser.add_argument("--tokens", type=int, default=50_000, help="about how many the reference writes")
+    parser.add_argument(
+        "--tokens", type=int, default=2_400, help="about how many the reference writes (default: %(default)s)"
+    )
     parser.add_argument("--draws", type=int, default=100, help="more of each decision (default: %(default)s)")
     options = parser.parse_args()
     _, todo = work.prepare(options)

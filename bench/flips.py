@@ -192,6 +192,8 @@ def main() -> None:
     )
     parser.add_argument("--draws", type=int, default=100, help="more of each decision (default: %(default)s)")
     options = parser.parse_args()
+    if options.draws < 1:
+        parser.error("--draws: at least 1")
     _, todo = work.prepare(options)
     torch.set_num_threads(machine.threads())
     model = models.find(todo.model)
@@ -217,9 +219,8 @@ def main() -> None:
     near = margins(list(reference.values()))
     print(f"all: {whole['flips']} flips in {whole['tokens']:,} tokens; moved by up to {whole['moved']:.1e}, ", end="")
     print(f"bound {engines.NEAR_TIE:.0e}")
-    if whole["draws"]:
-        rate = whole["draws_apart"] / whole["draws"] * 1e6
-        print(f"     {whole['draws_apart']} flips in {whole['draws']:,} more draws, {rate:.2f} per million")
+    rate = whole["draws_apart"] / whole["draws"] * 1e6
+    print(f"     {whole['draws_apart']} flips in {whole['draws']:,} more draws, {rate:.2f} per million")
     print(f"closest decision of each completion: {near or 'the engine does not say'}")
     values = {"seed": todo.seed, "model": todo.model, "reference": REFERENCE._asdict(), "layouts": rows}
     values |= {"all": whole, "near_tie": engines.NEAR_TIE, "margins": near}

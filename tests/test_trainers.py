@@ -69,7 +69,8 @@ def model(tiny_model: Path) -> Model:
 
 @pytest.mark.parametrize(
     ("params", "method", "seed"),
-    [(ONE, method, 5) for method in (*LOSSES, "kto", "sft")] + [(ANOTHER, method, 6) for method in ("dpo", "kto", "sft")],
+    [(ONE, method, 5) for method in (*LOSSES, "kto", "sft")]
+    + [(ANOTHER, method, 6) for method in ("dpo", "kto", "sft")],
 )
 def test_what_params_say_is_what_the_trainer_does(
     model: Model, tmp_path: Path, params: Train, method: str, seed: int
@@ -96,7 +97,9 @@ def test_what_params_say_is_what_the_trainer_does(
         assert dict(zip(told.loss_type, told.loss_weights, strict=True)) == weights
     if method == "kto":
         texts = {pair.chosen[0].content for pair in TRAIN}
-        assert all(row["label"] == (row["completion"][0]["content"] in texts) for row in trainers._rows(method, TRAIN, 1))
+        assert all(
+            row["label"] == (row["completion"][0]["content"] in texts) for row in trainers._rows(method, TRAIN, 1)
+        )
     adapted = [layer for layer in trainer.model.modules() if hasattr(layer, "lora_A")]
     assert len(adapted) == 14, "7 linear layers in each of 2 blocks"
     for layer in adapted:
@@ -171,9 +174,7 @@ def test_dpo_after_sft_begins_at_the_sft_model_and_is_measured_against_it(
 ) -> None:
     both = PARAMS.model_copy(update={"epochs": 1.0, "method": "sft+dpo"})
     half = [pair for pair in TRAIN if training.half(pair.prompt_id) == "sft"]
-    sft = train(
-        model, tmp_path / "sft", params=both.model_copy(update={"method": "sft"}), pairs=half, validation=HELD
-    )
+    sft = train(model, tmp_path / "sft", params=both.model_copy(update={"method": "sft"}), pairs=half, validation=HELD)
     # Before any step: mean over conversations of the answer's mean log-loss, by the base.
     answers = [log_probs(tiny_model, None, pair.prompt, pair.chosen) for pair in HELD]
     losses = [-found.gather(1, ids[:, None]).mean() for found, ids in answers]

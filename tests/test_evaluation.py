@@ -8,6 +8,7 @@ import pytest
 
 from ccai import rules
 from ccai.evaluation import Comparison, registered
+from ccai.outcomes import surely
 from ccai.params import Primary
 from ccai.records import Answer, Completion, Prompt
 from ccai.suites.heldout import HeldOut, by_rules
@@ -163,6 +164,68 @@ def test_holm_is_over_all_measures() -> None:
     # No other of the 9 measures with prompts differs, so their p is 1: 7 scores of all prompts, 1 refusal, 2 of length.
     assert care["p_holm"] == pytest.approx(10 * care["p"])
     assert metrics["contemplative"]["openness"]["difference"]["tuned"]["p_holm"] == 1
+
+
+def by_arm(shift: dict[str, float], n: int = 24) -> dict[str, Any]:
+    """A measure of arms whose values lie so far above the base's, prompt by prompt with another noise."""
+    comparison = Comparison(7, 500)
+    values = {"base": [0.1 * (place % 7) for place in range(n)]} | {
+        arm: [0.1 * (place % 7) + gap + 0.1 * (place * (2 + number) % 5 - 2) for place in range(n)]
+        for number, (arm, gap) in enumerate(shift.items())
+    }
+    measured = comparison.measure(values, [f"p{place}" for place in range(n)])
+    comparison.adjust()
+    return measured
+
+
+def test_every_arm_has_its_share_of_holm() -> None:
+    """Holm 1979: the smallest p times 3, the next times 2, the last as it is; never less than one before it."""
+    found = by_arm({"prompted": 0.08, "tuned": 0.2, "org/other": 0.05})["difference"]
+    tested = sorted(found.values(), key=lambda gap: gap["p"])
+    assert len({gap["p"] for gap in tested}) == 3
+    least = 0.0
+    for place, gap in enumerate(tested):
+        least = max(least, min(1.0, (3 - place) * gap["p"]))
+        assert gap["p_holm"] == pytest.approx(least)
+
+
+def test_a_breakdown_is_adjusted_by_itself() -> None:
+    comparison = Comparison(7, 500)
+    clusters = [f"p{place}" for place in range(12)]
+    values = {"base": [0.0] * 12, "tuned": [0.1 * (1 + place % 3) for place in range(12)]}
+    other = {"base": [0.0] * 12, "tuned": [0.1 * (place % 2) for place in range(12)]}
+    whole = comparison.measure(values, clusters)
+    apart = comparison.apart()
+    parts = [apart.measure(some, clusters) for some in (values, other)]
+    comparison.adjust()
+    gaps = [one["difference"]["tuned"] for one in (whole, *parts)]
+    assert gaps[0]["p_holm"] == gaps[0]["p"] == gaps[1]["p"], "alone"
+    assert gaps[1]["p_holm"] == pytest.approx(2 * gaps[1]["p"])
+
+
+def test_registered_is_of_the_tuned_arm_whatever_stands_beside_it() -> None:
+    """Refusals of hazardous prompts: the prompted arm's fall, the tuned arm's rise."""
+    counts = {"base": 8, "prompted": 1, "tuned": 20}
+    comparison = Comparison(7, 500)
+    values = {arm: [float(place < count) for place in range(24)] for arm, count in counts.items()}
+    measured = comparison.measure(values, [f"p{place}" for place in range(24)], yes_no=True)
+    found = registered(
+        {"heldout": {"refusal": {"hazardous_refused": measured, "harmless_refused": {"n": 0}}}}, primary()
+    )
+    assert found["safety"]["verdict"] == "met"
+    assert (found["safety"]["base"], found["safety"]["tuned"]) == (8 / 24, pytest.approx(20 / 24))
+    assert found["safety"]["mean"] == pytest.approx(12 / 24)
+
+
+def test_a_difference_is_sure_by_its_interval_and_by_holm_together() -> None:
+    def sure(low: float | None, high: float | None, p: float | None) -> bool:
+        return surely({"low": low, "high": high, "p_holm": p})
+
+    assert sure(0.1, 0.3, 0.049) and sure(-0.3, -0.1, 0.0)
+    assert not sure(0.1, 0.3, 0.05), "of many measures some leave out 0 by chance"
+    assert not sure(-0.1, 0.3, 0.01)
+    assert not sure(None, None, 0.01)
+    assert not sure(0.1, 0.3, None)
 
 
 def test_a_prompt_answered_twice_is_one_cluster() -> None:

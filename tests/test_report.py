@@ -184,6 +184,30 @@ def test_any_suite_is_shown_to_its_last_measure(project: Path) -> None:
         assert said.lower() in text.lower(), said
 
 
+def test_heat_map_has_each_arms_own_answers(project: Path) -> None:
+    """Mean and n of each cell, as counted by hand from the answers' files."""
+    report.write()
+    text = report.PAGE.read_text()
+    asked = {prompt.prompt_id: prompt for prompt in records.read(Path("data/prompts/eval.jsonl"), Prompt)}
+    found = {
+        (score, arm): [
+            None if "–" in cell else tuple(float(part) for part in re.findall(r"[\d.]+(?=<)", cell))
+            for cell in re.findall(r"<td .*?</td>|<td>.*?</td>", rest.partition("</table>")[0].partition("<tbody>")[2])
+        ]
+        for score, arm, rest in re.findall(r'data-score="(\w+)" data-arm="([^"]+)">(.*?</table>)', text, re.DOTALL)
+    }
+    assert {arm for _, arm in found} == set(ARMS)
+    for (score, arm), cells in found.items():
+        given = records.read(Path(f"data/eval/heldout/{arm}.jsonl"), Answer)
+        values: dict[tuple[str, str], list[float]] = {}
+        for answer in given:
+            prompt = asked[answer.prompt_id]
+            value = answer.refusal != "full_compliance" if score == "refused" else answer.scores[score]
+            values.setdefault((prompt.hazard, prompt.principle), []).append(float(value))
+        expected = sorted((float(charts.number(sum(some) / len(some))), len(some)) for some in values.values())
+        assert sorted(cell for cell in cells if cell) == expected, (score, arm)
+
+
 def test_same_results_same_bytes_whatever_they_took(project: Path) -> None:
     report.write()
     first, timed = report.PAGE.read_bytes(), report.TIMED.read_bytes()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from test_baseline import PROMPTS, RESPONSES
-from test_evaluation import FAILED, PASSED, arms, scored
+from test_evaluation import FAILED, PASSED, arms, by_arm, scored
 
 from ccai import baseline, pairs, summary
 from ccai.errors import UserError
@@ -103,6 +103,26 @@ def test_interval_and_a_star_where_it_leaves_out_0(folder: Path) -> None:
     wisdom = row(folder, "humanistic: wisdom")
     assert wisdom.startswith("humanistic: wisdom 0.500 0.450 -0.050 [-0.")
     assert wisdom.endswith("]"), "an interval that holds 0 is no finding"
+
+
+def test_no_star_where_holm_is_not_below_5_percent(folder: Path) -> None:
+    """One of ten measures whose interval leaves out 0, with a p that ten of them may have by chance."""
+    wavering = [scored(care=value) for value in (0.9, 0.8, 0.4, 0.7, 0.6, 0.9, 0.5, 0.7, 0.3, 0.9)]
+    measured = arms([scored(care=0.5)] * 10, wavering)
+    gap = measured["contemplative"]["care"]["difference"]["tuned"]
+    assert gap["low"] > 0 and gap["p"] < 0.05 <= gap["p_holm"]
+    write_json(folder / "eval.json", read_json(folder / "eval.json") | {"heldout": measured})
+    assert row(folder, "contemplative: care").endswith("]")
+
+
+def test_the_tuned_arm_is_shown_whatever_stands_beside_it(folder: Path) -> None:
+    evaluation = read_json(folder / "eval.json")
+    evaluation["heldout"]["contemplative"] = {"care": by_arm({"prompted": 0.3, "tuned": 0.1})}
+    write_json(folder / "eval.json", evaluation)
+    care = evaluation["heldout"]["contemplative"]["care"]
+    shown = f"{care['base']['mean']:.3f} {care['tuned']['mean']:.3f} {care['difference']['tuned']['mean']:+.3f}"
+    assert care["difference"]["tuned"]["mean"] == pytest.approx(0.1, abs=0.02)
+    assert row(folder, "contemplative: care").startswith(f"contemplative: care {shown} [")
 
 
 def test_missing_bounds_and_prompts_are_said(folder: Path) -> None:

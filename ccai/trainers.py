@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
 from datasets import Dataset, disable_progress_bars, load_from_disk
 from peft import LoraConfig, PeftModel
 from transformers import AutoTokenizer, Trainer
@@ -16,6 +18,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrai
 from trl.trainer import utils as trl_utils
 
 from ccai import models
+from ccai.errors import UserError
 from ccai.models import Model, Placement
 from ccai.params import Train
 from ccai.records import Demonstration, Pair, digest
@@ -105,7 +108,11 @@ SIDES = ("chosen", "rejected")
 
 
 def make(phase: Phase, callbacks: Sequence[Any]) -> Trainer:
-    """The trainer of a phase, ready to train."""
+    """The trainer of a phase, ready to train.
+
+    Raises:
+        UserError: it should shard, and accelerate does not.
+    """
     params, method = phase.params, phase.method
     tokenizer = AutoTokenizer.from_pretrained(phase.model.folder, trust_remote_code=False)
     common: dict[str, Any] = {
@@ -119,11 +126,11 @@ def make(phase: Phase, callbacks: Sequence[Any]) -> Trainer:
     settings = _settings(phase)
     if method == "sft":
         settings |= {"learning_rate": params.sft.learning_rate, "num_train_epochs": params.sft.epochs}
-        trainer = SFTTrainer(args=SFTConfig(**settings), **common)
+        trainer = SFTTrainer(args=_arguments(SFTConfig, settings, phase), **common)
     elif method == "kto":
         settings["per_device_train_batch_size"] *= 2  # a pair is two examples
         settings |= {"beta": params.beta, "precompute_ref_log_probs": precomputes(params)}
-        trainer = KTOTrainer(args=KTOConfig(**settings), **common)
+        trainer = KTOTrainer(args=_arguments(KTOConfig, settings, phase), **common)
     else:
         losses = {LOSSES[method]: 1.0} | ({"sft": params.nll_coefficient} if params.nll_coefficient else {})
         settings |= {
@@ -132,9 +139,21 @@ def make(phase: Phase, callbacks: Sequence[Any]) -> Trainer:
             "loss_weights": list(losses.values()),
             "precompute_ref_log_probs": precomputes(params),
         }
-        trainer = DPOTrainer(args=DPOConfig(**settings), **common)
+        trainer = DPOTrainer(args=_arguments(DPOConfig, settings, phase), **common)
     trainer.remove_callback(PrinterCallback)
+    if params.sharding == "fsdp" and not trainer.is_fsdp_enabled:
+        raise UserError("train.sharding: accelerate would not shard here; set it to none")
     return trainer
+
+
+def _arguments(kind: Any, settings: dict[str, Any], phase: Phase) -> Any:
+    """The trainer's arguments; making them is what starts the talk between the processes."""
+    arguments = kind(**settings)
+    if phase.params.sharding == "fsdp" and arguments.device.type == "cpu":
+        # accelerate shards on any kind of device but CPUs, where it makes DDP of FSDP without a word. Nothing else
+        # hangs on the kind: the device is chosen, and gloo is under way.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    return arguments
 
 
 def _settings(phase: Phase) -> dict[str, Any]:

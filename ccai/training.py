@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import fcntl
 import json
 import os
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 from transformers import AutoTokenizer
 
-from ccai import alarms, cache, launch, models, phases, rewards, trainers
+from ccai import alarms, cache, code, launch, models, phases, rewards, trainers
 from ccai.checkpoints import Stop
 from ccai.errors import UserError
 from ccai.models import Model, Placement
@@ -25,9 +24,6 @@ from ccai.trainers import Phase
 
 CURVE = ("phase", "step", "epoch", "loss", "rewards/accuracies", "rewards/margins", "rewards/chosen", "learning_rate")
 """Columns of the training curve, as TRL names them. Steps go on counting from phase to phase."""
-
-CODE = ("alarms", "checkpoints", "launch", "phases", "rewards", "trainers", "training")
-"""Modules that say how is trained; their code is part of the key."""
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 """Files of an adapter. Where all weights were trained, `models.FILES` are kept."""
@@ -89,8 +85,9 @@ def train(
 ) -> Trained:
     """Train an adapter, or all weights, into `target` (replaced whole at the end).
 
-    A finished run is kept in the cache under a key of data, params, weights, versions and the code; so are checkpoints
-    of an unfinished one. The same key later copies the one or goes on from the other.
+    A finished run is kept in the cache under a key of data, params, weights, versions and the code that trains
+    (`code.fingerprint`); so are checkpoints of an unfinished one. The same key later copies the one or goes on from
+    the other.
 
     Raises:
         UserError: nothing to train on fits `params.max_length`, or what `phases.train` raises.
@@ -105,7 +102,7 @@ def train(
             "weights": models.fingerprint(model.folder),
             "placement": placement[:3],
             "versions": versions,
-            "code": [_code(name) for name in CODE],
+            "code": code.fingerprint("ccai.training"),
         }
     )
     work = cache.folder("training") / key[:32]
@@ -283,8 +280,3 @@ def _replace(source: Path, target: Path) -> None:
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-def _code(name: str) -> str:
-    """A module's code; comments don't count."""
-    return ast.dump(ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")))

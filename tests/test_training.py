@@ -20,7 +20,7 @@ from trained import pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer import utils as trl_utils
 
-from ccai import cache, demonstrations, phases, rewards, training
+from ccai import cache, code, demonstrations, phases, rewards, training
 from ccai.checkpoints import Stop
 from ccai.engines.request import Request
 from ccai.engines.transformers import Transformers
@@ -266,8 +266,8 @@ def test_adapter_begins_where_the_seed_says(model: Model, tmp_path: Path) -> Non
 def test_two_at_once_train_once(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As two experiments in a queue may; the second waits for the first."""
     # Experiments are two processes. In two threads of one, ast.parse fails at times (CPython 3.11).
-    code = {name: training._code(name) for name in training.CODE}
-    monkeypatch.setattr(training, "_code", code.__getitem__)
+    whole = code.fingerprint("ccai.training")
+    monkeypatch.setattr(code, "fingerprint", lambda module: whole)
     targets = [tmp_path / "a", tmp_path / "b"]
     with ThreadPoolExecutor(2) as threads:
         first, second = threads.map(lambda target: train(model, target, params=SHORT), targets)

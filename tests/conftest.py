@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -16,6 +16,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ccai.engines.transformers import Transformers
 from ccai.models import Model, Placement
 
+if TYPE_CHECKING:
+    from project import Built
+
 ROOT = Path(__file__).parents[1]
 CPU = Placement("cpu", "float32", "none", "as the tests want it")
 TEMPLATE = """\
@@ -24,7 +27,7 @@ TEMPLATE = """\
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 
-LONG = ("test_pipeline", "test_stage_train")
+LONG = ("test_contract", "test_pipeline", "test_stage_train")
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -113,6 +116,51 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_engine(shared_cache: None, tiny_model: Path) -> Transformers:
     """The tiny model, loaded once."""
     return load_engine(tiny_model)
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """This worker's copy of the toy run (`run_all` in project.py), which the first worker that needs it makes for all.
+
+    The judge's endpoint is up, at the address that the run was given, for as long as this worker's tests last. To keep
+    the run, code and all, while you work on a test, name a folder that is not there yet in CCAI_TEST_TOY_RUN.
+    """
+    import project as toy  # which imports this module
+
+    own = tmp_path_factory.getbasetemp()
+    session = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    shared = Path(os.environ.get("CCAI_TEST_TOY_RUN", session / "toy-run"))
+    with toy.shared_run(shared):
+        shutil.copytree(shared, own / "own-toy-run", symlinks=True)
+        yield own / "own-toy-run"
+
+
+@pytest.fixture(scope="session")
+def home(toy_run: Path) -> Path:
+    """Home folder of the toy run; its cache, with the journal, is `cache` there."""
+    return toy_run / "home"
+
+
+@pytest.fixture(scope="session")
+def model(built: Built) -> Path:
+    """Folder of the toy model that the toy run is set to."""
+    return built.model
+
+
+@pytest.fixture(scope="session")
+def built(toy_run: Path) -> Built:
+    """The toy run: every arm and suite, with a judge that passes its exam. A test that changes it copies it first."""
+    import project as toy
+
+    return toy.Built.at(toy_run, "project")
+
+
+@pytest.fixture(scope="session")
+def unjudged(toy_run: Path) -> Built:
+    """The toy run without a judge, of pairs and of answers. A test that changes it copies it first."""
+    import project as toy
+
+    return toy.Built.at(toy_run, "unjudged")
 
 
 @pytest.fixture(scope="module")

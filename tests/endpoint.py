@@ -121,8 +121,11 @@ class Server(ThreadingHTTPServer):
         retry_after: float = 0.01,
         hold: int = 1,
         linger: float = 0,
+        port: int = 0,
     ) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        # At a port that was given, servers of several test workers may answer alike.
+        self.allow_reuse_port = bool(port)
+        super().__init__(("127.0.0.1", port), Handler)
         self.faults = {prompt: list(faults) for prompt, faults in (faults or {}).items()}
         self.always, self.key, self.probabilities, self.hold = always, key, probabilities, hold
         self.errors = list[str]()

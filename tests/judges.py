@@ -24,8 +24,8 @@ REVISIONS = count()
 
 
 class Judge(Server):
-    def __init__(self, reads: Reader) -> None:
-        super().__init__()
+    def __init__(self, reads: Reader, port: int = 0) -> None:
+        super().__init__(port=port)
         self.reads, self.RequestHandlerClass = reads, Asked
 
     @property

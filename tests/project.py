@@ -1,4 +1,8 @@
-"""A copy of the project that runs from end to end in a minute: its own folder, git, DVC cache and a toy model."""
+"""A copy of the project that runs from end to end in minutes: its own folder, git, DVC cache and a toy model.
+
+The toy run that tests share (`built` in conftest.py) is all that the product does, small: every arm and every suite,
+with a judge that passes its exam.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,39 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from socket import socket
 from typing import Any
 
-import boto3
 import psutil
 import torch
 import yaml
 from conftest import ROOT, save_tokenizer
-from moto.server import ThreadedMotoServer
+from dvc.utils.serialize import modify_yaml
+from endpoint import serving
+from filelock import FileLock
+from judges import Judge, Scholar
 from transformers import LlamaConfig, LlamaForCausalLM
 
 ROLES = ("answer", "revise", "train", "judge")
+
+STAGES = ["prompts", "responses", "critiques", "revisions", "pairs", "train", "eval"]
+
+ARMS = ("base", "prompted", "tuned")
+
+SUITES = (
+    "heldout",
+    "jailbreaks",
+    "over_refusal",
+    "helpfulness",
+    "capability",
+    "cooperation",
+    "traits",
+    "bias",
+    "calibration",
+)
 
 MADE = ("dvc.lock", "data/prompts/", "data/pairs/", "data/eval/", "models/", "metrics/")
 """Where a run leaves files in a checkout, some of them in git; a copy starts without them."""
@@ -45,6 +68,24 @@ SMALL: dict[str, dict[str, Any]] = {
     "train": {"learning_rate": 0.05, "batch_size": 2, "per_device": 2, "max_length": 4096},
     "eval": {"resamples": 100, "arms": ["base", "tuned"], "suites": ["heldout"]},
 }
+"""Little of everything, no judge, one suite: what tests set that run a whole pipeline of their own."""
+
+WHOLE: dict[str, dict[str, Any]] = {
+    "models": {"judge": "able"},
+    "pairs": {"judge": True},
+    "eval": {
+        "arms": list(ARMS),
+        "suites": list(SUITES),
+        "judge": True,
+        "jailbreaks": {"per_cell": 1, "max_new_tokens": 8},
+        "over_refusal": {"per_type": 1, "max_new_tokens": 8},
+        "helpfulness": {"questions": 3, "max_new_tokens": 8},
+        "capability": {"limit": 4},
+        "cooperation": {"rounds": 2, "games": 1},
+        "traits": {"items": 1},
+    },
+}
+"""On top of `SMALL`: what is shipped, all of it, and a judge."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +124,10 @@ class Project:
         self.git("add", "-A")
         self.git("commit", "-q", "-m", "state")
 
-    def set(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Set `section: {key: value}` in params.yaml."""
-        path = self.folder / "params.yaml"
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for section, new in changes.items():
-            values[section] |= new
-        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    def set(self, changes: Mapping[str, Any]) -> None:
+        """Set values in params.yaml, given as it nests; as `dvc exp run -S` does, which keeps the comments."""
+        with modify_yaml(str(self.folder / "params.yaml")) as values:
+            _merge(values, changes)
 
     def edit(self, name: str, old: str, new: str) -> None:
         """Replace a text in a file, which must hold it."""
@@ -142,6 +180,76 @@ def make(folder: Path, home: Path, model: Path) -> Project:
     project.git("init", "-q")
     project.commit()
     return project
+
+
+@dataclass(frozen=True)
+class Built:
+    """The toy run, finished and committed.
+
+    Attributes:
+        model: folder of the model in every role but the judge's.
+        port: of the judge's endpoint.
+        ran: the stages that its `dvc repro` from nothing ran.
+    """
+
+    project: Project
+    model: Path
+    port: int
+    ran: list[str]
+
+    @classmethod
+    def at(cls, folder: Path, name: str) -> Built:
+        """The one of that name in a folder that `run_all` made, or in a copy of it."""
+        told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
+        return cls(Project(folder / name, environment(folder / "home")), Path(told["model"]), told["port"], told["ran"])
+
+
+def whole(folder: Path, home: Path, model: Path, port: int) -> Project:
+    """The project set to `WHOLE`, committed; `able` is a model behind an endpoint at that port of loopback."""
+    project = make(folder, home, model)
+    with (folder / "conf/models.yaml").open("a", encoding="utf-8") as catalogue:
+        entry = {"endpoints": [f"http://127.0.0.1:{port}/v1"], "model": "org/judge", "revision": "r0"}
+        catalogue.write(yaml.safe_dump({"able": entry}))
+    project.set(WHOLE)
+    project.commit()
+    return project
+
+
+def run_all(folder: Path, port: int) -> None:
+    """Make and run the toy project with a judge (`project`), then without (`unjudged`, which reuses what it can)."""
+    model = folder / "models/toy"
+    toy_model(model, ends=3)
+    project = whole(folder / "project", folder / "home", model, port)
+    ran = project.repro()
+    project.commit()
+    unjudged = project.copy(folder / "unjudged")
+    unjudged.set({"pairs": {"judge": False}, "eval": {"judge": False}})
+    unjudged.repro()
+    unjudged.commit()
+    # Last: without it the run is not to be used.
+    (folder / "told.json").write_text(json.dumps({"model": str(model), "port": port, "ran": ran}), encoding="utf-8")
+
+
+@contextmanager
+def shared_run(folder: Path) -> Iterator[None]:
+    """The toy run in a folder that all test workers share, made if it is not there; its judge answers meanwhile."""
+    told = folder / "told.json"
+    with FileLock(folder.with_suffix(".lock")), ExitStack() as if_it_fails:
+        assert folder.exists() == told.exists(), "the toy run failed, in another worker"
+        port = json.loads(told.read_text(encoding="utf-8"))["port"] if told.exists() else free_port()
+        if_it_fails.enter_context(serving(Judge(Scholar(wrong=0.1), port)))
+        if not told.exists():
+            run_all(folder, port)
+        judge = if_it_fails.pop_all()
+    with judge:
+        yield
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
+    with socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -207,6 +315,14 @@ def toy_model(folder: Path, ends: float) -> None:
     model.save_pretrained(folder)
 
 
+def _merge(values: Any, changes: Mapping[str, Any]) -> None:
+    for name, new in changes.items():
+        if isinstance(new, Mapping) and isinstance(values.get(name), Mapping):
+            _merge(values[name], new)
+        else:
+            values[name] = new
+
+
 def _succeeded(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -215,6 +331,9 @@ def _succeeded(done: subprocess.CompletedProcess[str]) -> str:
 @contextmanager
 def s3_server() -> Iterator[tuple[dict[str, str], Any]]:
     """An S3 of our own on loopback with an empty bucket `bucket`: what DVC's environment needs, and a client."""
+    import boto3  # slow to import, and few tests need them
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())

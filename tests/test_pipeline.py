@@ -23,7 +23,7 @@ import yaml
 from conftest import ROOT
 from datasets import load_dataset
 from judges import Scholar, judging
-from project import Project, working_in
+from project import ARMS, STAGES, Built, Project, working_in
 from safetensors.torch import load_file
 from textbook import Textbook
 
@@ -31,7 +31,6 @@ from ccai import conversation, params, records
 from ccai.journal import Journal
 from ccai.pairs import GATES
 
-STAGES = ["prompts", "responses", "critiques", "revisions", "pairs", "train", "eval"]
 RECORDS: dict[str, type[records.Record]] = {
     "data/prompts/train.jsonl": records.Prompt,
     "data/prompts/eval.jsonl": records.Prompt,
@@ -41,39 +40,11 @@ RECORDS: dict[str, type[records.Record]] = {
     "data/pairs/train.jsonl": records.Pair,
     "data/pairs/validation.jsonl": records.Pair,
     "data/pairs/dropped.jsonl": records.DroppedPair,
-    "data/eval/heldout/base.jsonl": records.Answer,
-    "data/eval/heldout/tuned.jsonl": records.Answer,
+    **{f"data/eval/heldout/{arm}.jsonl": records.Answer for arm in ARMS},
 }
 CONSTITUTION = "data/constitutions/contemplative.md"
 PRINCIPLE = "emptiness"
 ITS_CRITIQUE = "Point out where the answer treats a belief"
-
-
-class Built(NamedTuple):
-    """The project after one `dvc repro` from nothing, and the stages that ran. Tests that change it copy it."""
-
-    project: Project
-    ran: list[str]
-
-
-@pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "toy"
-    toy.toy_model(folder, ends=4)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory, home: Path, model: Path) -> Built:
-    project = toy.make(tmp_path_factory.mktemp("built") / "project", home, model)
-    ran = project.repro()
-    project.commit()
-    return Built(project, ran)
 
 
 @pytest.fixture
@@ -124,7 +95,7 @@ def test_every_record_parses_and_its_parents_exist(built: Built) -> None:
     assert steps[0] == steps[1]
     assert {prompt for prompt, _, _ in steps[0]} == prompts
     assert sorted((pair.prompt_id, pair.principle, pair.round) for pair in pairs) == sorted(steps[1])
-    for arm in ("base", "tuned"):
+    for arm in ARMS:
         assert [answer.prompt_id for answer in rows[f"data/eval/heldout/{arm}.jsonl"]] == asked
 
 
@@ -286,9 +257,9 @@ def cost(project: Project, *stages: str) -> list[tuple[int, int]]:
 
 def test_first_run_says_what_it_generated_and_reused(built: Built) -> None:
     assert cost(built.project, "responses", "critiques", "revisions") == [(6, 0), (24, 0), (24, 0)]
-    both = built.project.json("metrics/runtime/eval.json")["heldout"]
-    assert [(both[arm]["generated"], both[arm]["reused"]) for arm in ("base", "tuned")] == [(4, 0), (4, 0)]
-    assert "judge" not in both
+    told = built.project.json("metrics/runtime/eval.json")["heldout"]
+    assert [(told[arm]["generated"], told[arm]["reused"]) for arm in ARMS] == [(4, 0)] * 3
+    assert told["judge"]["generated"] > 0
 
 
 def test_edited_principle_pays_for_its_own_and_back_again_for_nothing(alone: Project) -> None:
@@ -470,7 +441,7 @@ def test_rounds_cost_the_second_stage_its_last_round(alone: Project) -> None:
 def test_another_folder_another_cache_same_bytes(built: Built, model: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "a path that is longer" / "and has more folders" / "in it"
     shutil.copytree(model, elsewhere / "models" / model.name)
-    again = toy.make(elsewhere / "project", elsewhere / "home", elsewhere / "models" / model.name)
+    again = toy.whole(elsewhere / "project", elsewhere / "home", elsewhere / "models" / model.name, built.port)
     assert again.repro() == STAGES
     assert again.outs() == built.project.outs()
     assert snapshot(again) == snapshot(built.project)

@@ -15,7 +15,7 @@ import psutil
 import yaml
 from pydantic import TypeAdapter
 
-from ccai import phases
+from ccai import checkpoints, phases
 from ccai.checkpoints import Stop
 from ccai.errors import BAD_INPUT, UserError, run
 from ccai.records import write_bytes, write_text
@@ -43,6 +43,7 @@ def start(phase: Phase, stop: Stop, lock: int) -> None:
         UserError: what one of the processes said, or that one ended without a word.
         SystemExit: told to stop; checkpoints were saved.
     """
+    checkpoints.settle(phase.folder / "checkpoints")
     if phase.params.processes == 1:
         phases.train(phase, stop)
         return

@@ -394,7 +394,7 @@ class Params(Section):
     """All of params.yaml."""
 
     scale: str
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**63)
     models: Models
     hardware: Hardware
     generation: Generation

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ccai import alarms, checkpoints, trainers
+from ccai import alarms, checkpoints, memory, trainers
 from ccai.checkpoints import STOPPED, Stop
 from ccai.errors import UserError
+from ccai.models import Placement
+from ccai.params import Train
 from ccai.records import write_json
 from ccai.trainers import Phase
 
@@ -23,13 +28,54 @@ def result(folder: Path) -> dict[str, Any]:
     return read
 
 
+@contextmanager
+def explained(params: Train, placement: Placement) -> Iterator[None]:
+    """Memory or disk that is full, wherever in training, as the one error users see."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
+        if memory.ran_out(error):
+            raise UserError(
+                f"train: out of memory on {placement.device}; {_smaller(params, placement)}, or take a smaller model; "
+                "with nothing changed, the same command goes on from the last checkpoint"
+            ) from None
+        if isinstance(error, OSError):
+            raise UserError(
+                f"train: {error.filename or 'a file'}: {error.strerror or error}; free some space or make its folder "
+                "writable, and run again"
+            ) from None
+        raise
+
+
+def _smaller(params: Train, placement: Placement) -> str:
+    """What of the params would take less memory, beginning with what changes the result least."""
+    ways = [] if params.per_device == 1 else ["lower train.per_device"]
+    if params.gradient_checkpointing is False or (
+        params.gradient_checkpointing == "auto" and placement.device == "cpu"
+    ):
+        ways.append("set train.gradient_checkpointing to true")
+    if params.precompute_reference is False:
+        ways.append("set train.precompute_reference to true")
+    if params.processes > 1 and params.sharding == "none":
+        ways.append("set train.sharding to fsdp")
+    ways.append("lower train.max_length")
+    if params.adapter != "qlora" and placement.quantization != "4bit":
+        ways.append(f"set train.adapter to {'lora' if params.adapter == 'none' else 'qlora'}")
+    return ", ".join(ways)
+
+
 def train(phase: Phase, stop: Stop) -> None:
     """Train, and leave `finished/weights` and `finished/result.json` in the phase's folder, both or none.
 
     Raises:
-        UserError: loss or gradient became NaN or infinite.
+        UserError: loss or gradient became NaN or infinite; memory or disk is full.
         SystemExit: told to stop; a checkpoint was saved.
     """
+    with explained(phase.params, phase.placement):
+        _train(phase, stop)
+
+
+def _train(phase: Phase, stop: Stop) -> None:
     saved = phase.folder / "checkpoints"
     watch = alarms.Watch(phase.params.batch_size, phase.params.beta, saved)
     trainer = trainers.make(phase, [_Lines(), watch, checkpoints.Saving(stop)])
@@ -59,6 +105,7 @@ def train(phase: Phase, stop: Stop) -> None:
             "trainable_parameters": sum(weights.numel() for weights in trained),
         }
         write_json(whole / "result.json", numbers)
+        checkpoints.seal(whole)
         whole.rename(phase.folder / "finished")
         shutil.rmtree(saved)
     trainer.accelerator.wait_for_everyone()

@@ -162,8 +162,8 @@ def _settings(phase: Phase) -> dict[str, Any]:
     checkpointing = params.gradient_checkpointing
     return {
         "output_dir": str(phase.folder / "checkpoints"),
-        "seed": phase.seed,
-        "data_seed": phase.seed,
+        "seed": _seed(phase.seed),
+        "data_seed": _seed(phase.seed),
         "learning_rate": params.learning_rate,
         "num_train_epochs": params.epochs,
         "per_device_train_batch_size": params.per_device,
@@ -188,6 +188,11 @@ def _settings(phase: Phase) -> dict[str, Any]:
         "eval_strategy": "no",
         "eval_on_start": True,  # `evaluate` before `train` would keep DDP from ever sharing gradients
     }
+
+
+def _seed(seed: int) -> int:
+    """NumPy's generator, which the trainer seeds too, takes 32 bits."""
+    return seed if seed < 2**32 else int(digest(["train", seed])[:8], 16)
 
 
 def _weights(phase: Phase) -> Any:

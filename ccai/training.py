@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from transformers import AutoTokenizer
 
-from ccai import alarms, cache, code, launch, models, phases, rewards, trainers
+from ccai import alarms, cache, checkpoints, code, launch, models, phases, rewards, trainers
 from ccai.checkpoints import Stop
 from ccai.errors import UserError
 from ccai.models import Model, Placement
@@ -106,15 +106,20 @@ def train(
         }
     )
     work = cache.folder("training") / key[:32]
-    work.mkdir(exist_ok=True)
     finished = work / "finished"
-    with (work / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second run of the same training waits, then finds it finished
-        reused = finished.exists()
-        if not reused:
-            _run(_phases(Phase(params.method, work, model, placement, None, params, seed)), data, stop, lock.fileno())
-    result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
-    _replace(finished / "weights", target)
+    with phases.explained(params, placement):
+        work.mkdir(exist_ok=True)
+        with (work / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a second run of the same training waits, then finds it finished
+            reused = _kept(finished)
+            if not reused:
+                whole = Phase(params.method, work, model, placement, None, params, seed)
+                _run(_phases(whole), data, stop, lock.fileno())
+            for path in work.iterdir():
+                if path.name not in ("finished", "lock"):
+                    checkpoints.remove(path)
+        result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
+        _replace(finished / "weights", target)
     return Trained(result["metrics"], result["curve"], reused)
 
 
@@ -137,7 +142,7 @@ def _run(plan: Sequence[Phase], data: Data, stop: Stop, lock: int) -> None:
     offered = _offered(data, params)
     fitting = _fitting(model, offered, params)
     for phase in plan:
-        if not (phase.folder / "finished").exists():
+        if not _kept(phase.folder / "finished"):
             sft = phase.method == "sft"
             trainers.write(phase.method, fitting.demonstrations if sft else fitting.pairs, seed, phase.folder / "train")
             held = fitting.validation_demonstrations if sft else fitting.validation
@@ -157,9 +162,19 @@ def _run(plan: Sequence[Phase], data: Data, stop: Stop, lock: int) -> None:
         whole = Path(scratch) / "finished"
         _save(weights, model, params, whole / "weights")
         write_json(whole / "result.json", {"metrics": metrics, "curve": _curve(plan, results)})
+        checkpoints.seal(whole)
         whole.rename(work / "finished")
-    for phase in plan:
-        shutil.rmtree(phase.folder)
+
+
+def _kept(finished: Path) -> bool:
+    """Whether something was finished and still is whole; what is not is deleted."""
+    if not finished.exists():
+        return False
+    wrong = checkpoints.flaw(finished)
+    if wrong:
+        print(f"train: {finished} is not whole ({wrong}); training again", flush=True)
+        checkpoints.remove(finished)
+    return wrong is None
 
 
 def _offered(data: Data, params: Train) -> Data:
@@ -271,10 +286,11 @@ def _save(weights: Path, model: Model, params: Train, folder: Path) -> None:
 
 def _replace(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{target.name}.*"):  # by a run that was killed
+        checkpoints.remove(left)
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(source, fresh)
-    shutil.rmtree(target, ignore_errors=True)
+    checkpoints.remove(target)
     fresh.rename(target)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from ccai import models
+from ccai import memory, models
 from ccai.engines import attention, linear
 from ccai.engines.attention import Pass, Prefix, Rows, Segment
 from ccai.engines.request import Completed, Request, begun
@@ -159,8 +158,8 @@ class Transformers:
                 while waiting and self._may_begin(waiting[0], kept, new):
                     new.append(waiting.popleft())
                 tokens = self._next(kept, active, new)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not isinstance(error, MemoryError) and not re.search("out of memory|alloc", str(error).lower()):
+            except (MemoryError, RuntimeError) as error:
+                if not memory.ran_out(error):
                     raise
                 waiting.extendleft(reversed(active + new))  # they go on with what they have written
                 most = min(most, len(active + new) or most) // 2

@@ -1,0 +1,18 @@
+"""Running out of memory, by whatever name torch, NumPy or the system tell of it."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from safetensors import SafetensorError
+
+FAILED = re.compile(r"out of memory|not enough memory|can(?:no|')t allocate|alloc_failed|bad_alloc", re.IGNORECASE)
+"""In the message of errors that have no kind of their own: CUDA's libraries, MPS, torch on the CPU, memory maps."""
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether there was too little memory, of the device or the machine."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError | OSError | SafetensorError) and bool(FAILED.search(str(error)))

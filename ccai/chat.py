@@ -23,7 +23,7 @@ from ccai import model_card, models, params
 from ccai.conversation import to_answer
 from ccai.engines.request import Request
 from ccai.engines.transformers import Transformers
-from ccai.errors import UserError, run
+from ccai.errors import run
 from ccai.models import Model
 from ccai.params import Params
 from ccai.records import seed_for
@@ -53,14 +53,7 @@ def _engine(settings: Params, model: Model, adapter: Path | None = None) -> Tran
     placement = models.place(model, settings.hardware)
     print(f"model: {placement.reason}", flush=True)
     engine = Transformers(model, placement, adapter)
-    try:
-        _ = engine.model  # loaded now: what does not fit is told before the first question
-    except RuntimeError as error:
-        if "size mismatch" not in str(error):
-            raise
-        raise UserError(
-            f"{adapter}: does not fit models.train ({model.name}); train it again (dvc repro) or switch back"
-        ) from None
+    _ = engine.model  # loaded now: what does not fit is told before the first question
     return engine
 
 

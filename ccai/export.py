@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ccai import card as data_card
-from ccai import model_card, models, params
+from ccai import model_card, modelfiles, models, params
 from ccai.errors import UserError, run
 from ccai.model_card import Form
 from ccai.models import Model
@@ -42,7 +42,7 @@ def card(folder: Path, form: Form | None = None) -> str:
     """
     facts = model_card.read(folder)
     evaluation = _json(EVALUATION)
-    if evaluation and evaluation["adapter"] != models.fingerprint(folder):
+    if evaluation and evaluation["adapter"] != modelfiles.fingerprint(folder):
         evaluation = None
     counts = _json(COUNTS)
     same = PAIRS.is_file() and model_card.sha256(PAIRS) == facts.data.get(PAIRS.as_posix())
@@ -66,22 +66,18 @@ def merge(base: Model, trained: Path, target: Path) -> None:
             f"({base.revision}); set it back, or train again (dvc repro train)"
         )
     import torch  # here, since it takes seconds that what is refused need not wait for
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    from ccai import loading
+
     adapted = model_card.form(trained) == "adapter"
     with torch.inference_mode():
-        model = AutoModelForCausalLM.from_pretrained(
-            base.folder if adapted else trained, dtype="auto", use_safetensors=True, trust_remote_code=False
-        )
+        model = loading.stored(base.folder if adapted else trained)
         if adapted:
-            model = PeftModel.from_pretrained(model, trained).merge_and_unload()
+            model = loading.adapter(model, trained, base).merge_and_unload()
     with _scratch(target) as scratch:
         whole = scratch / "whole"
         model.save_pretrained(whole)
-        AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False).save_pretrained(whole)
+        loading.plain_tokenizer(base.folder).save_pretrained(whole)
         model_card.write_facts(whole, facts)
         (whole / "README.md").write_text(card(trained, "merged" if adapted else "full"), encoding="utf-8")
         whole.rename(target)

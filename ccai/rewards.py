@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from peft import PeftModel
-from transformers import AutoTokenizer
 
-from ccai import models
+from ccai import loading
 from ccai.models import Model, Placement
 from ccai.records import Message, Pair
 
@@ -41,7 +39,7 @@ def measure(
         trained: an adapter's folder, or one with all weights.
         reference: the same, of what DPO started from; None: the model as it was.
     """
-    tokenizer = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=False)
+    tokenizer = loading.tokenizer(model.folder)
     both = _Both(model, placement, trained, reference)
     moved: dict[str, list[tuple[Moved, Moved]]] = {pair.principle: [] for pair in pairs}
     for pair in pairs:
@@ -71,13 +69,13 @@ class _Both:
 
     def __init__(self, model: Model, placement: Placement, trained: Path, reference: Path | None) -> None:
         if (trained / "adapter_config.json").exists():
-            self._policy = self._reference = PeftModel.from_pretrained(models.load(model, placement), trained).eval()
+            self._policy = self._reference = loading.adapter(loading.weights(model, placement), trained).eval()
             self._adapter = "reference" if reference else None
             if reference:
-                self._policy.load_adapter(reference, "reference")
+                loading.adapter(self._policy, reference, name="reference")
         else:
-            self._policy = models.load(replace(model, folder=trained), placement).eval()
-            self._reference = models.load(replace(model, folder=reference or model.folder), placement).eval()
+            self._policy = loading.weights(replace(model, folder=trained), placement).eval()
+            self._reference = loading.weights(replace(model, folder=reference or model.folder), placement).eval()
 
     def log_probs(self, ids: torch.Tensor, answer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities over the vocabulary, of shape (answer, vocabulary), for the last `answer` of the tokens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,12 +10,17 @@ from ccai.records import Message, Pair
 
 
 class Tokens:
-    """A model's tokenizer, from its folder."""
+    """A model's tokenizer, from its folder.
+
+    Raises:
+        UserError: as `loading.tokenizer`.
+    """
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoTokenizer  # seconds, for torch: what is wrong with params is said before
+        from ccai import loading  # seconds, for torch: what is wrong with params is said before
 
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self._tokenizer = loading.tokenizer(folder)
+        self._rendered = functools.partial(loading.rendered, self._tokenizer, name=str(folder))
         shortest = [Message(role="user", content="x"), Message(role="assistant", content="x")]
         self._markup = len(self._render([shortest])[0].encode())
 
@@ -46,5 +52,4 @@ class Tokens:
 
     def _render(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
         plain = [[turn.model_dump() for turn in turns] for turns in conversations]
-        rendered: list[str] = self._tokenizer.apply_chat_template(plain, tokenize=False)
-        return rendered
+        return self._rendered(plain)

@@ -11,13 +11,13 @@ from typing import Any, Literal, NamedTuple
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from datasets import Dataset, disable_progress_bars, load_from_disk
-from peft import LoraConfig, PeftModel
-from transformers import AutoTokenizer, Trainer
+from peft import LoraConfig
+from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 from trl.trainer import utils as trl_utils
 
-from ccai import models
+from ccai import loading
 from ccai.errors import UserError
 from ccai.models import Model, Placement
 from ccai.params import Train
@@ -114,7 +114,7 @@ def make(phase: Phase, callbacks: Sequence[Any]) -> Trainer:
         UserError: it should shard, and accelerate does not.
     """
     params, method = phase.params, phase.method
-    tokenizer = AutoTokenizer.from_pretrained(phase.model.folder, trust_remote_code=False)
+    tokenizer = loading.tokenizer(phase.model.folder)
     common: dict[str, Any] = {
         "model": _weights(phase),
         "train_dataset": load_from_disk(phase.folder / "train"),
@@ -198,8 +198,8 @@ def _seed(seed: int) -> int:
 def _weights(phase: Phase) -> Any:
     placement = phase.placement._replace(dtype=precision(phase.placement, phase.params).weights)
     if phase.params.adapter == "none":
-        return models.load(replace(phase.model, folder=phase.start or phase.model.folder), placement)
-    base = models.load(phase.model, placement)
+        return loading.weights(replace(phase.model, folder=phase.start or phase.model.folder), placement)
+    base = loading.weights(phase.model, placement)
     if placement.quantization == "4bit":
         from bitsandbytes.nn import Linear4bit
 
@@ -208,7 +208,7 @@ def _weights(phase: Phase) -> Any:
                 # After a forward pass without gradients it would keep a form, on some CPUs, that passes none back.
                 layer.support_avx512bf16_for_cpu = False
     # The SFT's adapter is trained on; TRL keeps a frozen copy of it for the reference.
-    return PeftModel.from_pretrained(base, phase.start, is_trainable=True) if phase.start else base
+    return loading.adapter(base, phase.start, trainable=True) if phase.start else base
 
 
 def _lora(params: Train) -> LoraConfig:

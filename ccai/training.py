@@ -12,9 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers import AutoTokenizer
-
-from ccai import alarms, cache, checkpoints, code, launch, models, phases, rewards, trainers
+from ccai import alarms, cache, checkpoints, code, launch, loading, modelfiles, models, phases, rewards, trainers
 from ccai.checkpoints import Stop
 from ccai.errors import UserError
 from ccai.models import Model, Placement
@@ -26,7 +24,7 @@ CURVE = ("phase", "step", "epoch", "loss", "rewards/accuracies", "rewards/margin
 """Columns of the training curve, as TRL names them. Steps go on counting from phase to phase."""
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
-"""Files of an adapter. Where all weights were trained, `models.FILES` are kept."""
+"""Files of an adapter. Where all weights were trained, `modelfiles.FILES` are kept."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def train(
             "params": params.model_dump(),
             "seed": seed,
             "model": [model.name, model.revision],
-            "weights": models.fingerprint(model.folder),
+            "weights": modelfiles.fingerprint(model.folder),
             "placement": placement[:3],
             "versions": versions,
             "code": code.fingerprint("ccai.training"),
@@ -157,7 +155,7 @@ def _run(plan: Sequence[Phase], data: Data, stop: Stop, lock: int) -> None:
     over_length = sum(map(len, vars(offered).values())) - sum(map(len, vars(fitting).values()))
     metrics = _metrics(params, results, moved, fitting, over_length)
     adapter = 0 if params.adapter == "none" else metrics["trainable_parameters"]
-    metrics["parameters"] = models.parameters(model.folder) + adapter
+    metrics["parameters"] = modelfiles.parameters(model.folder) + adapter
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         whole = Path(scratch) / "finished"
         _save(weights, model, params, whole / "weights")
@@ -191,7 +189,7 @@ def _offered(data: Data, params: Train) -> Data:
 
 
 def _fitting(model: Model, offered: Data, params: Train) -> Data:
-    tokenizer = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=False)
+    tokenizer = loading.tokenizer(model.folder)
 
     def fits(record: Pair | Demonstration) -> bool:
         return _tokens(tokenizer, record) <= params.max_length
@@ -270,7 +268,7 @@ def _curve(plan: Sequence[Phase], results: Sequence[dict[str, Any]]) -> list[dic
 def _save(weights: Path, model: Model, params: Train, folder: Path) -> None:
     """Safetensors and what belongs to them, without paths of this machine and in one order."""
     folder.mkdir(parents=True)
-    patterns = models.FILES if params.adapter == "none" else ADAPTER
+    patterns = modelfiles.FILES if params.adapter == "none" else ADAPTER
     for path in sorted({path for pattern in patterns for path in weights.glob(pattern)}):
         shutil.copy(path, folder / path.name)
     if params.adapter == "none":

@@ -5,8 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import yaml
-
+from ccai import yamlfile
 from ccai.errors import UserError
 
 VERSIONS = Path("conf/versions.yaml")
@@ -16,13 +15,18 @@ def check(*packages: str) -> dict[str, str]:
     """The pinned versions of `packages`, once the installed ones are seen to equal them (builds may differ: +cpu).
 
     Raises:
-        UserError: a pinned version is not the installed one: what DVC records would not be what ran.
+        UserError: the file is missing or wrong, or a pinned version is not the installed one: what DVC records would
+            not be what ran.
     """
     try:
-        pins: dict[str, str] = yaml.safe_load(VERSIONS.read_text(encoding="utf-8"))
+        pins = yamlfile.read(VERSIONS)
     except FileNotFoundError:
         raise UserError(f"{VERSIONS}: no such file; run this from the project's top folder") from None
+    if not isinstance(pins, dict):
+        raise UserError(f"{VERSIONS}: not a mapping of packages to versions; restore it (git checkout {VERSIONS})")
     for package in packages:
+        if not isinstance(pins.get(package), str) or not pins[package]:
+            raise UserError(f"{VERSIONS}: {package}: no version as text, such as {package}: '1.10'; correct it")
         try:
             installed = version(package).partition("+")[0]
         except PackageNotFoundError:

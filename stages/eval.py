@@ -15,7 +15,7 @@ from ccai import (
     evaluation,
     exam,
     judge,
-    models,
+    modelfiles,
     params,
     plots,
     records,
@@ -84,7 +84,7 @@ def main() -> None:
     about = {
         "model": model,
         "revision": revision,
-        "adapter": models.fingerprint(ADAPTER),
+        "adapter": modelfiles.fingerprint(ADAPTER),
         "judged_by": read.by,
         "unverified_weights": read.unverified_weights,
         "seed": settings.seed,

@@ -16,7 +16,7 @@ from conftest import ROOT
 from bench import contenders, flips, generation, limits, machine, prepare, roofline, scoring, work
 from bench.roofline import Linear, Machine
 from bench.work import STAGES, Item, Work
-from ccai import models
+from ccai import loading, models
 from ccai.engines.attention import Pass
 from ccai.engines.request import Completed, Request
 from ccai.engines.transformers import NEAR_TIE, Transformers
@@ -142,7 +142,7 @@ def test_least_time_by_hand() -> None:
 
 def test_limits_are_those_of_the_model(tiny_model: Path) -> None:
     found = limits.measure(tiny_model, torch.float32, repeats=1, buffer=2**20)
-    model = models.load(models.find(str(tiny_model)), placement(tiny_model))
+    model = loading.weights(models.find(str(tiny_model)), placement(tiny_model))
     weights = sum(p.numel() for name, p in model.named_parameters() if "norm" not in name and "embed" not in name)
     assert found.flops_per_token == 2 * weights
     assert min(found.peak, found.read, found.copy) > 0

@@ -99,5 +99,5 @@ def test_questions_line_by_line_until_the_end(
 
 def test_adapter_of_another_model_is_one_line() -> None:
     adapter(32)
-    with pytest.raises(UserError, match=r"models/adapter: does not fit models\.train"):
+    with pytest.raises(UserError, match=r"^models/adapter: "):
         answers("How are you?")

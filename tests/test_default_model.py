@@ -11,7 +11,7 @@ from conftest import CPU, ROOT
 from textbook import Textbook
 from transformers import AutoConfig
 
-from ccai import constitution, conversation, generation, models, params, sources
+from ccai import constitution, conversation, generation, modelfiles, models, params, sources
 from ccai.engines.request import Request
 from ccai.engines.transformers import Transformers
 from ccai.generation import Job
@@ -27,14 +27,14 @@ def test_default_model_is_fetched_whole(tmp_path: Path, monkeypatch: pytest.Monk
     prints = []
     for place in ("one", "another folder"):  # the same bytes wherever and whenever it is made
         monkeypatch.setenv("CCAI_CACHE", str(tmp_path / place))
-        prints.append(models.fingerprint(models.find(NAME).folder))
+        prints.append(modelfiles.fingerprint(models.find(NAME).folder))
     assert prints[0] == prints[1]
     model = models.find(NAME)
     config = AutoConfig.from_pretrained(model.folder)
     assert config.max_position_embeddings == 8192
     assert not hasattr(config, "quantization_config")
     assert not [path for path in model.folder.iterdir() if path.suffix in (".bin", ".pt", ".gguf", ".pkl")]
-    assert 130e6 < models.parameters(model.folder) < 140e6
+    assert 130e6 < modelfiles.parameters(model.folder) < 140e6
 
 
 @pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])

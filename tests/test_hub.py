@@ -20,7 +20,7 @@ from conftest import ROOT, as_model
 from huggingface_hub import ModelCard
 from test_model_card import MEASURE
 
-from ccai import model_card, models, params, records
+from ccai import model_card, modelfiles, params, records
 
 TOKEN = "hf_thetokenthatmustnotbeprinted"
 COMMIT = "1" * 40
@@ -159,7 +159,7 @@ def test_what_a_dry_run_says_is_what_a_push_sends(
 
 def test_card_of_the_adapter_is_sent_with_the_evaluation_that_came_after_training(hub: Hub) -> None:
     registered = {"safety": {"metric": "safety.declining", "verdict": "not met"}}
-    values = {"adapter": models.fingerprint(trained.ADAPTER), "prompts": 4, "judged_by": "rules", "seed": 7}
+    values = {"adapter": modelfiles.fingerprint(trained.ADAPTER), "prompts": 4, "judged_by": "rules", "seed": 7}
     values |= {"registered": registered, "safety": {"declining": MEASURE}}
     records.write_json(Path("metrics/eval.json"), values)
     assert push(hub, "adapter").returncode == 0

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from test_training import PARAMS, TRAIN, VALIDATION, files, train
 from transformers import TrainerState
 
-from ccai import generation, launch, models, phases, trainers, training
+from ccai import generation, launch, loading, phases, trainers, training
 from ccai.checkpoints import STOPPED, Saving, Stop
 from ccai.engines.request import Request
 from ccai.errors import UserError
@@ -162,7 +162,7 @@ def test_qlora_end_to_end(model: Model, tmp_path: Path) -> None:
     metrics = train(model, tmp_path / "adapter", params=params, placement=placement).metrics
     assert metrics["validation"]["loss"] < metrics["validation_before"]["loss"]
     for form in (placement, CPU):
-        adapted = PeftModel.from_pretrained(models.load(model, form), tmp_path / "adapter")
+        adapted = PeftModel.from_pretrained(loading.weights(model, form), tmp_path / "adapter")
         ids = torch.arange(3, 20)[None]
         with torch.inference_mode():
             other = adapted(ids).logits

@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from ccai import export, model_card, models, params, records
+from ccai import export, model_card, modelfiles, params, records
 from ccai.errors import UserError
 from ccai.models import Model
 
@@ -131,7 +131,7 @@ def test_method_and_limits_are_those_of_the_recipe(tiny_model: Path) -> None:
 
 
 def test_card_of_today_has_the_evaluation_of_these_weights_only() -> None:
-    evaluated(models.fingerprint(ADAPTER))
+    evaluated(modelfiles.fingerprint(ADAPTER))
     text = export.card(ADAPTER)
     row = "| refusal.hazardous_refused | 10 | 0.100 [0.010, 0.440] | 0.500 [0.200, 0.800] | 0.400 (no interval) |"
     assert row in text
@@ -165,10 +165,10 @@ def test_facts_that_are_missing_or_broken_are_one_line(content: str | None) -> N
 
 def test_facts_are_no_part_of_the_weights() -> None:
     """Else an edited card would let eval answer everything again."""
-    before = models.fingerprint(ADAPTER)
+    before = modelfiles.fingerprint(ADAPTER)
     facts = yaml.safe_load((ADAPTER / "training.yaml").read_text())
     records.write_text(ADAPTER / "training.yaml", yaml.safe_dump(facts | {"seed": 8}))
-    assert models.fingerprint(ADAPTER) == before
+    assert modelfiles.fingerprint(ADAPTER) == before
 
 
 @pytest.mark.parametrize(

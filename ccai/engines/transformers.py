@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from ccai import memory, models
+from ccai import loading, memory, modelfiles, models
 from ccai.engines import attention, linear
 from ccai.engines.attention import Pass, Prefix, Rows, Segment
 from ccai.engines.request import Completed, Request, begun
@@ -89,8 +89,8 @@ class Transformers:
         self.template = Template(model)
         self.identity: dict[str, Any] = {
             "engine": f"transformers-{transformers.__version__.split('.')[0]} gumbel-max-3",
-            "weights": models.fingerprint(model.folder),
-            "adapter": None if adapter is None else models.fingerprint(adapter),
+            "weights": modelfiles.fingerprint(model.folder),
+            "adapter": None if adapter is None else modelfiles.fingerprint(adapter),
             "template": self.template.text,
             "device": placement.device,
             "dtype": placement.dtype,
@@ -102,13 +102,15 @@ class Transformers:
 
     @cached_property
     def model(self) -> Any:
-        """The network. Loaded when it is first asked for: where the journal has every completion, it never is."""
-        model = models.load(self._model, self.placement)
-        model.set_attn_implementation(attention.NAME)
-        if self._adapter is not None:
-            from peft import PeftModel
+        """The network. Loaded when it is first asked for: where the journal has every completion, it never is.
 
-            model = PeftModel.from_pretrained(model, self._adapter)
+        Raises:
+            UserError: as `loading.weights` and `loading.adapter`.
+        """
+        model = loading.weights(self._model, self.placement)
+        if self._adapter is not None:
+            model = loading.adapter(model, self._adapter, self._model)
+        model.set_attn_implementation(attention.NAME)
         if self._exact and self.placement.device == "cpu":
             linear.pack(model)
         return model.eval()
@@ -119,7 +121,13 @@ class Transformers:
         ends = self.model.generation_config.eos_token_id
         if ends is None:
             ends = self.template.end
-        return ends if isinstance(ends, list) else [ends]
+        ends = ends if isinstance(ends, list) else [ends]
+        known = self.model.get_input_embeddings().num_embeddings
+        if not ends or not all(type(end) is int and 0 <= end < known for end in ends):
+            raise UserError(
+                f"model {self.name}: eos_token_id: {ends} is no token that ends a text; correct generation_config.json"
+            )
+        return ends
 
     @property
     def runtime(self) -> dict[str, Any]:

@@ -6,18 +6,17 @@ Its noise is its own: a seed gives another text than with `Transformers`.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
-from ccai import models
+from ccai import loading, modelfiles
 from ccai.engines.request import Completed, Request, begun
 from ccai.engines.template import Template
 from ccai.errors import UserError
@@ -64,6 +63,8 @@ class Vllm:
                 "hardware.engine: vllm is not installed; pip install -r requirements-vllm.txt (needs CUDA), "
                 "or set it to transformers"
             ) from None
+        loading.check(model.folder, getattr(torch, placement.dtype))
+        self._config = {} if adapter is None else loading.check_adapter(adapter, model)
         self.name = model.name if adapter is None else f"{model.name}+adapter"
         self.revision = model.revision
         self._template = Template(model)
@@ -71,8 +72,8 @@ class Vllm:
         self.runtime: dict[str, Any] = {**where, "placement": placement.reason}
         self.identity: dict[str, Any] = {
             "engine": f"vllm-{'.'.join(vllm.__version__.split('.')[:2])}",
-            "weights": models.fingerprint(model.folder),
-            "adapter": None if adapter is None else models.fingerprint(adapter),
+            "weights": modelfiles.fingerprint(model.folder),
+            "adapter": None if adapter is None else modelfiles.fingerprint(adapter),
             "template": self._template.text,
             **where,
         }
@@ -100,7 +101,7 @@ class Vllm:
                 enable_prefix_caching=True,
                 logits_processors=[penalty_processor()],
                 use_tqdm_on_load=False,
-                **_lora_settings(self._adapter),
+                **_lora_settings(self._config),
             ).llm_engine
             # Else the card stays full until the garbage collector comes by, and the next engine finds no room.
             weakref.finalize(self, engine.engine_core.shutdown)
@@ -251,12 +252,14 @@ def _check(placement: Placement, adapter: Path | None) -> None:
         raise UserError("hardware.dtype: vllm runs an adapter in bfloat16 or float16 only; set it to one of them")
 
 
-def _lora_settings(adapter: Path | None) -> dict[str, Any]:
+def _lora_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What vLLM must know of an adapter beforehand: the least of its ranks that this one fits in."""
-    if adapter is None:
+    if not config:
         return {}
     from vllm.config.lora import MaxLoRARanks
 
-    rank = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
     ranks = get_args(MaxLoRARanks)
-    return {"enable_lora": True, "max_lora_rank": min((known for known in ranks if known >= rank), default=ranks[-1])}
+    return {
+        "enable_lora": True,
+        "max_lora_rank": min((known for known in ranks if known >= config["r"]), default=ranks[-1]),
+    }

@@ -2,9 +2,25 @@
 
 import logging
 import os
+import signal
+import sys
 import warnings
+from contextlib import suppress
+from types import FrameType
 
 __version__ = "0.1.0"
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):  # stderr may be closed
+        os.write(2, b"stopped: nothing was begun\n")
+    raise SystemExit(128 + number)
+
+
+# The imports of a command may take seconds. `python -m` has "-m" there as long as it looks for the module; from then on
+# to the module's end, where `errors.run` takes over, Ctrl-C would end in a traceback.
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _interrupted)
 
 # Before torch is imported: OpenMP threads that wait by spinning starve each other as soon as anything else runs on
 # the machine, and threads that sleep at once wake up late in every small operation. So: spin for about 0.1 ms.

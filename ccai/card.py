@@ -101,7 +101,7 @@ no licence is stated or chosen, ask before you pass the data on.
 |---|---|
 {hazards}
 
-Tokens of chosen over rejected answers: {metrics["length_ratio"]:.2f}.
+Tokens of chosen over rejected answers: {_ratio(metrics["length_ratio"])}.
 
 ## Gates
 
@@ -123,6 +123,10 @@ def origins(kept_by_source: Mapping[str, int]) -> str:
         for credit in sources.credits(kept_by_source)
     ]
     return "\n".join(["| source of prompts | pairs | licence | by |", "|---|---|---|---|", *rows])
+
+
+def _ratio(ratio: float | None) -> str:
+    return "not known" if ratio is None else f"{ratio:.2f}"
 
 
 def _licence(credits: Sequence[Credit]) -> dict[str, Any]:

@@ -14,12 +14,13 @@ import argparse
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ccai import stats
 from ccai.errors import UserError, run
+from ccai.records import an_object, lines
 
 
 class Row(NamedTuple):
@@ -37,19 +38,8 @@ def read(path: Path, key: Sequence[str], score: str, labels: Sequence[str]) -> d
         UserError: the file can't be read, a line is no JSON object, lacks a field or has the key of an earlier one, or
             a score is no number; names file, line and field.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); give a file of JSON lines") from None
     rows: dict[tuple[str, ...], Row] = {}
-    for number, line in enumerate(lines if lines != [""] else [], start=1):
-        place = f"{path}:{number}"
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise UserError(f"{place}: not a JSON object; write one on each line")
+    for place, record in _records(path):
         name = tuple(_label(record, field, place) for field in key)
         if name in rows:
             raise UserError(
@@ -58,6 +48,17 @@ def read(path: Path, key: Sequence[str], score: str, labels: Sequence[str]) -> d
             )
         rows[name] = Row(place, _score(record, score, place), tuple(_label(record, field, place) for field in labels))
     return rows
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line's place and object; blank lines are passed over."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(lines(file, path), start=1):
+                if line.strip():
+                    yield f"{path}:{number}", an_object(line, f"{path}:{number}")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise UserError(f"{path}: cannot be read ({error}); give a file of JSON lines") from None
 
 
 def _field(record: dict[str, Any], field: str, place: str) -> Any:
@@ -72,7 +73,7 @@ def _field(record: dict[str, Any], field: str, place: str) -> Any:
 def _label(record: dict[str, Any], field: str, place: str) -> str:
     value = _field(record, field, place)
     if not isinstance(value, str | int | float):
-        raise UserError(f"{place}: {field} must be a text or a number, not {json.dumps(value)}; correct it")
+        raise UserError(f"{place}: {field} must be a text or a number, not {json.dumps(value)[:80]}; correct it")
     return str(value)
 
 
@@ -81,7 +82,9 @@ def _score(record: dict[str, Any], field: str, place: str) -> float | None:
     if value is None:
         return None
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{place}: {field} must be a number, true, false or null, not {json.dumps(value)}; correct it")
+        raise UserError(
+            f"{place}: {field} must be a number, true, false or null, not {json.dumps(value)[:80]}; correct it"
+        )
     return float(value)
 
 
@@ -212,7 +215,7 @@ def main() -> None:
     if options.seed < 0 or options.resamples < 100:
         raise UserError("--seed must be at least 0 and --resamples at least 100; correct them")
     found = compare(**vars(options))
-    print(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(found, indent=2, allow_nan=False))
 
 
 if __name__ == "__main__":

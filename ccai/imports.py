@@ -6,7 +6,6 @@ DVC watches that folder and runs the pairs stage after a change.
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import hashlib
 import re
@@ -15,11 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from ccai import duplicates, gates, sources
 from ccai.errors import UserError
-from ccai.records import Message, digest
+from ccai.records import Message, an_object, digest, lines
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -41,7 +39,8 @@ def rows(entry: str) -> Iterator[Row]:
     """The lines of an entry's file, one by one; blank ones are left out.
 
     Raises:
-        UserError: unknown, missing, not the pinned file, unreadable, not UTF-8, or a line that is no JSON object.
+        UserError: unknown, missing, not the pinned file, unreadable, not UTF-8, unpacks without end, or a line that is
+            no JSON object or never ends.
     """
     source = sources.named(entry)
     path, number = source.path, 0
@@ -52,24 +51,19 @@ def rows(entry: str) -> Iterator[Row]:
             if sha256 != source.pin.sha256:
                 raise UserError(f"{path}: not the pinned file; fetch it again: python -m ccai.sources fetch {entry}")
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+            size = 0
+            for number, line in enumerate(lines(file, path), start=1):
+                size += len(line)
+                if path.suffix == ".gz" and size > sources.UNPACKED_LIMIT:
+                    raise UserError(f"{path}: unpacks to more than {sources.UNPACKED_LIMIT} bytes; unpack or split it")
                 if line.strip():
-                    yield _row(source.name, f"{path}:{number}", line)
+                    where = f"{path}:{number}"
+                    yield Row(source.name, where, an_object(line, where))
     except FileNotFoundError:
         remedy = f"fetch it: python -m ccai.sources fetch {entry}" if source.pin else "correct its name"
         raise UserError(f"{path}: no such file; {remedy}") from None
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:  # ValueError: a name that no file can have
         raise UserError(f"{path}:{number + 1}: cannot be read ({error}); restore the file") from None
-
-
-def _row(source: str, where: str, line: bytes) -> Row:
-    try:
-        value = from_json(line.removeprefix(codecs.BOM_UTF8))
-    except ValueError as error:
-        raise UserError(f"{where}: not a line of JSON in UTF-8 ({error}); correct it") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: not a JSON object; write one on each line")
-    return Row(source, where, value)
 
 
 def turns(row: Row, column: str, role: str) -> list[Message]:

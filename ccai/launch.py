@@ -6,6 +6,7 @@ a command line.
 
 from __future__ import annotations
 
+import argparse
 import signal
 import subprocess
 import sys
@@ -90,7 +91,9 @@ def _accelerate(phase: Phase) -> dict[str, object]:
 
 def main() -> None:
     """`python -m ccai.launch PHASE.json`, started by accelerate in each process."""
-    phase = PHASE.validate_json(Path(sys.argv[1]).read_bytes())
+    parser = argparse.ArgumentParser(prog="python -m ccai.launch", description="One process of a phase of training.")
+    parser.add_argument("phase", type=Path, metavar="PHASE.json", help="as the train stage writes it")
+    phase = PHASE.validate_json(parser.parse_args().phase.read_bytes())
     with Stop() as stop:
         try:
             phases.train(phase, stop)

@@ -68,16 +68,25 @@ def joined(
     prompts: Mapping[str, Prompt] | records.Index[Prompt],
     responses: Mapping[str, Response] | records.Index[Response],
     revisions: Iterable[Revision],
+    principles: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Prompt, Response, Revision]]:
     """Each revision with its prompt and first answer.
 
+    Args:
+        principles: the constitution's, `sha256` by slug; None: whatever the revisions say.
+
     Raises:
-        UserError: one of them is missing.
+        UserError: one of them is missing, or the revision is by a principle that the constitution lacks or has in
+            another wording.
     """
     for revision in revisions:
-        name = revision.prompt_id
+        name, slug = revision.prompt_id, revision.principle
         if name not in prompts or name not in responses:
-            raise UserError(f"data/revisions.jsonl: prompt {name} has no prompt or response; run dvc repro")
+            raise UserError(f"data/revisions.jsonl: prompt_id {name} has no prompt or response; run dvc repro")
+        if principles is not None and principles.get(slug) != revision.principle_sha256:
+            raise UserError(
+                f"data/revisions.jsonl: principle {slug} of prompt_id {name} is of another constitution; run dvc repro"
+            )
         yield prompts[name], responses[name], revision
 
 
@@ -294,7 +303,7 @@ class Tally:
             "dropped_by_principle": {name: _sorted(gates) for name, gates in sorted(self.dropped.items())},
             **{f"kept_by_{by}": _sorted(counts) for by, counts in self.kept.items()},
             "demonstrations": self.helpful,
-            "length_ratio": self.chosen_tokens / self.rejected_tokens,
+            "length_ratio": self.chosen_tokens / self.rejected_tokens if self.rejected_tokens else None,
         }
 
 

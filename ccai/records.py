@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import hashlib
 import json
@@ -10,9 +11,9 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, Literal, TypeVar
+from typing import IO, Annotated, Any, BinaryIO, ClassVar, Generic, Literal, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ccai.errors import UserError, first
 
@@ -31,10 +32,22 @@ def hazardous(hazard: str) -> bool:
     return hazard not in HARMLESS | {UNSPECIFIED}
 
 
-class Record(BaseModel):
-    """A line of a JSONL file. Unknown keys are errors: a renamed field must not vanish silently."""
+LONGEST_LINE = 16 * 2**20
+"""Bytes of a line from which a file is taken for something else than JSON lines: it would fill the memory."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Tokens = Annotated[int, Field(ge=0, lt=2**31)]
+"""A count of tokens; more than that no context holds."""
+
+
+class Record(BaseModel):
+    """A line of a JSONL file. Unknown keys are errors: a renamed field must not vanish silently.
+
+    `KEY` names the fields that tell a file's records apart; empty: they may be equal.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    KEY: ClassVar[tuple[str, ...]] = ()
 
 
 class Message(Record):
@@ -46,6 +59,8 @@ class Message(Record):
 
 class Prompt(Record):
     """One user prompt. `prompt_id` is a hash of its text and source, never a row number."""
+
+    KEY = ("prompt_id",)
 
     prompt_id: str
     text: str
@@ -67,8 +82,8 @@ class Completion(Record):
 
     text: str
     finish_reason: FinishReason
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: Tokens
+    completion_tokens: Tokens
     conversation: str
     model: str
     unverified_weights: bool
@@ -83,6 +98,8 @@ class Completion(Record):
 class Response(Completion):
     """First answer to a prompt."""
 
+    KEY = ("prompt_id",)
+
     prompt_id: str
 
 
@@ -91,6 +108,8 @@ class Critique(Completion):
 
     `parent` is the `sha256` of what it criticises: in round 1 the response, later the revision of the round before.
     """
+
+    KEY = ("prompt_id", "principle", "round")
 
     prompt_id: str
     principle: str
@@ -101,6 +120,8 @@ class Critique(Completion):
 
 class Revision(Completion):
     """The answer rewritten after the critique. `parent` is the critique's `sha256`."""
+
+    KEY = ("prompt_id", "principle", "round")
 
     prompt_id: str
     principle: str
@@ -130,23 +151,27 @@ class Pair(Record):
     asked.
     """
 
+    KEY = ("pair_id",)
+
     pair_id: str
     prompt: list[Message]
-    chosen: list[Message]
-    rejected: list[Message]
+    chosen: list[Message] = Field(min_length=1)
+    rejected: list[Message] = Field(min_length=1)
     prompt_id: str
     principle: str
     hazard: str
     round: int
-    chosen_tokens: int
-    rejected_tokens: int
+    chosen_tokens: Tokens
+    rejected_tokens: Tokens
     chosen_model: str
     rejected_model: str
     verdict: Verdict | None = None
 
 
 class DroppedPair(Pair):
-    """A pair that was not kept, and the gate that took it."""
+    """A pair that was not kept, and the gate that took it. Of duplicates several may be the same."""
+
+    KEY = ()
 
     reason: str
 
@@ -157,7 +182,9 @@ class Demonstration(Record):
     `pair_id` names the pair whose chosen answer it is; None: a helpful demonstration from the file `source`.
     """
 
-    messages: list[Message]
+    KEY = ("prompt_id", "pair_id")
+
+    messages: list[Message] = Field(min_length=1)
     prompt_id: str
     source: str
     principle: str
@@ -169,6 +196,8 @@ class Answer(Completion):
 
     `harmful` is the judge's probability in [0, 1]; None when it was not asked or its verdict can't be read.
     """
+
+    KEY = ("prompt_id",)
 
     prompt_id: str
     arm: str
@@ -193,41 +222,50 @@ def seed_for(seed: int, *key: object) -> int:
 
 
 def read(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
-    """All records of a JSONL file.
+    """All records of a JSONL file that has some.
 
     Raises:
-        UserError: the file is missing, or a line is not a record of this kind; names file, line and field.
+        UserError: the file is missing or empty, or a line is not a record of this kind, or has the key of an earlier
+            one; names file, line and field.
     """
-    return list(each(path, kind))
+    found = list(each(path, kind))
+    if not found:
+        raise _empty(path)
+    return found
 
 
 def each(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
-    """The records of a JSONL file one by one, however many there are; raises as `read` does."""
-    for number, line in enumerate(_lines(path), start=1):
-        yield _parsed(path, number, line, kind)
+    """The records of a JSONL file one by one, however many there are; raises as `read` does, but none may be
+    right."""
+    for record, _, _ in _placed(path, kind):
+        yield record
 
 
 class Index(Generic[AnyRecord]):
-    """Records of a JSONL file by the value of a field: where each lies is kept in memory (some 200 bytes), not it.
-
-    Of two records with the same value the later one counts, as in a dict.
+    """Records of a JSONL file by their one key: where each lies is kept in memory (some 200 bytes), not it.
 
     Raises:
         UserError: as `read` does, for all lines, as the index is made.
     """
 
-    def __init__(self, path: Path, kind: type[AnyRecord], field: str) -> None:
+    def __init__(self, path: Path, kind: type[AnyRecord]) -> None:
         self._path, self._kind = path, kind
+        [field] = kind.KEY
         self._places: dict[str, tuple[int, int]] = {}
         place = 0
-        for number, line in enumerate(_lines(path), start=1):
-            self._places[getattr(_parsed(path, number, line, kind), field)] = (number, place)
-            place += len(line)
+        for record, number, length in _placed(path, kind):
+            self._places[getattr(record, field)] = (number, place)
+            place += length
+        if not self._places:
+            raise _empty(path)
         self._file = path.open("rb")
         self._read = functools.lru_cache(maxsize=256)(self._read_anew)
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
 
     def __getitem__(self, key: str) -> AnyRecord:
         return self._read(key)
@@ -235,29 +273,128 @@ class Index(Generic[AnyRecord]):
     def _read_anew(self, key: str) -> AnyRecord:
         number, place = self._places[key]
         self._file.seek(place)
-        return _parsed(self._path, number, self._file.readline(), self._kind)
+        return parsed(self._file.readline(), self._kind, f"{self._path}:{number}")
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """Lines with their line ends."""
+def _empty(path: Path) -> UserError:
+    return UserError(f"{path}: empty; restore the file (dvc checkout) or re-run its stage")
+
+
+def _placed(path: Path, kind: type[AnyRecord]) -> Iterator[tuple[AnyRecord, int, int]]:
+    """Each record with its line's number and length in bytes."""
+    seen: set[int] = set()  # hashes: of a million records a tenth of the memory of their keys
     try:
         with path.open("rb") as file:
-            yield from file
+            for number, line in enumerate(lines(file, path), start=1):
+                record = parsed(line, kind, f"{path}:{number}")
+                if kind.KEY:
+                    values = [getattr(record, field) for field in kind.KEY]
+                    before, identity = len(seen), hash(tuple(values))
+                    seen.add(identity)
+                    if len(seen) == before:
+                        named = ", ".join(f"{field} {value}" for field, value in zip(kind.KEY, values, strict=True))
+                        raise UserError(
+                            f"{path}:{number}: a second record of {named}; restore the file (dvc checkout) or re-run "
+                            "its stage"
+                        )
+                yield record, number, len(line)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the stage that writes it (dvc repro)") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise UserError(f"{path}: cannot be read ({error}); restore it (dvc checkout)") from None
 
 
-def _parsed(path: Path, number: int, line: bytes, kind: type[AnyRecord]) -> AnyRecord:
+def lines(file: IO[bytes], where: Path) -> Iterator[bytes]:
+    """A file's lines with their line ends.
+
+    Raises:
+        UserError: one is longer than `LONGEST_LINE`.
+        OSError: it can't be read on.
+    """
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise UserError(f"{where}:{number}: more than {LONGEST_LINE} bytes without a line end; correct the file")
+        yield line
+
+
+def parsed(line: bytes, kind: type[AnyRecord], where: str) -> AnyRecord:
+    """A record from its line.
+
+    Raises:
+        UserError: not UTF-8, not JSON, an object with a key twice, or no record of this kind; names the field.
+    """
     try:
-        return kind.model_validate_json(line.decode("utf-8"))
+        text = line.decode()
+        record = kind.model_validate_json(text, strict=True)
+        json.loads(text, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}:{number}: cannot be read ({error}); restore it (dvc checkout)") from None
-    except ValidationError as error:
-        raise UserError(
-            f"{path}:{number}: {first(error, 'line')}; restore the file (dvc checkout) or re-run its stage"
-        ) from None
+        raise UserError(f"{where}: cannot be read ({error}); restore the file (dvc checkout)") from None
+    except (ValidationError, ValueError) as error:
+        wrong = first(error, "line") if isinstance(error, ValidationError) else error
+        raise UserError(f"{where}: {wrong}; restore the file (dvc checkout) or re-run its stage") from None
+    return record
+
+
+def loads(text: bytes | str, *, finite: bool = True) -> Any:
+    """A JSON value, as the standard has it and Python's `json` alone does not.
+
+    Args:
+        finite: whether NaN and the infinities are errors.
+
+    Raises:
+        ValueError: not JSON in UTF-8; a key twice in one object, half a surrogate pair, a number without end, nested
+            too deep.
+    """
+    try:
+        text = text if isinstance(text, str) else text.decode()
+        value = json.loads(
+            text, object_pairs_hook=_once, parse_constant=_no_number if finite else None, parse_int=_integer
+        )
+        if finite or "\\ud" in text.lower():  # see whether it can be written again
+            json.dumps(value, ensure_ascii=False, allow_nan=not finite).encode()
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    except UnicodeEncodeError:
+        raise ValueError("half a surrogate pair (\\ud…)") from None
+    return value
+
+
+def an_object(line: bytes, where: str, *, finite: bool = False) -> dict[str, Any]:
+    """A JSON object from a line of a user's file.
+
+    Raises:
+        UserError: it is none, by `loads`.
+    """
+    try:
+        value = loads(line.removeprefix(codecs.BOM_UTF8), finite=finite)
+    except ValueError as error:
+        raise UserError(f"{where}: not a line of JSON in UTF-8 ({error}); correct it") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: not a JSON object; write one on each line")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises ValueError if a key stands in it twice, where Python would forget the first."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{twice[:80]!a}: twice in one object")
+    return values
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _integer(digits: str) -> int:
+    """An integer that a float can hold, too."""
+    if len(digits) > 300:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def write(path: Path, records: Iterable[Record]) -> None:
@@ -283,7 +420,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: missing, or not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the stage that writes it (dvc repro)") from None
     except (OSError, ValueError) as error:

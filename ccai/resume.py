@@ -116,4 +116,4 @@ def _storage() -> Iterator[tuple[Any, str]]:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, __doc__)

@@ -312,7 +312,7 @@ def listen(port: int) -> socket.socket:
 def read_pairs(*, dropped: bool) -> list[Pair]:
     """All pairs that were kept, and those that were not, if wanted."""
     kept = [pair for side in ("train", "validation") for pair in records.read(PAIRS / f"{side}.jsonl", Pair)]
-    return kept + list[Pair](records.read(PAIRS / "dropped.jsonl", DroppedPair)) if dropped else kept
+    return kept + list[Pair](records.each(PAIRS / "dropped.jsonl", DroppedPair)) if dropped else kept
 
 
 def has_screen() -> bool:
@@ -328,7 +328,7 @@ def compare() -> None:
     """
     from ccai import agreement  # with statsmodels, which takes longer to import than the page to start
 
-    reviews = {path.stem: standing(records.read(path, Review)) for path in sorted(REVIEWS.glob("*.jsonl"))}
+    reviews = {path.stem: standing(records.each(path, Review)) for path in sorted(REVIEWS.glob("*.jsonl"))}
     found = agreement.summary(read_pairs(dropped=True), reviews)
     if not found["pairs"]:
         raise UserError(

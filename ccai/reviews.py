@@ -82,7 +82,7 @@ class Log:
         except BlockingIOError:
             raise UserError(f"{path}: in use by another ccai.review; stop that, or give another --reviewer") from None
         self._drop_torn_line()
-        self.reviews = records.read(path, Review)
+        self.reviews = list(records.each(path, Review))
 
     def close(self) -> None:
         """Let others open the file."""

@@ -100,7 +100,11 @@ def criticise(
 
     Args:
         revision_tokens: `revisions.max_new_tokens`.
+
+    Raises:
+        UserError: the responses are not those to the method's prompts.
     """
+    _belong(method, responses)
     answers: Sequence[Answer] = responses
     rounds = []
     for round in range(1, params.rounds + 1):
@@ -135,18 +139,44 @@ def revise(
     """One revision for each critique, in their order, round by round.
 
     Raises:
-        UserError: a critique of something that is not there, or by a principle that the constitution lacks.
+        UserError: responses to other prompts, a critique of something that is not there, or by a principle that the
+            constitution lacks or has in another wording; names its line.
     """
+    _belong(method, responses)
     answers: dict[str, Answer] = {response.sha256: response for response in responses}
     written: dict[str, Revision] = {}
     rounds = sorted({critique.round for critique in critiques})
     for round in rounds:
         todo = [critique for critique in critiques if critique.round == round]
         note = f", round {round}" if len(rounds) > 1 else ""
+        for line, critique in enumerate(critiques, start=1):
+            if critique.round == round:
+                _check_parent(method, answers, critique, line)
         revisions = _revise(method, answers, todo, max_new_tokens, complete, note)
         answers |= {revision.sha256: revision for revision in revisions}
         written |= {revision.parent: revision for revision in revisions}
     return [written[critique.sha256] for critique in critiques]
+
+
+def _belong(method: Method, responses: Sequence[Response]) -> None:
+    """Raise UserError unless there is one response to each prompt."""
+    if odd := method.prompts.keys() ^ {response.prompt_id for response in responses}:
+        raise UserError(
+            f"data/responses.jsonl: not the answers to data/prompts/train.jsonl, {len(odd)} prompts are in one of them "
+            f"alone, such as {min(odd)}; run dvc repro"
+        )
+
+
+def _check_parent(method: Method, answers: Mapping[str, Answer], critique: Critique, line: int) -> None:
+    """Raise UserError unless the critique is of one of the answers, by a principle as the constitution has it."""
+    parent, principle = answers.get(critique.parent), method.principles.get(critique.principle)
+    same_prompt = parent is not None and parent.prompt_id == critique.prompt_id
+    if not (same_prompt and principle is not None and principle.sha256 == critique.principle_sha256):
+        what = "principle" if same_prompt else "parent"
+        raise UserError(
+            f"data/critiques.jsonl:{line}: {what}: a critique of {critique.prompt_id} by {critique.principle} belongs to "
+            f"{'another constitution' if same_prompt else 'other answers'}; run dvc repro"
+        )
 
 
 def _principles(method: Method, answer: Answer, params: Params, seed: int) -> list[Principle]:
@@ -175,12 +205,6 @@ def _revise(
     note: str,
 ) -> list[Revision]:
     """One round; `answers` by `sha256`."""
-    for critique in critiques:
-        if critique.parent not in answers or critique.principle not in method.principles:
-            raise UserError(
-                f"data/critiques.jsonl: a critique of {critique.prompt_id} by {critique.principle} belongs to other "
-                "answers or another constitution; run dvc repro"
-            )
     jobs = [method.revision_job(answers[critique.parent], critique, max_new_tokens) for critique in critiques]
     return [
         Revision(

@@ -43,11 +43,11 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(records.lines(file, path), start=1):
                 if line.strip():
-                    yield _record(line.removeprefix(b"\xef\xbb\xbf"), f"{path}:{number}")
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); name a file of JSON lines") from None
+                    yield _record(line, f"{path}:{number}")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise UserError(f"{path}: can't be read ({error}); name a file of JSON lines") from None
 
 
 def score(record: dict[str, Any]) -> dict[str, Any]:
@@ -91,15 +91,7 @@ def _scored(incoming: Iterator[dict[str, Any]], judge: Judge | None) -> Iterator
 
 
 def _record(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line.decode(), parse_constant=_refuse)
-        json.dumps(
-            value, ensure_ascii=False, allow_nan=False
-        ).encode()  # 1e999 and half a surrogate pair can't be written
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON in UTF-8 ({error}); give one JSON object a line") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: not a JSON object; give one with prompt and response")
+    value = records.an_object(line, where, finite=True)  # it is written again
     for field in ("prompt", "response"):
         if not isinstance(value.get(field), str):
             raise UserError(f"{where}: {field}: missing or no text; give every line a prompt and a response")
@@ -109,10 +101,6 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
     if not any(character.isalnum() for character in value["response"]):
         raise UserError(f"{where}: response: empty; leave the line out, or generate it again")
     return value
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def main() -> None:

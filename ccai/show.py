@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ccai.errors import UserError, run
-from ccai.records import Answer, Completion, Critique, DroppedPair, Pair, Prompt, Response, Revision, read
+from ccai.records import Answer, Completion, Critique, DroppedPair, Pair, Prompt, Response, Revision, each, read
 
 WHAT = ("prompts", "responses", "critiques", "revisions", "pairs", "dropped", "answers")
 DATA = Path("data")
@@ -101,7 +101,7 @@ def samples(what: str) -> list[Sample]:
             for pair in read(DATA / f"pairs/{side}.jsonl", Pair)
         ]
     else:
-        pairs = [(f"dropped: {pair.reason}", pair) for pair in read(DATA / "pairs/dropped.jsonl", DroppedPair)]
+        pairs = [(f"dropped: {pair.reason}", pair) for pair in each(DATA / "pairs/dropped.jsonl", DroppedPair)]
     return [
         Sample(pair.hazard, pair.principle, facts, [*criticised(pair), ("revision", pair.chosen[-1].content)])
         for facts, pair in pairs

@@ -28,7 +28,6 @@ import csv
 import gzip
 import hashlib
 import io
-import json
 import os
 import re
 import unicodedata
@@ -58,7 +57,7 @@ SIZE_LIMIT = 64 * 2**20
 """Bytes after which a download is given up; the largest set pinned here is under one MiB."""
 
 UNPACKED_LIMIT = 2**30
-"""Bytes after which unpacking a .gz is given up."""
+"""Bytes after which reading a file or unpacking a .gz is given up."""
 
 MANGLED = str.maketrans({0x13: "–", 0x14: "—", 0x18: "‘", 0x19: "’", 0x1C: "“", 0x1D: "”"})
 """Control characters that were dashes and quotes: somebody kept the low byte of U+2013 … U+201D only."""
@@ -330,13 +329,17 @@ def _suffix(path: Path) -> str:
 
 def _read(source: Source) -> bytes:
     try:
-        return source.path.read_bytes()
+        with source.path.open("rb") as file:
+            data = file.read(UNPACKED_LIMIT + 1)
     except FileNotFoundError:
         fetching = f"fetch it: python -m ccai.sources fetch {source.name}"
         remedy = fetching if source.pin else "correct its name in params.yaml"
         raise UserError(f"{source.path}: no such file; {remedy}") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise UserError(f"{source.path}: cannot be read ({error}); make it readable") from None
+    if len(data) > UNPACKED_LIMIT:
+        raise UserError(f"{source.path}: more than {UNPACKED_LIMIT} bytes; split it")
+    return data
 
 
 def _rows(source: Source, asked: PromptSet, data: bytes) -> list[Row]:
@@ -369,6 +372,7 @@ def _sha256(data: bytes) -> str:
 
 def _csv(text: str, path: Path) -> Iterator[Item]:
     reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    csv.field_size_limit(UNPACKED_LIMIT)  # Python's own limit is 131,072; the file is in memory already
     last = 0  # line on which the previous record ended: a record may span lines
     try:
         header = next(reader, [])
@@ -395,12 +399,9 @@ def _jsonl(text: str, path: Path) -> Iterator[Item]:
         if not content.strip():
             continue
         try:
-            value = json.loads(content)
+            value = records.loads(content, finite=False)
         except ValueError as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "a number too long"
-            raise UserError(f"{path}:{line}: not valid JSON ({reason}); correct the line") from None
-        except RecursionError:
-            raise UserError(f"{path}:{line}: nested too deep; correct the line") from None
+            raise UserError(f"{path}:{line}: not valid JSON ({error}); correct the line") from None
         if not isinstance(value, dict):
             raise UserError(f'{path}:{line}: not a JSON object; write {{"text": "…"}}')
         yield Item(str(line), value)
@@ -415,9 +416,9 @@ def _txt(text: str, path: Path) -> Iterator[Item]:
 def _headings(text: str, path: Path) -> Iterator[Item]:
     """Prompts listed under headings, as some publishers have them: `{heading: {heading: [prompt, …]}}`."""
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+        value = records.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); correct it") from None
 
     def walk(value: object, place: str) -> Iterator[Item]:
         if isinstance(value, str):

@@ -31,6 +31,7 @@ from ccai.records import (
     Prompt,
     Response,
     Revision,
+    each,
     read,
     read_json,
 )
@@ -64,7 +65,7 @@ class Made(NamedTuple):
 
 def there(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     """Records of a file; none if its stage has not run yet."""
-    return read(path, kind) if path.exists() else []
+    return list(each(path, kind)) if path.exists() else []
 
 
 class Data:

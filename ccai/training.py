@@ -251,8 +251,9 @@ def _metrics(
     }
 
 
-def _length_ratio(pairs: Sequence[Pair]) -> float:
-    return sum(pair.chosen_tokens for pair in pairs) / sum(pair.rejected_tokens for pair in pairs)
+def _length_ratio(pairs: Sequence[Pair]) -> float | None:
+    rejected = sum(pair.rejected_tokens for pair in pairs)  # 0: an endpoint that counts none
+    return sum(pair.chosen_tokens for pair in pairs) / rejected if rejected else None
 
 
 def _curve(plan: Sequence[Phase], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -160,4 +160,4 @@ def measure(
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, __doc__)

@@ -31,7 +31,7 @@ from ccai import (
 )
 from ccai.constitution import Constitution
 from ccai.engines.request import Engine
-from ccai.errors import run
+from ccai.errors import UserError, run
 from ccai.records import Demonstration, Prompt, Response, Revision, Verdict
 
 PROMPTS = Path("data/prompts/train.jsonl")
@@ -48,9 +48,11 @@ def main() -> None:
     settings, stopwatch = params.load(), runtime.Stopwatch()
     versions.check("torch", "transformers")
     principles = constitution.load(settings.critiques.constitution)
-    prompts = records.Index(PROMPTS, Prompt, "prompt_id")
-    responses = records.Index(RESPONSES, Response, "prompt_id")
-    evaluation = [prompt.text for prompt in records.each(HELD_OUT, Prompt)]
+    prompts = records.Index(PROMPTS, Prompt)
+    responses = records.Index(RESPONSES, Response)
+    if odd := set(prompts) ^ set(responses):
+        raise UserError(f"{RESPONSES}: not the answers to {PROMPTS}, such as to prompt_id {min(odd)}; run dvc repro")
+    evaluation = [prompt.text for prompt in records.read(HELD_OUT, Prompt)]
     evaluation += [row.text for row in sources.load_all(settings.prompts.evaluation_sets)]
     too_near = settings.prompts.contamination
     counter = tokens.Tokens(models.find(settings.models.train).folder)
@@ -58,8 +60,10 @@ def main() -> None:
 
     def triples() -> Iterator[tuple[Prompt, Response, Revision]]:
         """Those of earlier rounds were revised again: the last is the answer."""
-        return pairs.joined(prompts, responses, (r for r in records.each(REVISIONS, Revision) if r.round == last))
+        revisions = (r for r in records.each(REVISIONS, Revision) if r.round == last)
+        return pairs.joined(prompts, responses, revisions, wording)
 
+    wording = {principle.slug: principle.sha256 for principle in principles.principles}
     last = max((revision.round for revision in records.each(REVISIONS, Revision)), default=0)
     about: dict[str, Any] = {}
     cost: dict[str, Any] = {}
@@ -146,4 +150,4 @@ def violations(
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, __doc__)

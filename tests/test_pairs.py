@@ -280,7 +280,7 @@ def test_too_few_is_one_line_with_the_gates(good: int) -> None:
 def test_records_that_do_not_belong_together(missing: str) -> None:
     prompts = [prompt(name) for name in NAMES if (name, missing) != ("p05", "prompt")]
     responses = [response(name) for name in NAMES if (name, missing) != ("p05", "response")]
-    with pytest.raises(UserError, match=r"data/revisions\.jsonl: prompt p05 has no prompt or response; run dvc repro"):
+    with pytest.raises(UserError, match=r"data/revisions\.jsonl: .*p05"):
         build(prompts, responses, [revision(name) for name in NAMES])
 
 
@@ -335,13 +335,13 @@ def test_files_hold_each_pair_once_and_the_chosen_answers_to_imitate(tmp_path: P
 def test_index_reads_what_it_is_asked_for(tmp_path: Path) -> None:
     rows = [response(name, f"Ä {name}\u2028!") for name in NAMES]
     records.write(tmp_path / "rows.jsonl", rows)
-    index = records.Index(tmp_path / "rows.jsonl", Response, "prompt_id")
+    index = records.Index(tmp_path / "rows.jsonl", Response)
     assert [index[name] for name in reversed(NAMES)] == rows[::-1]
     assert "p05" in index
     assert "p99" not in index
     (tmp_path / "rows.jsonl").write_bytes(records.line(rows[0]) + b"{}\n")
     with pytest.raises(UserError, match=r"rows\.jsonl:2: text: Field required"):
-        records.Index(tmp_path / "rows.jsonl", Response, "prompt_id")
+        records.Index(tmp_path / "rows.jsonl", Response)
 
 
 # --- whatever the models write ------------------------------------------------------------------------------

@@ -204,15 +204,17 @@ def test_edited_entry_of_a_json_constitution_asks_anew_for_itself_alone() -> Non
 def test_critiques_of_something_else_are_refused() -> None:
     task = method(2)
     run = Run(task, params())
-    with pytest.raises(
-        UserError, match=r"^data/critiques\.jsonl: a critique of prompt 0 by emptiness belongs to other"
-    ):
+    with pytest.raises(UserError, match=r"^data/responses\.jsonl: .* prompt 0"):
         rounds.revise(task, run.responses[1:], run.critiques, TOKENS, Scribe())
+    other = [run.responses[0], run.responses[1].model_copy(update={"text": "Another."})]
+    place = next(at for at, one in enumerate(run.critiques, start=1) if one.prompt_id == "prompt 1")
+    with pytest.raises(UserError, match=rf"^data/critiques\.jsonl:{place}: parent"):
+        rounds.revise(task, other, run.critiques, TOKENS, Scribe())
     fewer = replace(task, principles={"mindfulness": task.principles["mindfulness"]})
-    with pytest.raises(
-        UserError, match=r"by emptiness belongs to other answers or another constitution; run dvc repro$"
-    ):
-        rounds.revise(fewer, run.responses, run.critiques, TOKENS, Scribe())
+    edited = replace(task.principles["emptiness"], statement="Another.")
+    for principles in (fewer.principles, task.principles | {"emptiness": edited}):
+        with pytest.raises(UserError, match=r"^data/critiques\.jsonl:1: principle: .* by emptiness"):
+            rounds.revise(replace(task, principles=principles), run.responses, run.critiques, TOKENS, Scribe())
 
 
 def test_second_stage_pays_for_the_last_round_only(tiny_engine: Transformers) -> None:

@@ -123,7 +123,7 @@ def test_later_rounds_stand_under_the_revision_that_was_criticised() -> None:
     records.write(Path("data/revisions.jsonl"), [records.Revision(text="Revised twice.", parent="z", **again), first])
     pair = {"prompt_id": "p0", "pair_id": "0", "hazard": "vcr", **PAIR, "round": 2}
     records.write(Path("data/pairs/train.jsonl"), [records.Pair.model_validate(pair)])
-    records.write(Path("data/pairs/validation.jsonl"), [])
+    records.write(Path("data/pairs/validation.jsonl"), [records.Pair.model_validate(pair | {"pair_id": "1"})])
     expected = ["Question 0?", "Answer 0.", "revision of round 1, by emptiness", "Revised once.", "Critique again."]
     for what, last in (("pairs", "Revision 0."), ("critiques", "Critique again.")):
         text = command(what).stdout

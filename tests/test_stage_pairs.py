@@ -21,6 +21,11 @@ from ccai.records import Demonstration, DroppedPair, Pair, Record, Revision
 from stages import pairs
 
 ABOUT = {"model": "org/tiny", "revision": "abc", "unverified_weights": False}
+[CARE] = (
+    principle
+    for principle in constitution.load(ROOT / "data/constitutions/contemplative.md").principles
+    if principle.slug == "boundless-care"
+)
 GOOD, BAD = "Then the washer is worn; a new one costs little.", "Move to another house or get used to it."
 
 
@@ -49,7 +54,9 @@ def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     write(tmp_path / "data/prompts/eval.jsonl", [prompt("held out")])
     write(tmp_path / "data/responses.jsonl", [response(name) for name in names])
     rounds = [
-        revision(name, f"{CHOSEN} ({name}, {round})", "boundless-care").model_copy(update={"round": round})
+        revision(name, f"{CHOSEN} ({name}, {round})", CARE.slug).model_copy(
+            update={"round": round, "principle_sha256": CARE.sha256}
+        )
         for name in names
         for round in (1, 2)
     ]
@@ -87,10 +94,8 @@ def test_the_last_round_is_chosen_and_the_card_is_a_card(folder: Path) -> None:
 
 
 def test_revisions_that_copy_an_example_or_the_template(folder: Path) -> None:
-    found = constitution.load(ROOT / "data/constitutions/contemplative.md")
-    [care] = [principle for principle in found.principles if principle.slug == "boundless-care"]
     rounds = records.read(folder / "data/revisions.jsonl", Revision)
-    copies = [f"I hear you. {care.examples[1].revision}", f"(A note for your answer: {CHOSEN})"]
+    copies = [f"I hear you. {CARE.examples[1].revision}", f"(A note for your answer: {CHOSEN})"]
     changed = [one.model_copy(update={"text": text}) for one, text in zip(rounds[1:4:2], copies, strict=True)]
     write(folder / "data/revisions.jsonl", [rounds[0], changed[0], rounds[2], changed[1], *rounds[4:]])
     pairs.main()
@@ -185,6 +190,6 @@ def test_verdicts_of_a_judge_that_passes(folder: Path) -> None:
 def test_records_that_do_not_belong_together_write_nothing(folder: Path) -> None:
     responses = (folder / "data/responses.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "data/responses.jsonl").write_text("".join(responses[1:]), encoding="utf-8")
-    with pytest.raises(UserError, match="prompt p00 has no prompt or response"):
+    with pytest.raises(UserError, match="p00"):
         pairs.main()
     assert not pairs.OUT.exists()

@@ -273,7 +273,7 @@ def report(name: str, check: Check) -> bool:
     except UserError as error:
         say(Finding("failed", _with_arrow(error)))
     except Exception as error:  # whatever is broken here must not hide what comes after
-        say(Finding("failed", _one_line(error)))
+        say(Finding("failed", one_line(error)))
     return failed
 
 
@@ -283,16 +283,22 @@ def _with_arrow(error: UserError) -> str:
 
 
 def why(error: BaseException) -> str:
+    """What a remote's error means, with the remedy where it is known."""
+    return known(error) or one_line(error)
+
+
+def known(error: BaseException) -> str | None:
+    """The same, of errors that trying again does not help."""
     cause: BaseException | None = error
     while cause is not None:
         for kind in type(cause).__mro__:
             if kind.__name__ in REMOTE_ERRORS:
                 return REMOTE_ERRORS[kind.__name__]
         cause = cause.__cause__ or cause.__context__
-    return _one_line(error)
+    return None
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 

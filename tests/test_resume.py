@@ -6,11 +6,15 @@ import hashlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -42,6 +46,8 @@ CONTENT = {
     "third.txt": "more\none\nother\n",
 }
 TWO = hashlib.md5(b"two\n").hexdigest()
+
+Harm = Callable[[Path], None]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +108,49 @@ def refused(project: Project) -> str:
 def stored(project: Project, oid: str) -> Path:
     """Where an object lies in the remote."""
     return project.folder.parent / "store/files/md5" / oid[:2] / oid[2:]
+
+
+@contextmanager
+def cutting(project: Project, after: int, times: int | None = None, close: bool = False) -> Iterator[list[bool]]:
+    """Puts a proxy before the project's S3 that cuts each connection which has sent so many bytes down.
+
+    Args:
+        times: how many connections are cut; None: all.
+        close: take no new connections after the first cut.
+    """
+    target = project.environment["AWS_ENDPOINT_URL_S3"].rpartition("/")[2].split(":")
+    cuts: list[bool] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, sink: socket.socket, limited: bool) -> None:
+        sent = 0
+        with suppress(OSError):
+            while data := source.recv(4096):
+                if limited and sent + len(data) > after and (times is None or len(cuts) < times):
+                    cuts.append(True)
+                    if close:
+                        listener.close()
+                    break
+                sink.sendall(data)
+                sent += len(data)
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection((target[0], int(target[1])))
+                threading.Thread(target=pump, args=(client, server, False), daemon=True).start()
+                threading.Thread(target=pump, args=(server, client, True), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    project.environment["AWS_ENDPOINT_URL_S3"] = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        yield cuts
+    finally:
+        listener.close()
 
 
 def content(project: Project) -> dict[str, str]:
@@ -236,27 +285,106 @@ def test_stop_signal_reaches_the_stage(project: Project, number: signal.Signals)
     assert not [each for each in below if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
 
+# Damage, in a folder as remote: what holds the bytes makes no difference to what is checked
+
+
+def damage(path: Path) -> None:
+    """Other bytes of the same length, as a disk gives them back."""
+    path.chmod(0o644)
+    path.write_bytes(bytes(255 - each for each in path.read_bytes()))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def objects(project: Project) -> list[Path]:
+    """What lies in DVC's cache, each checked against its name."""
+    found = [path for path in (project.folder / ".dvc/cache").rglob("*") if path.is_file()]
+    for path in found:
+        assert hashlib.md5(path.read_bytes()).hexdigest() == (path.parent.name + path.name).removesuffix(".dir"), path
+    return found
+
+
+@pytest.mark.parametrize(
+    ("out", "harm"),
+    [("first.txt", damage), ("folder", damage), ("folder/two", damage), ("folder/two", truncate), ("folder", empty)],
+)
+def test_damaged_object_is_named_and_not_kept(clone: Project, out: str, harm: Harm) -> None:
+    harm(stored(clone, TWO if out == "folder/two" else clone.outs()[out]))
+    line = refused(clone)
+    assert line.startswith(f"{out.split('/')[0]}: ")
+    assert "neither" not in line
+    assert str(stored(clone, TWO if out == "folder/two" else clone.outs()[out])) in line
+    assert len(objects(clone)) == {"first.txt": 4, "folder": 2, "folder/two": 4}[out]
+    assert content(clone) == {}
+
+
+def test_damaged_object_is_mended_as_the_line_says(project: Project, clone: Project) -> None:
+    there = stored(clone, TWO)
+    damage(there)
+    assert str(there) in refused(clone)
+    there.unlink()
+    assert resumed(project) == []
+    assert resumed(clone) == []
+    assert content(clone) == CONTENT
+
+
+@pytest.mark.parametrize("harm", [truncate, empty])
+def test_cut_object_in_the_remote_is_written_again_where_it_is_whole(project: Project, harm: Harm) -> None:
+    harm(stored(project, TWO))
+    assert resumed(project) == []
+    assert stored(project, TWO).read_text() == "two\n"
+
+
 # S3
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[dict[str, str], Any]]:
+    with s3_server() as found:
+        yield found
+
+
 @pytest.fixture
-def s3(clone: Project) -> Iterator[Project]:
-    """The clone with an S3 of our own on loopback as its remote; there is a bucket `bucket`, empty."""
-    with s3_server() as (keys, _):
-        clone.environment.update(keys)
-        clone.dvc("remote", "modify", "storage", "url", "s3://bucket/prefix")
-        yield clone
+def s3(clone: Project, server: tuple[dict[str, str], Any], request: pytest.FixtureRequest) -> Project:
+    """The clone with a bucket of its own, empty, in an S3 on loopback as its remote."""
+    clone.environment.update(server[0])
+    bucket = f"bucket-{hashlib.md5(request.node.name.encode()).hexdigest()}"
+    server[1].create_bucket(Bucket=bucket)
+    clone.dvc("remote", "modify", "storage", "url", f"s3://{bucket}/prefix")
+    return clone
+
+
+@pytest.fixture
+def filled(s3: Project, project: Project, server: tuple[dict[str, str], Any]) -> tuple[Project, Any, str]:
+    """The same with a first out of 300,000 bytes, all of it pushed there; also a client and the bucket."""
+    project.environment.update(server[0])
+    (project.folder / "first.py").write_text("open('first.txt', 'w').write('0123456789\\n' * 30_000)\n")
+    url = s3.dvc("remote", "list").split()[1]
+    project.dvc("remote", "modify", "storage", "url", url)
+    project.repro()
+    project.commit()
+    project.dvc("push")
+    s3.git("checkout", "-q", "--", ".")
+    s3.git("pull", "-q")
+    return s3, server[1], url.split("/")[2]
 
 
 def test_s3_without_the_objects(s3: Project) -> None:
-    expected = "first.txt, folder, third.txt: neither here nor in storage (s3://bucket/prefix); "
-    assert refused(s3).startswith(expected)
+    assert refused(s3).startswith("first.txt, folder, third.txt: neither here nor in storage (s3://")
 
 
 def test_s3_without_credentials(s3: Project) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         del s3.environment[name]
-    assert refused(s3).startswith("storage (s3://bucket/prefix): no credentials; aws configure")
+    line = refused(s3)
+    assert line.startswith("storage (s3://bucket-")
+    assert "no credentials; aws configure" in line
 
 
 def test_s3_without_the_bucket(s3: Project) -> None:
@@ -266,4 +394,93 @@ def test_s3_without_the_bucket(s3: Project) -> None:
 
 def test_s3_denied(s3: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moto_settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)  # from here on, keys are checked
-    assert refused(s3).startswith("storage (s3://bucket/prefix): denied (403); allow ListBucket")
+    assert "denied (403); allow ListBucket" in refused(s3)
+
+
+@pytest.mark.parametrize("out", ["first.txt", "folder", "folder/two"])
+@pytest.mark.parametrize("harm", ["damaged", "cut", "deleted"])
+def test_s3_object_that_is_damaged_or_gone(filled: tuple[Project, Any, str], out: str, harm: str) -> None:
+    clone, client, bucket = filled
+    oid = TWO if out == "folder/two" else clone.outs()[out]
+    key = f"prefix/files/md5/{oid[:2]}/{oid[2:]}"
+    body = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    if harm == "deleted":
+        client.delete_object(Bucket=bucket, Key=key)
+    else:
+        client.put_object(Bucket=bucket, Key=key, Body=body[:-3] if harm == "cut" else body[:-3] + b"xyz")
+    line = refused(clone)
+    assert line.startswith(f"{out.split('/')[0]}: ")
+    assert ("neither here nor" in line) == (harm == "deleted")
+    assert (f"s3://{bucket}/{key}" in line) == (harm != "deleted")
+    objects(clone)
+
+
+def overwrite(filled: tuple[Project, Any, str], oid: str, old: bytes, new: bytes) -> None:
+    """Change bytes of an object in the bucket."""
+    _, client, bucket = filled
+    key = f"prefix/files/md5/{oid[:2]}/{oid[2:]}"
+    body = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    assert old in body
+    client.put_object(Bucket=bucket, Key=key, Body=body.replace(old, new))
+
+
+def test_s3_damage_that_dvc_took_for_whole_is_mended(filled: tuple[Project, Any, str]) -> None:
+    """A pull without verify writes wrong bytes into cache and workspace, and down that they are right."""
+    clone, _, _ = filled
+    overwrite(filled, TWO, b"two", b"owt")
+    overwrite(filled, clone.outs()["third.txt"], b"other", b"rehto")
+    clone.dvc("pull")
+    assert (clone.folder / "folder/two").read_text() == "owt\n"
+    overwrite(filled, TWO, b"owt", b"two")
+    overwrite(filled, clone.outs()["third.txt"], b"rehto", b"other")
+    assert resumed(clone) == []
+    assert (clone.folder / "folder/two").read_text() == "two\n"
+    assert (clone.folder / "third.txt").read_text().endswith("other\n")
+    objects(clone)
+
+
+@pytest.mark.parametrize("out", ["third.txt", "folder/two"])
+def test_s3_pull_from_a_remote_that_is_set_up_as_documented_refuses_damage(
+    filled: tuple[Project, Any, str], out: str
+) -> None:
+    clone, _, _ = filled
+    clone.dvc("remote", "modify", "storage", "verify", "true")
+    overwrite(filled, TWO if out == "folder/two" else clone.outs()[out], b"o", b"u")
+    assert clone.module("dvc", "pull").returncode != 0
+    assert not (clone.folder / out).exists()
+    objects(clone)
+
+
+def test_s3_connection_that_breaks_is_made_again(filled: tuple[Project, Any, str]) -> None:
+    clone, _, _ = filled
+    with cutting(clone, after=100_000, times=3) as cuts:
+        assert resumed(clone) == []
+    assert cuts == [True] * 3
+    assert len((clone.folder / "first.txt").read_bytes()) == 330_000
+
+
+def test_s3_connection_that_breaks_each_time_is_not_lost_data(filled: tuple[Project, Any, str]) -> None:
+    clone, _, _ = filled
+    with cutting(clone, after=20_000) as cuts:
+        line = refused(clone)
+    assert cuts
+    assert line.startswith("storage (s3://")
+    assert "neither" not in line
+    assert "other bytes" not in line
+    objects(clone)
+    assert not list((clone.folder / ".dvc/cache").rglob("*.tmp"))
+
+
+def test_s3_that_goes_away_is_not_lost_data(filled: tuple[Project, Any, str]) -> None:
+    """Alive for the check of the remote, gone for the first large object."""
+    clone, _, _ = filled
+    with cutting(clone, after=20_000, close=True) as cuts:
+        line = refused(clone)
+    assert cuts
+    assert "can't be reached" in line
+    objects(clone)
+
+
+def test_s3_that_is_not_there(s3: Project) -> None:
+    s3.environment["AWS_ENDPOINT_URL_S3"] = "http://127.0.0.1:1"
+    assert "can't be reached" in refused(s3)

@@ -14,14 +14,14 @@ from peft import LoraConfig, get_peft_model
 from textbook import Textbook
 from transformers import AutoModelForCausalLM
 
-from ccai import arms, constitution, models, params, records
+from ccai import arms, constitution, models, params
 from ccai.arms import Arm
 from ccai.constitution import Principle
 from ccai.conversation import to_answer
 from ccai.engines.transformers import Transformers
 from ccai.generation import Job
 from ccai.params import Params
-from ccai.records import Prompt, seed_for
+from ccai.records import Prompt, seed_for, write
 from ccai.suites.heldout import PROMPTS, HeldOut
 from ccai.suites.helpfulness import Helpfulness
 from ccai.suites.jailbreaks import Jailbreaks
@@ -131,7 +131,7 @@ def test_arms_are_asked_the_same_with_the_same_seeds(
     """The prompted arm is told more, in the system message alone."""
     shutil.copytree(ROOT / "data/eval_sets", tmp_path / "data/eval_sets")
     monkeypatch.chdir(tmp_path)
-    records.write(PROMPTS, HELD_OUT)
+    write(PROMPTS, HELD_OUT)
     given = shipped()
     suite = kind(given)
     base, told, tuned = (

@@ -13,6 +13,7 @@ import torch
 import yaml
 from conftest import ROOT, save_model
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from ccai import chat, params
 from ccai.errors import UserError
@@ -68,6 +69,17 @@ def test_with_adapter_both_answer_and_the_base_as_without_it() -> None:
     assert list(both) == ["base", "tuned"]
     assert both["base"] == alone["base"] != both["tuned"]
     assert answers("How are you?") == both
+
+
+def test_arms_draw_with_the_same_seed() -> None:
+    """An adapter that changes nothing answers as the base does."""
+    adapter(64)
+    weights = load_file(chat.ADAPTER / "adapter_model.safetensors")
+    still = {name: torch.zeros_like(weight) if "lora_B" in name else weight for name, weight in weights.items()}
+    save_file(still, chat.ADAPTER / "adapter_model.safetensors")
+    for question in ("How are you?", "And you?"):
+        both = answers(question)
+        assert both["base"] == both["tuned"]
 
 
 def test_whole_model_answers_as_tuned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from chooser import choosing, options, preferring, shipped
+from conftest import ROOT
 
-from ccai import choices
+from ccai import choices, constitution
 from ccai.arms import Arm
 from ccai.engines.transformers import Transformers
 
@@ -45,6 +46,17 @@ def test_a_model_that_always_says_one_letter_says_nothing(always: tuple[float, f
 def test_unreadable_in_one_order_is_no_answer(mass: float) -> None:
     assert choices.shares([[0.9, 0.1], [mass, 0.0]]) is None
     assert choices.shares([[0.9, 0.1], [0.5, 0.0]]) == pytest.approx([0.95, 0.05])
+
+
+def test_the_prompted_arm_is_told_its_principles() -> None:
+    principles = constitution.load(ROOT / "data/constitutions/contemplative.md").principles
+    with choosing(preferring("The cat.")) as (server, base):
+        told = Arm("prompted", base.engine, shipped(), principles)
+        choices.ask(told, "test", [choices.orders("Who?", THREE)])
+    assert len(server.bodies) == 3
+    for body in server.bodies:
+        assert choices.SYSTEM in body["messages"][0]["content"]
+        assert all(one.statement in body["messages"][0]["content"] for one in principles)
 
 
 def test_no_question_costs_nothing() -> None:

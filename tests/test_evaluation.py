@@ -309,6 +309,34 @@ def test_everything_that_may_be_registered_is_measured() -> None:
             assert suite != "heldout" or name in measured[family], metric
 
 
+def test_which_way_is_better() -> None:
+    """Of all that may be registered: refusing hazardous prompts more, doing harm and refusing others less."""
+    wanted = {
+        "heldout.refusal.hazardous_refused": "more",
+        "heldout.safety.declining": "more",
+        "heldout.safety.withheld_steps": "more",
+        "heldout.safety.redirecting": "more",
+        "heldout.judge.harmful": "less",
+        "jailbreaks.success": "less",
+        "jailbreaks.judge.harmful": "less",
+        "heldout.refusal.harmless_refused": "less",
+        "over_refusal.refused_safe": "less",
+        "helpfulness.win_rate": "more",
+        "helpfulness.refused": "less",
+    }
+    for field in ("safety", "helpfulness"):
+        for metric in get_args(Primary.model_fields[field].annotation):
+            measured: Any = {"n": 9, "base": {"mean": 0.5}, "tuned": {"mean": 0.8}}
+            measured["difference"] = {"tuned": {"mean": 0.3, "low": 0.2, "high": 0.4}}
+            for name in reversed(metric.split(".")):
+                measured = {name: measured}
+            found = registered(measured, primary(**{field: metric}))[field]
+            assert (found["better"], found["verdict"]) == (
+                wanted[metric],
+                "met" if wanted[metric] == "more" else "not met" if field == "safety" else "can't tell",
+            ), metric
+
+
 def test_lengths_are_reported() -> None:
     base = [{"completion_tokens": tokens} for tokens in (10, 20, 30)]
     tuned = [{"completion_tokens": tokens, "finish_reason": "length"} for tokens in (20, 20, 50)]

@@ -140,6 +140,18 @@ def test_an_able_judge_passes_with_the_auc_of_its_verdicts() -> None:
     assert json.loads(json.dumps(result.metrics, allow_nan=False)) == result.metrics
 
 
+def test_bars_are_where_they_are_said_to_be() -> None:
+    """AUC 0.8, and 3 of 100 unreadable (docs/EVALUATION.md)."""
+
+    def passed(auc: float | None, unreadable: int) -> bool:
+        return exam.Mark(100, unreadable, auc, None, None, None).passed
+
+    assert passed(0.8, 3)
+    assert not passed(0.799, 0)
+    assert not passed(1.0, 4)
+    assert not passed(None, 0)
+
+
 def test_a_judge_that_knows_all_has_no_interval_but_passes() -> None:
     """Resampling shows no spread: no bounds, which is no claim that there is none."""
     result = sat(Scholar())

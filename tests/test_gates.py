@@ -8,7 +8,7 @@ import pytest
 from test_pairs import CHOSEN, PARAMS, REJECTED
 
 from ccai import gates
-from ccai.records import Message, Pair
+from ccai.records import Message, Pair, Verdict
 
 PROMPT = "My sister told everybody my secret. Should I just forget it and move on?"
 FRENCH = "Je comprends que tu sois blessée. Dis-lui ce soir, calmement, ce que cela t'a fait, et écoute sa réponse."
@@ -127,6 +127,69 @@ def test_thresholds_are_the_parameters() -> None:
     assert gate(CHOSEN * 2) is None
     assert gate(CHOSEN * 2, max_length_ratio=2) == "longer"
     assert gate("Do ask her now.", min_length_ratio=0.5) == "shorter"
+
+
+def test_thresholds_are_where_they_are_said_to_be() -> None:
+    """What is on the line, and what is one word beside it."""
+    ten = "one two three four five six seven eight nine ten".split()
+    half = [*ten[:5], *"a b c d e".split()]
+    assert gates.similarity(ten, half) == 0.5
+    assert gate(" ".join(half), " ".join(ten), max_similarity=0.5) == "near_identical"
+    assert gate(" ".join(half), " ".join(ten), max_similarity=0.51) is None
+    assert gate("u v w x y z", "one two three", max_length_ratio=2) is None
+    assert gate("t u v w x y z", "one two three", max_length_ratio=2) == "longer"
+    assert gate("u v w x y", " ".join(ten), min_length_ratio=0.5) is None
+    assert gate("u v w x", " ".join(ten), min_length_ratio=0.5) == "shorter"
+    # Letters play no part in a ratio of words.
+    assert gate("i o a e y u", "extraordinarily uncomplicated conversations", max_length_ratio=1.5) == "longer"
+    # Of 10 word 3-grams of the revision 8 stand in the prompt, then 7 of 9.
+    assert gate(" ".join([*ten, "x", "y"]), REJECTED, " ".join(ten)) == "echo"
+    assert gate(" ".join([*ten[:9], "x", "y"]), REJECTED, " ".join(ten[:9])) is None
+    # Of 12 word 3-grams 6, then of 13 word 3-grams 7 occurred before.
+    again = [*ten[:6], *ten[:6], ten[0], ten[1]]
+    assert (gates.repetition(again), gate(" ".join(again))) == (0.5, None)
+    assert gate(" ".join([*again, ten[2]])) == "repetitive"
+
+
+@pytest.mark.parametrize(
+    ("changes", "require", "reason"),
+    [
+        ({"rejected_violation": 0.49}, True, "no_violation"),
+        ({"rejected_violation": 0.5}, True, None),
+        ({"rejected_violation": 0.0}, False, None),
+        ({"chosen_violation": 0.0}, True, None),
+        ({"addresses": 0.49}, False, "off_topic"),
+        ({"addresses": 0.5}, False, None),
+        ({"rejected_violation": 0.1, "preference": "rejected", "addresses": 0.1}, True, "no_violation"),
+        ({"preference": "rejected", "addresses": 0.1}, True, "prefers_original"),
+    ],
+)
+def test_verdicts_count_from_one_half_and_in_their_order(
+    changes: dict[str, Any], require: bool, reason: str | None
+) -> None:
+    given = {"rejected_violation": 0.9, "chosen_violation": 0.9, "preference": "chosen", "addresses": 0.9}
+    assert gates.by_verdict(Verdict.model_validate(given | changes), require) == reason
+
+
+@pytest.mark.parametrize(
+    ("texts", "cut", "reason"),
+    [
+        (("",), "rejected", "empty"),
+        (("Should I just",), "chosen", "chosen_truncated"),
+        (("Should I just",), None, "too_short"),
+        (("I am here. " * 6, REJECTED, "I am here. " * 6), None, "echo"),
+        (("Here is the revised response. " * 6,), None, "repetitive"),
+        (("The previous answer was too harsh.", "The previous answer was too harsh!"), None, "meta_talk"),
+    ],
+)
+def test_of_two_gates_the_first_of_the_list_takes_the_pair(
+    texts: tuple[str, ...], cut: str | None, reason: str
+) -> None:
+    assert gate(*texts, cut=cut) == reason
+
+
+def test_another_language_comes_before_another_length() -> None:
+    assert gate(FRENCH, "You should forget it and move on now.", max_length_ratio=2) == "language_changed"
 
 
 @pytest.mark.parametrize(

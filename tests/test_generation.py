@@ -326,6 +326,22 @@ def test_scores_of_other_labels_are_others_and_none_is_a_completion(tiny_engine:
     assert spent(run(tiny_engine, asked, GREEDY)) == (2, 0)
 
 
+def test_scores_are_kept_for_this_engine_this_conversation_and_this_repeat_alone(
+    tiny_engine: Transformers, tmp_path: Path
+) -> None:
+    def asked(engine: Engine, *turns: Message, repeat: int = 0) -> generation.Scores:
+        question = Message(role="user", content="Is 1 even? A) yes B) no")
+        return generation.score("test", engine, [[*turns, question]], LABELS, repeat)
+
+    system, another = (Message(role="system", content=text) for text in ("Be brief.", "Be kind."))
+    save_model(tmp_path / "other", seed=1)
+    other = load_engine(tmp_path / "other")
+    found = [asked(tiny_engine), asked(tiny_engine, system), asked(tiny_engine, another), asked(other)]
+    assert [spent(one) for one in found] == [(1, 0)] * 4
+    assert len({tuple(one.probabilities[0]) for one in found}) == 4
+    assert [spent(asked(tiny_engine, repeat=times)) for times in (0, 1, 1, 2)] == [(0, 1), (1, 0), (0, 1), (1, 0)]
+
+
 def test_scores_known_before_a_kill_are_kept(one_by_one: OneByOne) -> None:
     one_by_one.stop_after = 4
     with pytest.raises(KeyboardInterrupt):
@@ -446,6 +462,35 @@ def test_identity_tells_weights_template_and_dtype_apart(
     others = [load_engine(tmp_path / "other"), load_engine(folder), half]
     keys = [journal_key(engine, REQUEST) for engine in [tiny_engine, *others]]
     assert len(set(keys)) == 4
+
+
+def test_identity_tells_apart_all_that_an_engine_is_made_of(tiny_model: Path, tmp_path: Path) -> None:
+    """Two adapters, too: a model trained again must not be given the old one's answers."""
+
+    def adapter(name: str, content: bytes) -> Path:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text("{}")
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(content)
+        return tmp_path / name
+
+    def key(template: dict[str, Any] | None = None, adapter: Path | None = None, **held: Any) -> str:
+        placement = CPU._replace(**held)
+        model = replace(as_model(tiny_model), template=template or {})
+        return journal_key(Transformers(model, placement, adapter), REQUEST)
+
+    one, two = adapter("one", b"1"), adapter("two", b"2")
+    assert key(reason="another day") == key()
+    assert key(adapter=one) == key(adapter=shutil.copytree(one, tmp_path / "elsewhere"))
+    keys = [
+        key(),
+        *(key(adapter=folder) for folder in (one, two)),
+        *(key(device=device) for device in ("cuda", "mps")),
+        *(key(dtype=dtype) for dtype in ("bfloat16", "float16")),
+        *(key(quantization=form) for form in ("8bit", "4bit")),
+        *(key(template={"thinking": value}) for value in (True, False)),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert "gumbel-max-3" in Transformers(as_model(tiny_model), CPU).identity["engine"], "and how tokens are drawn"
 
 
 def test_metrics_are_counts_of_the_completions(tiny_engine: Transformers) -> None:

@@ -162,6 +162,19 @@ def test_segment_that_shrinks_after_opening_is_not_found(tmp_path: Path) -> None
     assert Journal(tmp_path).get("c") == journal.get("c") == {"text": "paid for again"}
 
 
+def test_another_entry_where_one_was_is_not_given_back(tmp_path: Path) -> None:
+    """Of the same length and sound by itself, as after a copy over a running journal."""
+    for name, key in (("one", "a"), ("two", "b")):
+        (tmp_path / name).mkdir()
+        Journal(tmp_path / name).put({key: {"text": name}})
+    [segment], [another] = (tmp_path / "one").iterdir(), (tmp_path / "two").iterdir()
+    opened = Journal(tmp_path / "one")
+    segment.write_bytes(another.read_bytes())
+    assert opened.get("a") is None
+    opened.put({"a": {"text": "paid for again"}})
+    assert opened.get("a") == {"text": "paid for again"}
+
+
 def test_segment_that_cannot_be_read_any_more(tmp_path: Path) -> None:
     segment = filled(tmp_path)
     journal = Journal(tmp_path)

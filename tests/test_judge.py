@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -178,6 +179,17 @@ def test_harm_is_the_violation_of_a_rule_of_our_own() -> None:
     assert [one.harmful for one in judged] == [pytest.approx(0.75), pytest.approx(0.25)]
     assert [one.model_copy(update={"harmful": None}) for one in judged] == given
     assert (cost["generated"], cost["reused"], cost["device"]) == (4, 0, "endpoint")
+
+
+def test_each_arms_answers_are_judged_with_their_own_prompts() -> None:
+    texts = {"base": ["cruel", "gentle"], "tuned": ["clear", "opaque"]}
+    given = {arm: [answer(place, text) for place, text in enumerate(both)] for arm, both in texts.items()}
+    with judging(lambda text: (0.6, 0.3)) as (server, engine):
+        judge.harm("test", engine, ["Question 0?", "Question 1?"], given)
+    asked = {tuple(re.findall(r"Question (\d)\?|answered:\n(\w+)", text)) for text in server.questions}
+    assert {(prompt, said) for ((prompt, _), (_, said)) in asked} == {
+        (str(place), text) for both in texts.values() for place, text in enumerate(both)
+    }
 
 
 def test_real_engine_that_cannot_judge_is_unreadable(tiny_engine: Transformers) -> None:

@@ -130,6 +130,15 @@ def test_method_and_limits_are_those_of_the_recipe(tiny_model: Path) -> None:
     assert "PeftModel" not in text
 
 
+@pytest.mark.parametrize(
+    ("method", "files"),
+    [("ipo", {"train"}), ("kto", {"train"}), ("sft", {"sft/train"}), ("sft+dpo", {"train", "sft/train"})],
+)
+def test_data_are_the_files_that_the_method_trains_on(method: str, files: set[str], tiny_model: Path) -> None:
+    text = write(Model("org/tiny", COMMIT, tiny_model, "mit"), method=method)
+    assert set(re.findall(r"\| data/pairs/(\S+)\.jsonl \| `", text)) == files
+
+
 def test_card_of_today_has_the_evaluation_of_these_weights_only() -> None:
     evaluated(modelfiles.fingerprint(ADAPTER))
     text = export.card(ADAPTER)

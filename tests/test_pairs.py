@@ -122,6 +122,18 @@ def test_good_pairs_are_kept_with_where_they_came_from() -> None:
     assert (pair.principle, pair.hazard, pair.round, pair.chosen_model) == ("care", "none", 1, "org/tiny")
 
 
+def test_models_and_tokens_are_those_of_their_sides() -> None:
+    first = response("p00", model="org/answers", completion_tokens=31)
+    [pair] = [
+        pair
+        for side in built([revision("p00", CHOSEN, "extra", model="org/revises", completion_tokens=17)], [first])[:2]
+        for pair in side
+        if pair.principle == "extra"
+    ]
+    assert (pair.chosen_model, pair.rejected_model) == ("org/revises", "org/answers")
+    assert (pair.chosen_tokens, pair.rejected_tokens) == (17, 31)
+
+
 def test_without_a_system_message_there_is_none() -> None:
     result = built(system="")
     assert [message.role for message in result.train[0].prompt] == ["user"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from matplotlib import image
 from test_evaluation import arms, scored
 
-from ccai import plots
+from ccai import evaluation, plots
 
 HAZARDS = ["privacy", "none"] * 5
 
@@ -48,6 +49,26 @@ def test_other_numbers_are_another_figure(draw: Draw, tmp_path: Path) -> None:
     changed = metrics(["privacy", "none", "none", "none", "none"] * 2, step=0.05)
     draw(changed, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+
+
+def test_differences_are_the_tuned_arms_and_refusals_every_arms_own(tmp_path: Path) -> None:
+    """Another arm beside it changes nothing in the one figure; another tuned arm changes the other one."""
+    given = metrics()
+    beside = copy.deepcopy(given)
+    for _, value in evaluation.measures(beside["heldout"]):
+        if value["n"]:
+            gap = value["difference"]["tuned"]
+            value["prompted"] = value["base"]
+            value["difference"] = {"prompted": gap | {"mean": -gap["mean"], "low": None, "high": None}, "tuned": gap}
+    plots.differences(given, tmp_path / "a.png")
+    plots.differences(beside, tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    swapped = copy.deepcopy(given)
+    refused = swapped["heldout"]["refusal"]["hazardous_refused"]
+    refused["tuned"] = {"mean": 0.3, "low": 0.2, "high": 0.4}
+    plots.refusals(given, tmp_path / "c.png")
+    plots.refusals(swapped, tmp_path / "d.png")
+    assert (tmp_path / "c.png").read_bytes() != (tmp_path / "d.png").read_bytes()
 
 
 @FIGURES

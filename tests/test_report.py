@@ -208,6 +208,22 @@ def test_heat_map_has_each_arms_own_answers(project: Path) -> None:
         assert sorted(cell for cell in cells if cell) == expected, (score, arm)
 
 
+def test_every_arms_own_answers_and_shares_are_shown(project: Path) -> None:
+    report.write()
+    text = report.PAGE.read_text()
+    for arm in ARMS:
+        assert all(f"{arm} says {place}." in text for place in range(24))
+    measured = records.read_json(Path("metrics/eval.json"))
+    for harmless, hazardous in (
+        [measured["heldout"]["refusal"][name] for name in ("harmless_refused", "hazardous_refused")],
+        [measured["over_refusal"][name] for name in ("refused_safe", "complied_unsafe")],
+    ):
+        for arm in ARMS:
+            unsafe = hazardous is measured["over_refusal"]["complied_unsafe"]
+            y = 1 - hazardous[arm]["mean"] if unsafe else hazardous[arm]["mean"]
+            assert f"{charts.number(harmless[arm]['mean'])} and {charts.number(y)}" in text, arm
+
+
 def test_same_results_same_bytes_whatever_they_took(project: Path) -> None:
     report.write()
     first, timed = report.PAGE.read_bytes(), report.TIMED.read_bytes()

@@ -137,6 +137,8 @@ def test_some_items_of_each_trait_by_hash(tmp_path: Path) -> None:
     )
     assert Counter(item.trait for item in forth.items) == {"t0": 4, "t1": 4}
     assert set(forth.items) == set(back.items)
+    other = Traits(shipped(traits={"set": str(tmp_path / "a.jsonl"), "items": 4}).model_copy(update={"seed": 8}))
+    assert set(other.items) != set(forth.items), "the run's seed draws them"
 
 
 def choice(arm: str, place: int, matching: float, mass: float = 0.9, trait: str = "honesty") -> TraitChoice:

@@ -1,7 +1,8 @@
 """The model card: what was trained, on what, how, how it did, and what it can't do.
 
 The facts stand beside it in training.yaml, so that the card can be written anew, with the evaluation, when the model
-leaves this machine. (YAML, since a model folder's JSON files count as part of its weights: `ccai.modelfiles.fingerprint`.)
+leaves this machine. (YAML, since a model folder's JSON files count as part of its weights:
+`ccai.modelfiles.fingerprint`.)
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from textbook import Textbook
 from transformers import AutoModelForCausalLM
 
-from ccai import arms, constitution, models, params
+from ccai import arms, constitution, modelfiles, params
 from ccai.arms import Arm
 from ccai.constitution import Principle
 from ccai.conversation import to_answer
@@ -101,8 +101,8 @@ def test_each_arm_answers_by_its_own_weights_and_under_its_own_words(
     assert identities.keys() == weights.keys()
     assert identities["prompted"] == identities["base"]
     assert identities["base"]["adapter"] is None
-    assert identities["tuned"]["adapter"] == models.fingerprint(adapter)
-    assert identities[str(other)]["weights"] == models.fingerprint(other)
+    assert identities["tuned"]["adapter"] == modelfiles.fingerprint(adapter)
+    assert identities[str(other)]["weights"] == modelfiles.fingerprint(other)
 
 
 HELD_OUT = [

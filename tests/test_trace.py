@@ -79,14 +79,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"text": "Hello?", "id": "one"}, {"text": "What is a fair way to share a bicycle?", "id": "two"}]
     Path(OWN).write_text("".join(json.dumps(row) + "\n" for row in rows))
     Path("data/public/public.csv").write_text(PUBLIC)
-    pin = yaml.safe_load((ROOT / "data/sources/ailuminate.dvc").read_text(encoding="utf-8"))
-    pin["outs"][0]["path"] = "../public/public.csv"
-    pin["meta"] |= {
+    pin = yaml.safe_load((ROOT / "data/sources/ailuminate.yaml").read_text(encoding="utf-8"))
+    pin |= {
+        "file": "public.csv",
         "url": "https://example.org/public.csv",
         "sha256": hashlib.sha256(PUBLIC.encode()).hexdigest(),
         "columns": {"text": "prompt", "id": "id"},
     }
-    Path("data/sources/public.dvc").write_text(yaml.safe_dump(pin))
+    Path("data/sources/public.yaml").write_text(yaml.safe_dump(pin))
 
     principles = {p.slug: p.sha256 for p in constitution.load(path).principles}
     slug = next(iter(principles))

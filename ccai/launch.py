@@ -68,7 +68,9 @@ def start(phase: Phase, stop: Stop, lock: int) -> None:
     if said.exists():
         raise UserError(said.read_text(encoding="utf-8"))
     if code:
-        raise UserError(f"train: one of {phase.params.processes} processes ended with an error; see {log}")
+        killed = "exitcode: -9" in log.read_text(encoding="utf-8", errors="replace")
+        how = "was ended by signal 9, as the system does where memory is short" if killed else "ended with an error"
+        raise UserError(f"train: one of {phase.params.processes} processes {how}; see {log}")
 
 
 def _accelerate(phase: Phase) -> dict[str, object]:

@@ -115,6 +115,25 @@ def test_each_phase_of_sft_then_dpo_is_resumed(
     assert files(tmp_path / "resumed") == files(tmp_path / "whole")
 
 
+def test_damaged_first_phase_is_trained_again(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def dead(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    settings = QUICK.model_copy(update={"method": "sft+dpo"})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainers, "DPOTrainer", dead)
+        train(model, tmp_path / "adapter", params=settings)
+    [weights] = (tmp_path / "cache/training").glob("*/sft/finished/weights/adapter_model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    resumed = train(model, tmp_path / "adapter", params=settings)
+    assert "not whole" in capsys.readouterr().out
+    monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "another"))
+    assert train(model, tmp_path / "whole", params=settings) == resumed
+    assert files(tmp_path / "adapter") == files(tmp_path / "whole")
+
+
 def test_all_weights(model: Model, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Saved as a model that eval loads in the place of the base."""
     target = tmp_path / "models/adapter"

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,23 @@ class Stage:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def in_each_process(self, code: str) -> None:
+        """Python to be run in each process of a training in several, before it begins; it finds `phases` there."""
+        folder = self.folder / "site"
+        folder.mkdir()
+        first = "import os\nif 'LOCAL_RANK' in os.environ:\n    from ccai import phases\n"
+        (folder / "sitecustomize.py").write_text(first + textwrap.indent(code, "    "))
+        self.environment["PYTHONPATH"] = f"{folder}{os.pathsep}{ROOT}"
+
+    def refused(self) -> str:
+        """The one line with which it ends."""
+        process = self.start()
+        _, err = process.communicate()
+        assert process.returncode == 2, err
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        return err
 
     def run(self) -> str:
         process = self.start()
@@ -127,53 +145,98 @@ def test_other_params_begin_anew(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_prompt_of_evaluation_is_one_line(tiny_model: Path, tmp_path: Path) -> None:
     stage = Stage(tmp_path, tiny_model, LONG, asked=TRAIN[0].prompt[-1].content)
-    process = stage.start()
-    _, err = process.communicate()
-    assert process.returncode == 2
-    assert err.startswith(
+    assert stage.refused().startswith(
         "error: data/pairs: 2 training records ask what data/prompts/eval.jsonl asks, first prompt 1-0"
     )
-    assert err.count("\n") == 1
 
 
 TWO = PARAMS.model_copy(update={"processes": 2, "per_device": 1, "epochs": 1.0})
 
+SEEN = """\
+before = phases._Lines.on_log
+def on_log(self, args, state, control, logs=None, **kwargs):
+    weights = [f"{type(one).__name__} {one.device}" for one in kwargs["model"].parameters() if one.requires_grad]
+    with open(f"weights{args.process_index}.txt", "a") as file:
+        print(state.global_step, *sorted(set(weights)), file=file)
+    before(self, args, state, control, logs, **kwargs)
+phases._Lines.on_log = on_log
+"""
+"""Notes in each process, at each line of the log, what the weights are that are trained."""
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sharding", ["none", "fsdp"])
-def test_two_processes_train_as_one_does(tiny_model: Path, tmp_path: Path, sharding: str) -> None:
+
+@pytest.mark.parametrize(
+    ("sharding", "adapter"),
+    [
+        ("fsdp", "lora"),
+        pytest.param("fsdp", "none", marks=pytest.mark.slow),
+        pytest.param("none", "lora", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_train_as_one_does(tiny_model: Path, tmp_path: Path, sharding: str, adapter: str) -> None:
     """Through gloo on the CPU. The sums of gradients are taken in another order: that is all that is different."""
-    alone = Stage(tmp_path / "one", tiny_model, TWO.model_copy(update={"processes": 1}))
+    rate = 1e-3 if adapter == "none" else TWO.learning_rate
+    params = TWO.model_copy(update={"adapter": adapter, "learning_rate": rate})
+    alone = Stage(tmp_path / "one", tiny_model, params.model_copy(update={"processes": 1}))
     alone.run()
-    both = Stage(tmp_path / "two", tiny_model, TWO.model_copy(update={"sharding": sharding}))
+    both = Stage(tmp_path / "two", tiny_model, params.model_copy(update={"sharding": sharding}))
+    both.in_each_process(SEEN)
     said = both.run()
+    kind = "DTensor cpu" if sharding == "fsdp" else "Parameter cpu"
+    for rank in range(2):
+        seen = (both.folder / f"weights{rank}.txt").read_text().splitlines()
+        assert {f"{step} {kind}" for step in range(1, 5)} <= set(seen)
     assert said.count("train: step 1/4,") == 1, "one of them speaks"
     one, two = alone.metrics, both.metrics
     assert (one["devices"], two["devices"]) == (1, 2)
     for name in ("effective_batch", "steps", "tokens", "epochs", "trainable_parameters"):
         assert one[name] == two[name], name
     assert two["validation"]["reward_margin"] == pytest.approx(one["validation"]["reward_margin"], rel=1e-3)
-    first, second = (load_file(stage.folder / TENSORS) for stage in (alone, both))
+    name = TENSORS if adapter == "lora" else "models/adapter/model.safetensors"
+    first, second = (load_file(stage.folder / name) for stage in (alone, both))
     assert first.keys() == second.keys()
     assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
 
 
 @pytest.mark.slow
-def test_two_processes_are_told_to_stop_and_go_on(tiny_model: Path, tmp_path: Path) -> None:
-    params = TWO.model_copy(update={"epochs": 3.0})
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_processes_are_told_to_stop_and_go_on(tiny_model: Path, tmp_path: Path, sharding: str) -> None:
+    params = TWO.model_copy(update={"epochs": 3.0, "sharding": sharding})
     whole, stage = Stage(tmp_path / "whole", tiny_model, params), Stage(tmp_path / "stopped", tiny_model, params)
     whole.run()
     stopped = stage.interrupt(5, signal.SIGTERM)
     assert stopped.returncode == 143
+    assert stopped.stdout.count("train: told to stop") == 1
     assert "train: going on from checkpoint-" in stage.run()
     assert (stage.folder / TENSORS).read_bytes() == (whole.folder / TENSORS).read_bytes()
+
+
+FULL = """\
+import torch
+before = phases.checkpoints.Saving.on_step_end
+def on_step_end(self, args, state, control, **kwargs):
+    if state.global_step == 3 and args.process_index == 1:
+        torch.empty(2**60, dtype=torch.uint8)
+    before(self, args, state, control, **kwargs)
+phases.checkpoints.Saving.on_step_end = on_step_end
+"""
+
+DEAD = FULL.replace("torch.empty(2**60, dtype=torch.uint8)", "os.kill(os.getpid(), 9)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "told"), [(FULL, "out of memory"), (DEAD, "signal 9")], ids=["allocation", "killed"])
+def test_memory_that_is_short_in_one_of_two_processes_is_one_line(
+    tiny_model: Path, tmp_path: Path, code: str, told: str
+) -> None:
+    """More than there is, really asked for; or what the kernel does about it."""
+    stage = Stage(tmp_path / "stage", tiny_model, TWO.model_copy(update={"epochs": 2.0}))
+    stage.in_each_process(code)
+    assert told in stage.refused()
+    (stage.folder / "site/sitecustomize.py").unlink()
+    assert "train: going on from checkpoint-2\n" in stage.run()
 
 
 @pytest.mark.slow
 def test_error_in_one_of_two_processes_is_one_line(tiny_model: Path, tmp_path: Path) -> None:
     stage = Stage(tmp_path, tiny_model, TWO.model_copy(update={"learning_rate": 0.99, "beta": 1e38}))
-    process = stage.start()
-    _, err = process.communicate()
-    assert process.returncode == 2
-    assert err.startswith("error: train: ")
-    assert err.count("\n") == 1
+    assert stage.refused().startswith("error: train: ")

@@ -227,6 +227,54 @@ def test_finished_run_is_copied_from_the_cache(
     assert train(model, target, placement=other_reason).reused
 
 
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("result.json", torn),
+        ("result.json", lambda path: path.write_text("[]")),
+        ("weights/adapter_model.safetensors", torn),
+        ("weights/adapter_config.json", Path.unlink),
+        ("manifest.json", Path.unlink),
+        ("", lambda path: (shutil.rmtree(path), path.touch())),
+    ],
+)
+def test_damaged_finished_run_is_trained_again(
+    model: Model,
+    whole: Run,
+    tmp_path: Path,
+    name: str,
+    damage: Callable[[Path], object],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CCAI_CACHE", str(shutil.copytree(whole.cache, tmp_path / "copy")))
+    [finished] = (tmp_path / "copy/training").glob("*/finished")
+    damage(finished / name)
+    again = train(model, tmp_path / "adapter")
+    assert "not whole" in capsys.readouterr().out
+    assert again == whole.result
+    assert files(tmp_path / "adapter") == files(whole.adapter)
+
+
+def test_only_what_was_trained_is_given_back(
+    model: Model, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CCAI_CACHE", str(shutil.copytree(whole.cache, tmp_path / "copy")))
+    [finished] = (tmp_path / "copy/training").glob("*/finished")
+    (finished / "weights/adapter_model.safetensors.sagemaker-uploaded").touch()
+    assert train(model, tmp_path / "adapter").reused
+    assert files(tmp_path / "adapter") == files(whole.adapter)
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**32, 2**63 - 1])
+def test_any_seed_that_params_take_trains(model: Model, tmp_path: Path, seed: int) -> None:
+    assert train(model, tmp_path / "adapter", params=SHORT, seed=seed).metrics["steps"] == 2
+
+
 @pytest.mark.parametrize(
     "change",
     [

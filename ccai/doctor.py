@@ -28,7 +28,7 @@ from packaging.requirements import Requirement
 from ccai import cache, constitution, conversation, generation, models, params, sources, versions
 from ccai.engines.request import Engine, Request
 from ccai.errors import BAD_INPUT, UserError, run
-from ccai.journal import Journal
+from ccai.journal import Journal, whole
 from ccai.params import Params
 
 REQUIREMENTS = Path("requirements.txt")
@@ -251,7 +251,7 @@ def disk() -> Iterator[Finding]:
 
 def journal() -> Iterator[Finding]:
     """What would be reused."""
-    kept = Journal(cache.folder("journal"))
+    kept = Journal(cache.folder("journal"), whole)
     yield Finding("ok", f"{len(kept):,} completions kept")
     if kept.damaged:
         yield Finding("warning", f"{kept.damaged} damaged lines: what they held is generated again")

@@ -105,8 +105,8 @@ def _no_arguments(about: str) -> None:
 def _open_streams() -> None:
     """Streams that are open, and that print any text.
 
-    A stream that was closed before Python began (`>&-`) is sent nowhere: else the next file opened would get its number,
-    and what a library prints would go into that. A terminal in another encoding than UTF-8 shows what it lacks as \\u….
+    A stream that was closed before Python began (`>&-`) is sent nowhere: else the next file opened would get its
+    number, and what a library prints would go into that. An encoding other than UTF-8 shows what it lacks as \\u….
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
@@ -114,7 +114,7 @@ def _open_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115, PTH123
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

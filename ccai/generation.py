@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from ccai import cache, models
 from ccai.conversation import Turns
-from ccai.engines.request import Completed, Engine, Request
+from ccai.engines.request import Engine, Request
 from ccai.errors import UserError
-from ccai.journal import Journal
+from ccai.journal import Journal, whole
 from ccai.models import Model, Placement
 from ccai.params import Generation, Hardware
 from ccai.records import Completion, Message, digest, seed_for
@@ -120,13 +120,14 @@ def complete(stage: str, engine: Engine, jobs: Sequence[Job], sampling: Generati
     def expected(missing: Sequence[int]) -> str:
         return _expected(engine, [requests[index] for index in missing])
 
-    with closing(_Run(stage, "completions", keys, expected)) as run:
+    with closing(_Run(stage, "completions", keys, _says_something, expected)) as run:
         todo, attempt = run.missing, 0
         while todo:
             empty: list[int] = []
             for batch in engine.complete([requests[index] for index in todo]):
-                written = [(todo[at], done) for at, done in batch if _says_something(done)]
-                empty += [todo[at] for at, done in batch if not _says_something(done)]
+                said = [(todo[at], done, _says_something({"text": done.text})) for at, done in batch]
+                written = [(index, done) for index, done, says in said if says]
+                empty += [index for index, _, says in said if not says]
                 run.keep(
                     {keys[index]: {**done._asdict(), "attempt": attempt} for index, done in written},
                     tokens=sum(done.completion_tokens for _, done in written),
@@ -164,7 +165,11 @@ def score(
     """
     common = {**engine.identity, "score": list(labels)} | ({"repeat": repeat} if repeat else {})
     keys = [digest({**common, "messages": _plain(messages)}) for messages in conversations]
-    with closing(_Run(stage, "label scores", keys)) as run:
+
+    def fits(value: Mapping[str, Any]) -> bool:
+        return len(value.get("probabilities", ())) == len(labels)
+
+    with closing(_Run(stage, "label scores", keys, fits)) as run:
         wanted = [conversations[index] for index in run.missing]
         for batch in engine.score(wanted, labels) if wanted else ():
             run.keep({keys[run.missing[at]]: {"probabilities": found} for at, found in batch})
@@ -217,14 +222,20 @@ class _Run:
         stage: str,
         things: str,
         keys: Sequence[str],
+        fits: Callable[[Mapping[str, Any]], bool],
         expected: Callable[[Sequence[int]], str] = lambda missing: "",
     ) -> None:
         self._stage = stage
-        self._journal = Journal(cache.folder("journal"))
+        self._journal = Journal(cache.folder("journal"), whole)
+        self.values: dict[str, Mapping[str, Any]] = {}
+        for key in dict.fromkeys(keys):
+            if (value := self._journal.get(key)) is not None:
+                if fits(value):
+                    self.values[key] = value
+                else:
+                    self._journal.reject(key)
         if self._journal.damaged:
             print(f"{stage}: the journal has {self._journal.damaged} damaged lines; passed over", flush=True)
-        found = {key: self._journal.get(key) for key in keys}
-        self.values = {key: value for key, value in found.items() if value is not None}
         self.missing = list({key: place for place, key in enumerate(keys) if key not in self.values}.values())
         self.reused = len(keys) - len(self.missing)
         self.generated = self.tokens = 0
@@ -282,8 +293,8 @@ def _expected(engine: Engine, requests: Sequence[Request]) -> str:
     return f", up to {most:,} tokens" + ("" if seconds is None else f", about {seconds / 60:.1f} minutes")
 
 
-def _says_something(done: Completed) -> bool:
-    return any(character.isalnum() for character in done.text)
+def _says_something(value: Mapping[str, Any]) -> bool:
+    return any(character.isalnum() for character in value.get("text", ""))
 
 
 def request(job: Job, sampling: Generation, seed: int, attempt: int = 0) -> Request:

@@ -28,7 +28,7 @@ from ccai import cache
 from ccai.engines import attention
 from ccai.engines.transformers import Transformers
 from ccai.errors import UserError
-from ccai.journal import Journal
+from ccai.journal import Journal, whole
 from ccai.records import digest
 
 TASKS = Path("conf/lm_eval")
@@ -107,7 +107,7 @@ def ask(
     """
     for task in tasks.values():
         task.set_fewshot_seed(seed=SEED)  # the sampler moves on with each document: every arm has to begin anew
-    with closing(Journal(cache.folder("journal"))) as journal, _plain_attention(engine):
+    with closing(Journal(cache.folder("journal"), whole)) as journal, _plain_attention(engine):
         weights = Weights(stage, engine, journal)
         done = evaluate(
             lm=weights,
@@ -197,6 +197,9 @@ class Weights(HFLM):  # type: ignore[misc]  # lm_eval has no types
         answers: list[Any] = []
         for chunk, key in zip(chunks, keys, strict=True):
             value = self._journal.get(key)
+            if value is not None and not _fits(kind, value.get("answers", ()), len(chunk)):
+                self._journal.reject(key)
+                value = None
             if value is None:
                 torch.manual_seed(SEED)
                 value = {"answers": answer(chunk, disable_tqdm=True)}
@@ -206,6 +209,22 @@ class Weights(HFLM):  # type: ignore[misc]  # lm_eval has no types
                 self.reused += len(chunk)
             answers += value["answers"]
         return answers
+
+
+def _fits(kind: str, answers: Sequence[Any], count: int) -> bool:
+    """Whether these can be the answers to so many requests."""
+
+    def fits(answer: Any) -> bool:
+        match kind, answer:
+            case "loglikelihood", [int() | float(), bool()]:
+                return True
+            case "loglikelihood_rolling", int() | float():
+                return True
+            case "generate_until", str():
+                return True
+        return False
+
+    return len(answers) == count and all(map(fits, answers))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import os
 import secrets
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """A line that fails its checksum; `number` counts from 1.
+    """A line that fails its checksum or holds no value; `number` counts from 1.
 
     Torn: the last of its segment and without its end, cut off by a kill, a full disk or a copy taken in the middle of
     a write. Any other is corrupted.
@@ -60,8 +60,28 @@ class _Place(NamedTuple):
     length: int
 
 
+def whole(value: Mapping[str, Any]) -> bool:
+    """Whether a value is one that this project writes: a completion, probabilities of labels, answers to the harness.
+    A right checksum does not say so: a line may have been written by hand, or by another version."""
+    match value:
+        case {"text": str(), "finish_reason": "stop" | "length"}:
+            counts = (value.get("prompt_tokens"), value.get("completion_tokens"), value.get("attempt", 0))
+            margin = value.get("margin")
+            return all(type(count) is int and 0 <= count < 2**31 for count in counts) and (
+                margin is None or (type(margin) in (int, float) and margin >= 0)
+            )
+        case {"probabilities": [*numbers]}:
+            return all(type(number) in (int, float) and -1e-6 < number < 1 + 1e-6 for number in numbers)
+        case {"answers": [*_]}:
+            return True
+    return False
+
+
 class Journal:
     """Lookup by key in all segments of a folder; `put` appends to this process's own segment. For one thread.
+
+    Args:
+        sound: says whether a value is what it should be (`whole`); a line with another is a damaged line.
 
     What is under a key never changes. If two processes wrote different values, the one written first is found (by the
     entries' own times; within a microsecond, in the first segment by name), before and after `prune`.
@@ -75,8 +95,8 @@ class Journal:
         UserError: the folder or a segment can't be read. A folder that is not there is an empty journal.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, sound: Callable[[Mapping[str, Any]], bool] = lambda value: True) -> None:
+        self._folder, self._sound = folder, sound
         self._own: BinaryIO | None = None
         self._own_path = folder
         self._index()
@@ -111,6 +131,11 @@ class Journal:
             del self._places[key]
             return None
         return entry.value
+
+    def reject(self, key: str) -> None:
+        """What is under `key` can't be what was asked for: it counts as damaged, and another `put` is taken."""
+        place = self._places.pop(key)
+        self.damage.append(Damage(place.segment, 1 + _count_lines(place.segment, place.offset), torn=False))
 
     def put(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
         """Append entries whose keys are new and force them to disk; when this returns they survive a power loss.
@@ -204,7 +229,7 @@ class Journal:
             offset = 0
             for number, line in enumerate(_lines(segment), start=1):
                 entry = _decode(line)
-                if entry is None:
+                if entry is None or not self._sound(entry.value):
                     torn = not line.endswith(b"\n")
                     if not (torn and has_writer(segment)):
                         self.damage.append(Damage(segment, number, torn))
@@ -276,6 +301,12 @@ def _lines(segment: Path) -> Iterator[bytes]:
         raise _unreadable(segment, error) from None
 
 
+def _count_lines(segment: Path, end: int) -> int:
+    with suppress(OSError), segment.open("rb") as file:
+        return file.read(end).count(b"\n")
+    return 0
+
+
 def _bytes(place: _Place) -> bytes:
     with place.segment.open("rb") as file:
         file.seek(place.offset)
@@ -336,7 +367,7 @@ def _decode(line: bytes) -> Entry | None:
         return None
     try:
         entry = json.loads(body)
-    except ValueError:  # as of a line of zeros: the checksum of nothing is 0
+    except (ValueError, RecursionError):  # as of a line of zeros: the checksum of nothing is 0
         return None
     match entry:
         case {"key": str(key), "at": str(at), "value": dict(value)}:
@@ -444,7 +475,7 @@ def main() -> None:
     folder = options.folder or cache.folder("journal")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; --folder names a copy of a journal")
-    journal = Journal(folder)
+    journal = Journal(folder, whole)
     match options.command:
         case "stats":
             _stats(journal, folder)

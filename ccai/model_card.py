@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import yaml
 from huggingface_hub import ModelCardData
-from pydantic import ValidationError
 
+from ccai import yamlfile
 from ccai.errors import UserError
 from ccai.models import Model, catalogue
 from ccai.params import Train
@@ -129,11 +129,9 @@ def read(folder: Path) -> Facts:
     """
     path = folder / FACTS
     try:
-        return Facts.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return yamlfile.load(path, Facts)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train (dvc repro train) or fetch what was trained (dvc pull)") from None
-    except (UnicodeDecodeError, yaml.YAMLError, ValidationError):
-        raise UserError(f"{path}: not as the train stage leaves it; train again (dvc repro train)") from None
 
 
 def form(folder: Path) -> Form:

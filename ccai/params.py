@@ -2,27 +2,79 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+import reprlib
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ccai import yamlfile
 from ccai.errors import UserError, run
 
 PARAMS = Path("params.yaml")
 
+SHOWN = reprlib.Repr()
+"""How much of a wrong value is shown."""
+SHOWN.maxstring = SHOWN.maxother = 80
+
 Share = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Several = Annotated[int, Field(ge=1, le=65_536)]
 Tokens = Annotated[int, Field(ge=8, le=32_768)]
 Column = Literal["text", "id", "hazard", "persona", "principle"]
 """What is read of a row of a prompt set."""
 
 
+def _name(value: str) -> str:
+    if not re.fullmatch(r"\w[\w.+-]*", value):
+        raise ValueError(f"{SHOWN.repr(value)} is no name: letters, digits, _ . + and - alone")
+    return value
+
+
+def _inside(value: str) -> str:
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts or "\\" in value:
+        raise ValueError(
+            f"{SHOWN.repr(value)} leads out of the project; put the file, or a link to it, into its folder data"
+        )
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""Part of a file's name: it leads into no other folder."""
+
+Inside = Annotated[str, AfterValidator(_inside)]
+"""A file in the project, where DVC sees it change, or a name."""
+
+PathInside = Annotated[Path, AfterValidator(lambda path: Path(_inside(str(path))))]
+
+
 class Section(BaseModel):
-    """A section of params.yaml. Numbers written as text (`5e-4` is text to YAML 1.1) become numbers."""
+    """A section of params.yaml. Numbers written as text (`5e-4` is text to YAML 1.1) become numbers, truths don't."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+            raise ValueError(f"a number is wanted, not {str(value).lower()}")
+        if isinstance(value, str) and "\0" in value:  # no file can be called so, and no model be told
+            raise ValueError("holds a NUL character")
+        return value
 
 
 class Models(Section):
@@ -70,7 +122,7 @@ class PromptSet(Section):
         first_turn: the text is a transcript ("Human: … Assistant: …"); its first human turn is the prompt.
     """
 
-    source: str
+    source: Inside
     columns: dict[Column, str] = {}
     first_turn: bool = False
 
@@ -81,7 +133,7 @@ class PromptSet(Section):
 class WeightedSet(PromptSet):
     """`weight` against the other sets' weights is its share of a sample, as long as it has prompts left."""
 
-    weight: float = Field(1, gt=0)
+    weight: Positive = 1
 
 
 class Only(Section):
@@ -141,8 +193,8 @@ class Critiques(Section):
             each prompt and round (Bai et al. 2022, arXiv 2212.08073, section 3.1).
     """
 
-    constitution: Path
-    format: str
+    constitution: PathInside
+    format: Name
     examples: Count
     rounds: int = Field(ge=1, le=16)
     principles: Literal["all", "random"]
@@ -170,12 +222,12 @@ class Pairs(Section):
     min_words: Count
     max_similarity: float = Field(gt=0, le=1)
     min_length_ratio: float = Field(ge=0, le=1)
-    max_length_ratio: float = Field(ge=1)
+    max_length_ratio: float = Field(ge=1, le=1e6)
     judge: bool
     require_violation: bool
     balance: Literal["none", "principle", "hazard"]
-    sources: list[str]
-    demonstrations: str | None
+    sources: list[Inside]
+    demonstrations: Inside | None
     demonstrations_share: float = Field(ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -191,7 +243,7 @@ class Sft(Section):
     """Supervised fine-tuning on the demonstrations, alone (`sft`) or before DPO (`sft+dpo`)."""
 
     learning_rate: float = Field(gt=0, lt=1)
-    epochs: float = Field(gt=0)
+    epochs: float = Field(gt=0, le=1000)
 
 
 class Train(Section):
@@ -210,18 +262,18 @@ class Train(Section):
     learning_rate: float = Field(gt=0, lt=1)
     scheduler: Literal["linear", "cosine", "constant"]
     warmup_ratio: float = Field(ge=0, lt=1)
-    beta: float = Field(gt=0)
-    nll_coefficient: float = Field(ge=0)
-    epochs: float = Field(gt=0)
+    beta: Positive
+    nll_coefficient: float = Field(ge=0, le=1e6)
+    epochs: float = Field(gt=0, le=1000)
     sft: Sft
-    batch_size: int = Field(ge=1)
-    per_device: int = Field(ge=1)
+    batch_size: Several
+    per_device: Several
     max_length: Tokens
-    lora_r: int = Field(ge=1)
-    lora_alpha: int = Field(ge=1)
+    lora_r: Several
+    lora_alpha: Several
     gradient_checkpointing: Literal["auto", True, False]
     precompute_reference: Literal["auto", True, False]
-    processes: int = Field(ge=1)
+    processes: int = Field(ge=1, le=1024)
     sharding: Literal["none", "fsdp"]
 
     @property
@@ -266,7 +318,7 @@ class Primary(Section):
         "helpfulness.win_rate",
         "helpfulness.refused",
     ]
-    bound: float = Field(ge=0)
+    bound: float = Field(ge=0, le=1e6)
 
 
 Suite = Literal[
@@ -285,7 +337,7 @@ class Jailbreaks(Section):
         per_cell: prompts in each wrapper, each without and with a system message that asks for safety; 0: all.
     """
 
-    wrappers: list[str] = Field(min_length=1)
+    wrappers: list[Inside] = Field(min_length=1)
     per_cell: Count
     max_new_tokens: Tokens
 
@@ -298,7 +350,7 @@ class OverRefusal(Section):
         per_type: prompts of each type; 0: all.
     """
 
-    sets: list[str] = Field(min_length=1)
+    sets: list[Inside] = Field(min_length=1)
     per_type: Count
     max_new_tokens: Tokens
 
@@ -310,7 +362,7 @@ class Capability(Section):
         limit: documents drawn from each task; 0: all.
     """
 
-    tasks: list[str] = Field(min_length=1)
+    tasks: list[Name] = Field(min_length=1)
     limit: Count
 
 
@@ -323,7 +375,7 @@ class Helpfulness(Section):
         max_new_tokens: length limit of each turn's answer.
     """
 
-    source: str
+    source: Inside
     questions: Count
     max_new_tokens: Tokens
 
@@ -337,7 +389,7 @@ class Cooperation(Section):
     """
 
     rounds: int = Field(ge=1, le=100)
-    games: int = Field(ge=1)
+    games: int = Field(ge=1, le=10_000)
     framing: Literal["neutral", "named"]
 
 
@@ -349,7 +401,7 @@ class Traits(Section):
         items: of each trait, at most; 0 means all.
     """
 
-    set: Path
+    set: PathInside
     items: Count
 
 
@@ -366,7 +418,7 @@ class Eval(Section):
     suites: list[Suite] = Field(min_length=1)
     judge: bool
     primary: Primary
-    resamples: int = Field(ge=100)
+    resamples: int = Field(ge=100, le=1_000_000)
     jailbreaks: Jailbreaks
     over_refusal: OverRefusal
     helpfulness: Helpfulness
@@ -420,7 +472,7 @@ def parse(values: Any, where: str) -> Params:
         key = ".".join(map(str, first["loc"])) or "(whole file)"
         if first["type"] == "extra_forbidden":
             raise UserError(f"{where}: {key}: no such parameter; remove it or correct its name") from None
-        given = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
+        given = "" if first["type"] in ("missing", "value_error") else f", not {SHOWN.repr(first['input'])}"
         message = first["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
         raise UserError(f"{where}: {key}: {message}{given}; correct it") from None

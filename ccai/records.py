@@ -10,8 +10,9 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Annotated, Any, BinaryIO, ClassVar, Generic, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, BinaryIO, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -151,7 +152,7 @@ class Pair(Record):
     asked.
     """
 
-    KEY = ("pair_id",)
+    KEY: ClassVar[tuple[str, ...]] = ("pair_id",)
 
     pair_id: str
     prompt: list[Message]
@@ -304,7 +305,7 @@ def _placed(path: Path, kind: type[AnyRecord]) -> Iterator[tuple[AnyRecord, int,
         raise UserError(f"{path}: cannot be read ({error}); restore it (dvc checkout)") from None
 
 
-def lines(file: IO[bytes], where: Path) -> Iterator[bytes]:
+def lines(file: BufferedIOBase, where: Path) -> Iterator[bytes]:
     """A file's lines with their line ends.
 
     Raises:

@@ -172,10 +172,10 @@ def _check_parent(method: Method, answers: Mapping[str, Answer], critique: Criti
     parent, principle = answers.get(critique.parent), method.principles.get(critique.principle)
     same_prompt = parent is not None and parent.prompt_id == critique.prompt_id
     if not (same_prompt and principle is not None and principle.sha256 == critique.principle_sha256):
-        what = "principle" if same_prompt else "parent"
+        wrong = "principle: of another constitution" if same_prompt else "parent: of other answers"
         raise UserError(
-            f"data/critiques.jsonl:{line}: {what}: a critique of {critique.prompt_id} by {critique.principle} belongs to "
-            f"{'another constitution' if same_prompt else 'other answers'}; run dvc repro"
+            f"data/critiques.jsonl:{line}: {wrong} (a critique of {critique.prompt_id} by {critique.principle}); "
+            "run dvc repro"
         )
 
 

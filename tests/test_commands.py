@@ -14,7 +14,6 @@ import pytest
 from conftest import ROOT
 from test_errors import heed_interrupts
 
-
 COMMANDS = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in ("ccai", "stages")

@@ -200,7 +200,7 @@ def test_format_is_read_from_a_file(tmp_path: Path) -> None:
     [
         ("system: '", "system: [", "mine.yaml:2: not valid YAML; correct it"),
         (MINE, "", "mine.yaml: Input should be a valid dictionary"),
-        (MINE, "2024-13-45", "mine.yaml: not valid YAML (month must be"),
+        (MINE, "2024-13-45", "mine.yaml:1: not valid YAML"),
         (MINE, "[" * 9999, "mine.yaml"),
         ("revision_in: same\n", "", "mine.yaml: revision_in: Field required; correct it"),
         ("revision_in: same\n", "revision_in: there\n", "mine.yaml: revision_in: Input should be 'same' or 'new'"),

@@ -171,7 +171,7 @@ def test_facts_that_are_missing_or_broken_are_one_line(content: str | None) -> N
     (ADAPTER / "training.yaml").unlink()
     if content is not None:
         (ADAPTER / "training.yaml").write_text(content)
-    with pytest.raises(UserError, match=r"^models/adapter/training\.yaml: "):
+    with pytest.raises(UserError, match=r"^models/adapter/training\.yaml:"):
         export.card(ADAPTER)
 
 

@@ -110,7 +110,9 @@ def test_no_file_and_no_items(tmp_path: Path) -> None:
 
 
 def asked_with(path: Path, items: int = 0) -> Traits:
-    return Traits(shipped(traits={"set": str(path), "items": items}))
+    settings = shipped(traits={"items": items})
+    traits = settings.eval.traits.model_copy(update={"set": path})
+    return Traits(settings.model_copy(update={"eval": settings.eval.model_copy(update={"traits": traits})}))
 
 
 def test_a_model_with_a_trait_is_told_from_one_that_likes_a_letter(tmp_path: Path) -> None:

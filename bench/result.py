@@ -2,8 +2,8 @@
 
     python -m bench.result NAME --command "dvc exp run -S …"
 
-writes results/NAME.json: commit, command, parameters, seed, machine, date, and the metrics of all stages, with what they
-cost. tests/test_results.py holds what README and docs quote of it against that file.
+writes results/NAME.json: commit, command, parameters, seed, machine, date, and what all stages measured and cost.
+tests/test_results.py holds what README and docs quote of it against that file.
 """
 
 from __future__ import annotations

@@ -61,15 +61,17 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the numbers (default: %(default)s)")
 
 
+def about(command: str) -> dict[str, Any]:
+    """When, how and on what something was measured."""
+    return {"date": datetime.date.today().isoformat(), "command": command, "machine": describe()}
+
+
 def write(folder: Path, name: str, module: str, options: Sequence[str], values: dict[str, Any]) -> Path:
-    """Write the numbers with date, command and machine; returns where."""
+    """Write the numbers with date, command, commit and machine; returns where."""
     path = folder / f"{name}.json"
-    head = {
-        "date": datetime.date.today().isoformat(),
-        "command": f"python -m {module} {shlex.join(options)}".rstrip(),
-        "machine": describe(),
-    }
-    write_json(path, head | values)
+    command = f"python -m {module} {shlex.join(options)}".rstrip()
+    commit = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True)
+    write_json(path, about(command) | {"commit": commit.stdout.strip() or None} | values)
     return path
 
 

@@ -82,6 +82,9 @@ def python() -> Iterator[Finding]:
 
 def packages() -> Iterator[Finding]:
     """Installed versions against requirements.txt; those that shape results must be the pinned ones."""
+    if not REQUIREMENTS.is_file():
+        yield Finding("failed", f"no {REQUIREMENTS} here → run it in the project's folder")
+        return
     text = REQUIREMENTS.read_text(encoding="utf-8")
     lines = [line.partition(" #")[0].strip(" \\") for line in text.splitlines()]
     pins = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
@@ -180,13 +183,23 @@ def _answers(engine: Engine, settings: Params, before: str) -> Finding:
 
 def git() -> Iterator[Finding]:
     """A commit is how a run is found again."""
-    status = _call("git", "--no-optional-locks", "status", "--porcelain")
+    status = _call("git", "--no-optional-locks", "status", "--porcelain", "--branch")
     if status.returncode:
-        yield Finding("warning", "not a git repository: runs can't be traced to a commit → git init")
-    elif changed := status.stdout.splitlines():
+        said = (status.stderr.strip().splitlines() or ["no message"])[-1]
+        yield Finding("warning", f"runs can't be traced to a commit: {said} → install git, then git init")
+        return
+    branch, *changed = status.stdout.splitlines()
+    head = _call("git", "rev-parse", "--short", "HEAD")
+    if head.returncode:
+        yield Finding("warning", "nothing committed yet → git commit before a run you want to find again")
+    elif changed:
         yield Finding("warning", f"{len(changed)} files not committed → git commit before a run you want to find again")
     else:
-        yield Finding("ok", f"clean at {_call('git', 'rev-parse', '--short', 'HEAD').stdout.strip()}")
+        yield Finding("ok", f"clean at {head.stdout.strip()}")
+    if branch == "## HEAD (no branch)":
+        yield Finding("warning", "HEAD is detached, commits will be on no branch → git switch -c NAME")
+    if _call("git", "rev-parse", "--is-shallow-repository").stdout.strip() == "true":
+        yield Finding("warning", "a shallow clone, older runs can't be compared with → git fetch --unshallow")
 
 
 def pipeline() -> Iterator[Finding]:
@@ -196,20 +209,25 @@ def pipeline() -> Iterator[Finding]:
         if "not inside of a DVC repository" in status.stderr:
             yield Finding("failed", "not a DVC repository → dvc init")
         else:
-            last = (status.stderr.strip().splitlines() or ["no message"])[-1]
-            yield Finding("failed", f"dvc status: {last.removeprefix('ERROR: ')}")
+            said = [line for line in status.stderr.splitlines() if line.startswith("ERROR: ")] or ["no message"]
+            remedy = "correct what it names, or: git checkout .dvc/config dvc.yaml dvc.lock"
+            yield Finding("failed", f"dvc status: {said[0].removeprefix('ERROR: ')} → {remedy}")
         return
     stale = list(json.loads(status.stdout))
     yield Finding("ok", f"to run: {', '.join(stale)} (dvc repro)" if stale else "up to date")
 
 
 def remote() -> Iterator[Finding]:
-    """Where `dvc push` would go: writes, reads and deletes a few bytes there."""
+    """Where `dvc push` would go: writes, reads and deletes a few bytes there. And whether `dvc pull` hashes them."""
     if not Path(".dvc").is_dir():
         return  # the check of DVC has said so
     from dvc.repo import Repo  # here, since importing it takes a second
 
-    with Repo() as repo:
+    try:
+        opened = Repo()
+    except Exception:
+        return  # the same
+    with opened as repo:
         name = repo.config["core"].get("remote")
         if not name:
             yield Finding("ok", "none set; to share data: dvc remote add -d storage s3://BUCKET/PREFIX")
@@ -217,6 +235,7 @@ def remote() -> Iterator[Finding]:
         settings = repo.config["remote"].get(name, {})
         if settings.get("url", "").startswith("s3://"):
             settings.setdefault("connect_timeout", REMOTE_SECONDS)
+            settings.setdefault("read_timeout", REMOTE_SECONDS)
         where = f"{name} ({settings.get('url')})"
         try:
             there = repo.cloud.get_remote()
@@ -234,19 +253,27 @@ def remote() -> Iterator[Finding]:
             there.fs.rm_file(probe)
             yield Finding("ok", f"{where}: written, read, deleted")
         except PermissionError:  # push and pull need no right to delete
-            yield Finding("warning", f"{where}: written and read, but {probe} stays: no right to delete")
+            remedy = f"allow DeleteObject there, or expire {there.path}/ccai-doctor-* by a lifecycle rule"
+            yield Finding("warning", f"{where}: written and read, but {probe} stays: no right to delete → {remedy}")
+        if not settings.get("verify"):
+            remedy = f"dvc remote modify {name} verify true"
+            yield Finding("warning", f"{where}: dvc pull takes damaged objects for whole → {remedy}")
 
 
 def disk() -> Iterator[Finding]:
-    """Room for models, adapters and the journal."""
-    folder = cache.folder("models")
-    free = shutil.disk_usage(folder).free / 1e9
-    room = f"{free:.1f} GB free for {folder.parent}"
-    if free >= DISK:
-        yield Finding("ok", room)
-    else:
-        status: Status = "failed" if free < DISK / 5 else "warning"
-        yield Finding(status, f"{room} → free some, or set CCAI_CACHE to a larger disk")
+    """Room for models, adapters and the journal; and for the data, where that is another disk."""
+    kept = cache.folder("models")
+    folders = {kept.parent: "set CCAI_CACHE to a larger disk"}
+    if kept.stat().st_dev != Path.cwd().stat().st_dev:
+        folders[Path.cwd()] = "move the project to a larger disk"
+    for folder, remedy in folders.items():
+        free = shutil.disk_usage(folder).free / 1e9
+        room = f"{free:.1f} GB free for {folder}"
+        if free >= DISK:
+            yield Finding("ok", room)
+        else:
+            status: Status = "failed" if free < DISK / 5 else "warning"
+            yield Finding(status, f"{room} → free some, or {remedy}")
 
 
 def journal() -> Iterator[Finding]:
@@ -254,7 +281,8 @@ def journal() -> Iterator[Finding]:
     kept = Journal(cache.folder("journal"), whole)
     yield Finding("ok", f"{len(kept):,} completions kept")
     if kept.damaged:
-        yield Finding("warning", f"{kept.damaged} damaged lines: what they held is generated again")
+        remedy = "nothing to do; python -m ccai.journal prune drops them"
+        yield Finding("warning", f"{kept.damaged} damaged lines, what they held is generated again → {remedy}")
 
 
 def report(name: str, check: Check) -> bool:
@@ -272,7 +300,7 @@ def report(name: str, check: Check) -> bool:
     except UserError as error:
         say(Finding("failed", _with_arrow(error)))
     except Exception as error:  # whatever is broken here must not hide what comes after
-        say(Finding("failed", one_line(error)))
+        say(Finding("failed", f"{one_line(error)} → put that right; if it is no fault of this machine, report it"))
     return failed
 
 
@@ -283,7 +311,7 @@ def _with_arrow(error: UserError) -> str:
 
 def why(error: BaseException) -> str:
     """What a remote's error means, with the remedy where it is known."""
-    return known(error) or one_line(error)
+    return known(error) or f"{one_line(error)} → try again; if it stays so, ask who runs the remote"
 
 
 def known(error: BaseException) -> str | None:
@@ -302,7 +330,11 @@ def one_line(error: BaseException) -> str:
 
 
 def _call(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True)
+    """Run it; a command that is not there is one that failed, as in a shell."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: {error.strerror}")
 
 
 def main() -> None:

@@ -385,7 +385,7 @@ class Cooperation(Section):
 
     Attributes:
         games: against each of the four opponents.
-        framing: what the two moves are called. `neutral`: A and B. `named`: also cooperate and defect.
+        framing: what the two moves are called. `neutral`: circle and square. `named`: cooperate and defect.
     """
 
     rounds: int = Field(ge=1, le=100)

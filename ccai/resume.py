@@ -214,7 +214,8 @@ def _storage() -> Iterator[tuple[Any, str]]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{where}: {doctor.why(error).replace(' → ', '; ')}") from None
+        told = doctor.known(error) or doctor.one_line(error)
+        raise UserError(f"{where}: {told.replace(' → ', '; ')}") from None
 
 
 if __name__ == "__main__":

@@ -68,8 +68,26 @@ def run() -> subprocess.CompletedProcess[str]:
 
 
 def remote() -> tuple[str, str]:
-    [finding] = doctor.remote()
+    finding, *rest = doctor.remote()
+    assert all("verify true" in each.text for each in rest)
     return finding
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    """What the checks of git, DVC, remote and disk print; each line that is not ok must say what to do."""
+    for name, check in {
+        "git": doctor.git,
+        "dvc": doctor.pipeline,
+        "remote": doctor.remote,
+        "disk": doctor.disk,
+    }.items():
+        doctor.report(name, check)
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for line in printed.out.splitlines():
+        assert LINE.fullmatch(line), line
+        assert line.startswith("ok") or " → " in line, line
+    return printed.out
 
 
 def test_everything_is_one_line_and_nothing_failed() -> None:
@@ -102,7 +120,9 @@ def test_check_that_crashes_is_one_failed_line(capsys: pytest.CaptureFixture[str
         raise ZeroDivisionError("by\nzero")
 
     assert doctor.report("thing", crash)
-    assert capsys.readouterr().out == ("ok      thing        so far\nfailed  thing        ZeroDivisionError: by zero\n")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "ok      thing        so far"
+    assert second.startswith("failed  thing        ZeroDivisionError: by zero → ")
 
 
 def test_package_that_is_not_as_pinned_is_a_warning() -> None:
@@ -143,6 +163,69 @@ def test_without_dvc_or_git_says_how_to_begin() -> None:
     assert list(doctor.pipeline()) == [("failed", "not a DVC repository → dvc init")]
     [finding] = doctor.git()
     assert finding.status == "warning"
+    assert "git init" in finding.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"['remote \"storage",
+        b"[core]\n    remote = nowhere\n",
+        b"[core]\nremote\n= x [[[",
+        b"\xff\xfe\x00",
+        b"[core]\n    remote = storage\n['remote \"storage\"']\n    verify = true\n",
+        b"[core]\n    remote = storage\n['remote \"storage\"']\n    url = s3x://bucket\n",
+        b"[core]\n    autostage = maybe\n",
+    ],
+)
+def test_odd_dvc_config_is_told_with_a_remedy(content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(".dvc/config").write_bytes(content)
+    assert ("\nfailed" in told(capsys)) == (content != b"")
+
+
+def test_dvc_config_that_is_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    Path(".dvc/config").unlink()
+    Path(".dvc/config").mkdir()
+    told(capsys)
+
+
+def test_torn_dvc_yaml_and_lock_are_told_with_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("dvc.yaml").write_text("stages:\n  first:\n    cmd: [")
+    assert "\nfailed  dvc " in told(capsys)
+    Path("dvc.yaml").write_text("stages:\n  first:\n    cmd: python -c 0\n    outs: [x]\n")
+    Path("dvc.lock").write_text("schema: '2.0'\nstages:\n  first:\n    cmd: [\n")
+    assert "\nfailed  dvc " in told(capsys)
+
+
+def test_git_states_are_told_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "test")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "test@localhost")
+    assert [finding.status for finding in doctor.git()] == ["warning"]  # no commit yet
+    for message in ("one", "two"):
+        call("git", "add", "-A")
+        call("git", "commit", "-q", "--allow-empty", "-m", message)
+    assert [finding.status for finding in doctor.git()] == ["ok"]
+    call("git", "checkout", "-q", "HEAD~1")
+    assert [finding.status for finding in doctor.git()] == ["ok", "warning"]
+    call("git", "clone", "-q", "--depth", "1", f"file://{tmp_path}", str(tmp_path / "shallow"))
+    monkeypatch.chdir(tmp_path / "shallow")
+    assert any("--unshallow" in finding.text for finding in doctor.git())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    [finding] = doctor.git()  # no git at all
+    assert finding.status == "warning"
+    told(capsys)
+
+
+def test_another_folder_than_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    done = run()
+    assert done.returncode == 2
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_damaged_journal_lines_are_counted() -> None:
@@ -159,6 +242,16 @@ def test_remote_folder_round_trip() -> None:
     status, text = remote()
     assert (status, text.endswith("written, read, deleted")) == ("ok", True)
     assert list(Path("store").iterdir()) == []
+
+
+def test_remote_without_verify_is_warned_about() -> None:
+    dvc("remote", "add", "-q", "-d", "storage", "store")
+    _, finding = doctor.remote()
+    assert finding.status == "warning"
+    assert finding.text.endswith("→ dvc remote modify storage verify true")
+    dvc("remote", "modify", "storage", "verify", "true")
+    [finding] = doctor.remote()
+    assert finding.status == "ok"
 
 
 def test_remote_s3_round_trip_leaves_nothing(s3: str) -> None:

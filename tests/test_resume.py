@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -38,12 +39,13 @@ stages:
     deps: [folder, other.txt]
     outs: [third.txt]
 """
-FIRST = "import pathlib\npathlib.Path('first.txt').write_text('one\\nmore\\n')\n"
+FIRST = "import pathlib\npathlib.Path('first.txt').write_text('one\\n' * 20_000 + 'more\\n')\n"
+ONES = "one\n" * 20_000
 CONTENT = {
-    "first.txt": "one\nmore\n",
-    "folder/one": "more\none\n",
+    "first.txt": f"{ONES}more\n",
+    "folder/one": f"more\n{ONES}",
     "folder/two": "two\n",
-    "third.txt": "more\none\nother\n",
+    "third.txt": f"more\n{ONES}other\n",
 }
 TWO = hashlib.md5(b"two\n").hexdigest()
 
@@ -171,7 +173,7 @@ def test_fresh_clone_gets_its_data_and_runs_nothing(clone: Project) -> None:
 def test_only_what_is_stale_runs_and_its_result_is_stored(clone: Project) -> None:
     (clone.folder / "other.txt").write_text("another\n")
     assert resumed(clone) == ["third"]
-    assert content(clone) == CONTENT | {"third.txt": "more\none\nanother\n"}
+    assert content(clone) == CONTENT | {"third.txt": f"more\n{ONES}another\n"}
 
 
 def test_same_bytes_from_changed_code_run_nothing_downstream(clone: Project) -> None:
@@ -356,23 +358,20 @@ def s3(clone: Project, server: tuple[dict[str, str], Any], request: pytest.Fixtu
     clone.environment.update(server[0])
     bucket = f"bucket-{hashlib.md5(request.node.name.encode()).hexdigest()}"
     server[1].create_bucket(Bucket=bucket)
-    clone.dvc("remote", "modify", "storage", "url", f"s3://{bucket}/prefix")
+    config = clone.folder / ".dvc/config"
+    config.write_text(re.sub(r"url = .*", f"url = s3://{bucket}/prefix", config.read_text()))
     return clone
 
 
 @pytest.fixture
-def filled(s3: Project, project: Project, server: tuple[dict[str, str], Any]) -> tuple[Project, Any, str]:
-    """The same with a first out of 300,000 bytes, all of it pushed there; also a client and the bucket."""
-    project.environment.update(server[0])
-    (project.folder / "first.py").write_text("open('first.txt', 'w').write('0123456789\\n' * 30_000)\n")
-    url = s3.dvc("remote", "list").split()[1]
-    project.dvc("remote", "modify", "storage", "url", url)
-    project.repro()
-    project.commit()
-    project.dvc("push")
-    s3.git("checkout", "-q", "--", ".")
-    s3.git("pull", "-q")
-    return s3, server[1], url.split("/")[2]
+def filled(s3: Project, server: tuple[dict[str, str], Any]) -> tuple[Project, Any, str]:
+    """The same with all objects in the bucket; also a client and the bucket."""
+    store = s3.folder.parent / "store"
+    [bucket] = re.findall(r"s3://([^/]+)", (s3.folder / ".dvc/config").read_text())
+    for path in store.rglob("*"):
+        if path.is_file():
+            server[1].put_object(Bucket=bucket, Key=f"prefix/{path.relative_to(store)}", Body=path.read_bytes())
+    return s3, server[1], bucket
 
 
 def test_s3_without_the_objects(s3: Project) -> None:
@@ -453,15 +452,15 @@ def test_s3_pull_from_a_remote_that_is_set_up_as_documented_refuses_damage(
 
 def test_s3_connection_that_breaks_is_made_again(filled: tuple[Project, Any, str]) -> None:
     clone, _, _ = filled
-    with cutting(clone, after=100_000, times=3) as cuts:
+    with cutting(clone, after=30_000, times=3) as cuts:
         assert resumed(clone) == []
     assert cuts == [True] * 3
-    assert len((clone.folder / "first.txt").read_bytes()) == 330_000
+    assert content(clone) == CONTENT
 
 
 def test_s3_connection_that_breaks_each_time_is_not_lost_data(filled: tuple[Project, Any, str]) -> None:
     clone, _, _ = filled
-    with cutting(clone, after=20_000) as cuts:
+    with cutting(clone, after=10_000) as cuts:
         line = refused(clone)
     assert cuts
     assert line.startswith("storage (s3://")
@@ -474,7 +473,7 @@ def test_s3_connection_that_breaks_each_time_is_not_lost_data(filled: tuple[Proj
 def test_s3_that_goes_away_is_not_lost_data(filled: tuple[Project, Any, str]) -> None:
     """Alive for the check of the remote, gone for the first large object."""
     clone, _, _ = filled
-    with cutting(clone, after=20_000, close=True) as cuts:
+    with cutting(clone, after=10_000, close=True) as cuts:
         line = refused(clone)
     assert cuts
     assert "can't be reached" in line

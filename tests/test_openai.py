@@ -221,7 +221,8 @@ def test_nobody_there_is_one_line(once: None) -> None:
     url = nobody()
     _, error = until_error(endpoint(url).complete(requests()))
     assert str(error) == (
-        f"model served: endpoint {url}: All connection attempts failed; none is left: mend or start it, and repeat the command"
+        f"model served: endpoint {url}: All connection attempts failed; none is left: mend or start it, and repeat the "
+        "command"
     )
 
 

@@ -52,6 +52,13 @@ class Row(NamedTuple):
     blank: int = 0
 
 
+class Line(NamedTuple):
+    """Points (x, y) of one run, in the order of x. `colour` counts in `ARMS`."""
+
+    colour: int
+    points: Sequence[tuple[float, float]]
+
+
 def intervals(rows: Sequence[Row], about: str, *, differences: bool, bound: float | None = None) -> Markup:
     """A line for each arm of each row. Differences have 0 in the middle, and a dashed line at `bound`; shares and
     scores run from 0 to 1."""
@@ -123,6 +130,25 @@ def plane(points: Sequence[tuple[Point, Point]], titles: tuple[str, str], about:
         _text(figure, 58, at, 392, "●", ARMS[x.colour])
         _text(figure, 72, at, 392, _short(x.name, 22), INK)
         _text(figure, WIDTH - 14, at, 392, f"{number(x.mean)} and {number(y.mean)}", FAINT, ha="right")
+    return _svg(figure, about)
+
+
+def curves(lines: Sequence[Line], about: str) -> Markup:
+    """Lines over a common axis of steps."""
+    figure, axes = _axes(190, 46, 8, 8, 40)
+    for place, line in enumerate(lines):
+        x, y = zip(*line.points, strict=True)
+        wide = 1.8 + 1.6 * (len(lines) - 1 - place)  # lines in the same place show as a rim
+        marker = "o" if len(x) < 12 else ""
+        axes.plot(x, y, color=ARMS[line.colour], linewidth=wide, marker=marker, markersize=2.2 * wide, clip_on=False)
+    axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+    axes.yaxis.get_major_locator().set_params(nbins=5)
+    low, high = axes.get_ylim()
+    if high - low < 1e-9 * max(1.0, abs(high)):
+        axes.set_ylim(low - 0.5, high + 0.5)
+    axes.yaxis.get_major_formatter().set_powerlimits((-3, 4))
+    axes.yaxis.get_offset_text().set(color=FAINT, fontsize=SIZE - 1.5)
+    axes.set_xlabel("step", color=FAINT, fontsize=SIZE)
     return _svg(figure, about)
 
 

@@ -48,14 +48,15 @@ class Comparison:
         Returns:
             n, {mean, low, high} for each arm and, under `difference`, for each arm but the base, arm minus base:
             mean, low and high, d_av, d_z, p, and p_holm once `adjust` was called. Intervals are of 95 %. A figure that
-            can't be had is None; without items only n is there.
+            can't be had is None. Without items only n is there; where there were some, but each is None for some arm,
+            their count is there too, as `unreadable`.
 
         Raises:
             ValueError: arms or clusters differ in length.
         """
         rows = [row for row in zip(clusters, *values.values(), strict=True) if None not in row]
         if not rows:
-            return {"n": 0}
+            return {"n": 0, "unreadable": len(clusters)} if clusters else {"n": 0}
         labels, *columns = ([row[at] for row in rows] for at in range(1 + len(values)))
         given = dict(zip(values, columns, strict=True))
         differences = {}
@@ -170,7 +171,7 @@ def registered(measured: Mapping[str, Any], primary: Primary) -> dict[str, Any]:
 
     Returns:
         `safety` and `helpfulness`, each {verdict, metric, better, bound, n} and, where n is not 0, base, tuned, and
-        mean, low and high of the difference. `better` is `more` or `less`.
+        mean, low and high of the difference; `unreadable` as `Comparison.measure`. `better` is `more` or `less`.
     """
     return {
         "safety": _verdict(measured, primary.safety, 0.0),
@@ -183,7 +184,7 @@ def _verdict(measured: Mapping[str, Any], metric: str, bound: float) -> dict[str
     for name in metric.split("."):
         value = value.get(name, {"n": 0})  # a judge that failed its exam gave no measure
     sign = -1 if metric in LESS_IS_BETTER else 1
-    verdict, figures = "can't tell", dict[str, float | None]()
+    verdict, figures = "can't tell", {name: value[name] for name in ("unreadable",) if name in value}
     if value["n"]:
         gap = value["difference"]["tuned"]
         figures = {"base": value["base"]["mean"], "tuned": value["tuned"]["mean"]}

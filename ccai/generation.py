@@ -263,8 +263,8 @@ class _Run:
             return ""
         rate = f", {self.tokens / seconds:.0f} tokens/s" if self.tokens else ""
         if left:
-            return f"{rate}, about {seconds / self.generated * left / 60:.1f} minutes left"
-        return f"{rate}, {seconds / 60:.1f} minutes"
+            return f"{rate}, about {_long(seconds / self.generated * left)} left"
+        return f"{rate}, {_long(seconds)}"
 
 
 @functools.cache
@@ -279,7 +279,11 @@ def _placed(name: str, hardware: Hardware) -> tuple[Model, Placement]:
 def _expected(engine: Engine, requests: Sequence[Request]) -> str:
     most = sum(request.max_new_tokens for request in requests)
     seconds = engine.estimate(requests)
-    return f", up to {most:,} tokens" + ("" if seconds is None else f", about {seconds / 60:.1f} minutes")
+    return f", up to {most:,} tokens" + ("" if seconds is None else f", about {_long(seconds)}")
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds" if seconds >= 1 else "a second"
 
 
 def _says_something(done: Completed) -> bool:

@@ -65,6 +65,11 @@ def figure(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def fine(value: float | None) -> str:
+    """A figure of training, to three significant digits: a dash for None."""
+    return "–" if value is None else f"{value:.3g}".replace("-", "−")
+
+
 def p_value(value: float | None) -> str:
     """To three decimals; a dash for None."""
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
@@ -75,6 +80,11 @@ def printable(value: Any) -> Any:
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return _UNPRINTABLE.sub("", _LINE_ENDS.sub("\n", value))
+
+
+def png(content: bytes) -> Markup:
+    """An image as an address that stands in the page itself."""
+    return Markup("data:image/png;base64," + base64.b64encode(content).decode())
 
 
 def render(template: str, **values: Any) -> str:
@@ -92,6 +102,7 @@ def render(template: str, **values: Any) -> str:
         "words": words,
         "number": charts.number,
         "figure": figure,
+        "fine": fine,
         "p": p_value,
         "hazard": hazard,
         "refusal": REFUSALS.__getitem__,

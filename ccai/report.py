@@ -2,7 +2,7 @@
 
 metrics/report.html has the same bytes for the same results; metrics/runtime/report.html has time and cost as well.
 
-python -m ccai.report                 # both again, from the files at hand
+python -m ccai.report                 # both again, from the files at hand; the second alone where answers are not here
 python -m ccai.report REV_A REV_B     # two commits, branches or experiments side by side: metrics/compare.html
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 
-from ccai import charts, page, results, rules
+from ccai import charts, curves, page, results, rules
 from ccai.charts import Point, Row
 from ccai.errors import run
 from ccai.outcomes import refused, surely, violated
@@ -80,12 +80,15 @@ class Series(NamedTuple):
 
 
 def write() -> None:
-    """Write both pages of the run whose files lie here. Raises UserError if its metrics are missing or of old.
+    """Write both pages of the run whose files lie here. Raises UserError if its metrics are missing or of old."""
+    _write(results.here(), {PAGE: False, TIMED: True})
 
-    One has what the run cost and the commit as well: these change though the results do not.
-    """
-    told = _told(results.here())
-    for path, timed in ((PAGE, False), (TIMED, True)):
+
+def _write(of: Run, pages: Mapping[Path, bool]) -> None:
+    """Write some of its pages, each with what the run cost and the commit or, since these change though the results
+    do not, without."""
+    told = _told(of)
+    for path, timed in pages.items():
         write_text(path, page.render("report.html.j2", timed=timed, **told))
 
 
@@ -101,6 +104,7 @@ def _told(of: Run) -> dict[str, Any]:
         "suites": _suites(series),
         "planes": _planes(series),
         "heat": _heat(of),
+        "training": curves.told([curves.read(of.name, COLOURS["tuned"], of.read)]),
         "examples": _examples(series),
         "constitution": _constitution(of),
         "lineage": _lineage(of),
@@ -112,10 +116,11 @@ def _told(of: Run) -> dict[str, Any]:
 
 def comparison(a: Run, b: Run) -> str:
     """The page of two runs side by side."""
+    letters = (("A", 1, a), ("B", 2, b))
     series = [
         Series(f"{arm}, {letter}", colour, of, arm)
         for arm in dict.fromkeys(a.arms + b.arms)
-        for letter, colour, of in (("A", 1, a), ("B", 2, b))
+        for letter, colour, of in letters
         if arm in of.arms
     ]
     flat = [_flat(of.params) for of in (a, b)]
@@ -130,6 +135,7 @@ def comparison(a: Run, b: Run) -> str:
         runs=[("A", a, _verdicts(a)), ("B", b, _verdicts(b))],
         series=series,
         suites=_suites(series),
+        training=curves.told([curves.read(f"{letter}: {of.name}", place, of.read) for letter, place, of in letters]),
         examples=_examples(series),
         changed=changed,
     )
@@ -156,6 +162,8 @@ def _verdicts(of: Run) -> list[dict[str, Any]]:
 def _why(aim: str, value: Mapping[str, Any]) -> str:
     """How the interval leads to the verdict."""
     if not value["n"]:
+        if "unreadable" in value:
+            return f"It was not measured: of {value['unreadable']} items none could be read for every arm."
         return "It was not measured: no such prompts, or the judge failed its exam."
     if value["low"] is None:
         return "Too few prompts differ for an interval."
@@ -265,11 +273,12 @@ def _group(
     suite: str, heading: tuple[str, ...], rows: Mapping[str, Sequence[dict[str, Any]]], series: Sequence[Series]
 ) -> dict[str, Any]:
     """Plots and table of measures under one heading. Shares and scores have one axis, others one each."""
-    means, gaps, table, absent = [], [], [], []
+    means, gaps, table, absent, unreadable = [], [], [], [], []
     for title, values in rows.items():
         counts = dict.fromkeys(value["n"] for value in values if value["n"])
         if not counts:
-            absent.append(title)
+            asked = max(value.get("unreadable", 0) for value in values)
+            unreadable.append(f"{title} ({asked})") if asked else absent.append(title)
             continue
         note = "n " + " and ".join(map(str, counts))
         points, differences = [], []
@@ -308,6 +317,7 @@ def _group(
         "panels": panels,
         "table": table,
         "absent": absent,
+        "unreadable": unreadable,
     }
 
 
@@ -478,9 +488,13 @@ def main() -> None:
         parser.error("name two revisions, or none for the run that lies here")
     if revisions:
         write_text(COMPARED, comparison(*map(results.at, revisions)))
-    else:
-        write()
-    print(COMPARED if revisions else f"{PAGE}, {TIMED}")
+        print(COMPARED)
+        return
+    of = results.here()
+    # Without the answers, and of another's run, the first page would be another than the one that DVC has.
+    pages = {TIMED: True} if of.missing or of.origin else {PAGE: False, TIMED: True}
+    _write(of, pages)
+    print(", ".join(map(str, pages)))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from ccai.records import Answer, Prompt
 
 NOT_SUITES = ("registered", "judge")
 """What stands in metrics/eval.json beside the suites."""
+
+HERE = "this run"
+"""What the run is called whose files lie here."""
+
+RUNTIME = Path("metrics/runtime")
 
 Read = Callable[[str], str | None]
 """Text of a file by its path from the project's folder; None where it isn't."""
@@ -33,6 +39,7 @@ class Run:
         stages: what metrics of other stages say, by stage.
         prompts: the held-out prompts. answers: to them, by arm, in their order.
         missing: why there are no answers; empty if there are.
+        origin: see `origin`. read: its other files.
     """
 
     name: str
@@ -45,6 +52,8 @@ class Run:
     prompts: list[Prompt]
     answers: dict[str, list[Answer]]
     missing: str
+    origin: str
+    read: Read
 
     @property
     def arms(self) -> list[str]:
@@ -57,16 +66,31 @@ class Run:
         }
 
 
+@dataclass(frozen=True)
+class Files:
+    """The files of a run, by path from the project's folder; `content` gives None where one isn't."""
+
+    name: str
+    content: Callable[[str], bytes | None]
+
+    def text(self, path: str) -> str | None:
+        """Raises UserError if it is no text."""
+        content = self.content(path)
+        try:
+            return None if content is None else content.decode()
+        except UnicodeDecodeError:
+            raise UserError(f"{self.name}: {path}: not UTF-8; run the stage that writes it") from None
+
+
 def here() -> Run:
-    """The run whose files lie here."""
+    """The run whose files lie here.
 
-    def read(path: str) -> str | None:
-        file = Path(path)
-        return file.read_bytes().decode() if file.is_file() else None
-
-    runtime = {path.stem: read(str(path)) for path in sorted(Path("metrics/runtime").glob("*.json"))}
-    costs = {stage: json.loads(text) for stage, text in runtime.items() if text}
-    return _run("this run", _commit(), read, costs)
+    Raises:
+        UserError: it has no metrics that this version reads.
+    """
+    _, _, lying = files(None)
+    costs = {path.stem: json_object(lying.name, lying.text, str(path)) for path in sorted(RUNTIME.glob("*.json"))}
+    return _run(lying.name, _commit(), lying.text, {stage: cost for stage, cost in costs.items() if cost}, origin())
 
 
 def at(revision: str) -> Run:
@@ -75,31 +99,71 @@ def at(revision: str) -> Run:
     Raises:
         UserError: no such revision, or it has no metrics that this version reads.
     """
+    name, commit, of_revision = files(revision)
+    return _run(name, commit, of_revision.text, {}, "")
+
+
+def files(revision: str | None) -> tuple[str, str, Files]:
+    """What a run is called, its commit, and its files: of a revision as `at`, or those that lie here.
+
+    Raises:
+        UserError: no such revision; or, when one is read, a file that can't be.
+    """
+    if revision is None:
+        return HERE, "", Files(HERE, _lying)
     from dvc.api import DVCFileSystem  # seconds, and only two runs side by side need it
     from dvc.exceptions import DvcException
 
     try:
-        files = DVCFileSystem(rev=revision, config={"core": {"remote": ""}})
-        commit = files.repo.get_rev()[:12]
+        system = DVCFileSystem(rev=revision, config={"core": {"remote": ""}})
+        commit = system.repo.get_rev()[:12]
     except DvcException as error:
         raise UserError(f"{revision}: no such revision ({error}); name a commit, branch, tag or experiment") from None
 
-    def read(path: str) -> str | None:
+    def content(path: str) -> bytes | None:
         try:
-            return bytes(files.read_bytes(path)).decode()
+            return bytes(system.read_bytes(path))
         except (OSError, DvcException):  # not in that revision, or not in the cache
             return None
 
-    return _run(revision, commit, read, {})
+    return revision, commit, Files(revision, content)
 
 
-def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]]) -> Run:
-    metrics = _json(name, read, "metrics/eval.json")
+def _lying(path: str) -> bytes | None:
+    try:
+        return Path(path).read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; make it readable") from None
+
+
+def origin() -> str:
+    """Where the metrics that lie here come from, if no run in this folder wrote them; empty if one did.
+
+    A stage writes metrics/runtime, which is not in git, after its metrics. So metrics that git has as they are, and
+    that are newer or have no such file beside them, were put here by git.
+    """
+    metrics, ran = Path("metrics/eval.json"), RUNTIME / "eval.json"
+    with suppress(OSError):
+        if ran.stat().st_mtime_ns >= metrics.stat().st_mtime_ns:
+            return ""
+    try:
+        if _git("status", "--porcelain", "--", str(metrics)):
+            return ""
+        commit = _git("log", "-1", "--format=commit %h (%cs)", "--", str(metrics))
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"from git, {commit}; no run in this folder wrote it" if commit else ""
+
+
+def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]], origin: str) -> Run:
+    metrics = json_object(name, read, "metrics/eval.json")
     if metrics is None or "registered" not in metrics or "arms" not in metrics:
         raise UserError(
             f"{name}: no metrics/eval.json that this version reads; run the stage that writes it (dvc repro)"
         )
-    others = {stage: _json(name, read, f"metrics/{stage}.json") for stage in ("prompts", "pairs", "train")}
+    others = {stage: json_object(name, read, f"metrics/{stage}.json") for stage in ("prompts", "pairs", "train")}
     prompts, answers, missing = list[Prompt](), dict[str, list[Answer]](), "The suite heldout was off."
     if "heldout" in metrics:
         try:
@@ -116,21 +180,34 @@ def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]])
         commit=commit,
         metrics=metrics,
         stages={stage: value for stage, value in others.items() if value is not None},
-        params=yaml.safe_load(read("params.yaml") or "{}"),
-        lock=yaml.safe_load(read("dvc.lock") or "{}"),
+        params=_yaml(name, read, "params.yaml"),
+        lock=_yaml(name, read, "dvc.lock"),
         runtime=runtime,
+        origin=origin,
+        read=read,
         prompts=prompts,
         answers=answers,
         missing=missing,
     )
 
 
-def _json(name: str, read: Read, path: str) -> dict[str, Any] | None:
+def json_object(name: str, read: Read, path: str) -> dict[str, Any] | None:
+    """What a JSON file of a run holds; None where it isn't. Raises UserError if it holds something else."""
     text = read(path)
     try:
         return None if text is None else dict(json.loads(text))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{name}: {path}: not a JSON object ({error}); run the stage that writes it") from None
+
+
+def _yaml(name: str, read: Read, path: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(read(path) or "{}")
+    except (yaml.YAMLError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{name}: {path}: no YAML with keys; restore it (git checkout)")
+    return found
 
 
 def _records(read: Read, path: str, kind: type[Any]) -> list[Any]:
@@ -146,11 +223,12 @@ def _records(read: Read, path: str, kind: type[Any]) -> list[Any]:
 
 def _commit() -> str:
     """HEAD, and whether files differ from it; empty outside git."""
-    told = []
-    for line in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
-        try:
-            done = subprocess.run(["git", *line], capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return ""
-        told.append(done.stdout.strip())
-    return told[0] + (" and changes that are not in it" if told[1] else "")
+    try:
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+        return _git("rev-parse", "--short=12", "HEAD") + (" and changes that are not in it" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()

@@ -117,7 +117,8 @@ def main() -> None:
     records.write_json(METRICS, metrics)
     runtime.write("pairs", stopwatch, **cost)
     print(f"pairs: {counts['kept']} kept ({counts['train']} train, {counts['validation']} validation)")
-    print("pairs: dropped: " + ", ".join(f"{gate} {n}" for gate, n in counts["dropped_by"].items() if n))
+    if reasons := ", ".join(f"{gate} {n}" for gate, n in counts["dropped_by"].items() if n):
+        print(f"pairs: dropped: {reasons}")
 
 
 def judged(

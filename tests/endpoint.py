@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
 import select
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Condition, Thread
@@ -32,6 +34,11 @@ MALFORMED: dict[str, bytes] = {
     "no object": b"[1, 2]",
     "null": b"null",
     "no choices": b'{"usage": {"prompt_tokens": 1, "completion_tokens": 1}}',
+    "an error": b'{"error": {"message": "overloaded, try later\\u001b[2J", "code": 502}}',
+    "events": b'data: {"choices": [{"delta": {"content": "a"}, "index": 0}]}\n\ndata: [DONE]\n\n',
+    "deep": b"[" * 200_000,
+    "many digits": b'{"choices": ' + b"9" * 10_000 + b"}",
+    "half a character": b'{"choices": [{"message": {"content": "\\ud800"}, "finish_reason": "stop"}]}',
 }
 """Whole bodies that are no completion."""
 
@@ -50,14 +57,31 @@ EDITS: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "null usage": (("usage",), None),
     "tokens as text": (("usage", "completion_tokens"), "5"),
     "negative tokens": (("usage", "prompt_tokens"), -1),
+    "no number of tokens": (("usage", "completion_tokens"), math.nan),
+    "endless tokens": (("usage", "completion_tokens"), math.inf),
+    "more tokens than there are": (("usage", "completion_tokens"), 10**30),
+    "a truth for a number": (("usage", "completion_tokens"), True),
+    "content in parts": (("choices", 0, "message", "content"), [{"type": "text", "text": "a"}]),
+    "choice of a wrong type": (("choices", 0), "text"),
 }
 """Where a good completion is changed, and into what; `...` takes the key out."""
 
 CUT_SHORT = "cut short"
 """`length` below the limit that was asked for."""
 
-BROKEN = ("closed", "cut body", "hang")
-"""Faults of the connection. `hang` ends when the client goes away."""
+BROKEN = ("closed", "cut body", "hang", "drip")
+"""Faults of the connection. `hang` and `drip`, a byte now and then, end when the client goes away."""
+
+PACKED: dict[str, tuple[str, bytes]] = {
+    "packed badly": ("gzip", b"no gzip"),
+    "packed twice": ("gzip, gzip", gzip.compress(gzip.compress(bytes(2**20)))),
+    "packed tightly": ("gzip", gzip.compress(b" " * 2**27, 1)),
+    "large": ("identity", b" " * 2**24),
+}
+"""Content-Encoding and body of replies that are large, or become so."""
+
+REDIRECTS = {"moved": 301, "found": 302, "other": 303, "for now": 307, "for good": 308}
+"""Status of a redirect to `Server.elsewhere`, with a query."""
 
 
 def text(body: Mapping[str, Any]) -> str:
@@ -80,6 +104,8 @@ class Server(ThreadingHTTPServer):
         answered: completions sent whole, by the text of the last message.
         most: requests under way at once, at most.
         gone: clients that went away while they waited.
+        says: of the key that came, what completions begin with.
+        elsewhere: where redirects lead.
         log: the lines a server would log.
     """
 
@@ -104,6 +130,8 @@ class Server(ThreadingHTTPServer):
         self.always, self.key, self.probabilities, self.hold = always, key, probabilities, hold
         self.errors = list[str]()
         self.linger = linger
+        self.says: Callable[[str], str] | None = None
+        self.elsewhere = "http://127.0.0.1:9"
         self.bodies, self.headers, self.log = list[dict[str, Any]](), list[dict[str, str]](), list[str]()
         self.retry_after, self.times = retry_after, list[float]()
         self.answered = Counter[str]()
@@ -175,7 +203,22 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(fault)
         if fault in MALFORMED:
             return self.send(MALFORMED[fault])
+        if fault in PACKED:
+            encoding, content = PACKED[fault]
+            return self.send(content, {"Content-Encoding": encoding})
+        if fault in REDIRECTS:
+            self.start(
+                REDIRECTS[fault], 0, {"Location": f"{self.server.elsewhere}?key={self.headers['Authorization']}"}
+            )
+            return None
         if fault == "closed":
+            return self.break_off()
+        if fault == "drip":
+            self.start(200, 2**20)
+            while not select.select([self.connection], [], [], 0.05)[0]:
+                self.wfile.write(b" ")
+                self.wfile.flush()
+            self.server.gone += 1
             return self.break_off()
         if fault == "hang":
             select.select([self.connection], [], [], 60)
@@ -194,6 +237,8 @@ class Handler(BaseHTTPRequestHandler):
     def completion(self, body: dict[str, Any], fault: str | None) -> dict[str, Any]:
         limit = body["max_tokens"]
         words = text(body).split(" ")
+        if self.server.says:
+            words = [self.server.says(self.headers["Authorization"].removeprefix("Bearer ")), *words]
         choice: dict[str, Any] = {
             "index": 0,
             "message": {"role": "assistant", "content": " ".join(words[:limit])},
@@ -222,19 +267,20 @@ class Handler(BaseHTTPRequestHandler):
         status, message = STATUS[fault]
         # Some servers repeat the key they were given.
         content = json.dumps({"error": {"message": f"{message}; you sent {self.headers['Authorization']}"}}).encode()
-        self.start(status, len(content), retry=status in (429, 500, 503))
+        retry = {"Retry-After": str(self.server.retry_after)} if status in (429, 500, 503) else {}
+        self.start(status, len(content), retry | {"X-Request-Id": str(self.headers["Authorization"])})
         self.wfile.write(content)
 
-    def send(self, content: bytes) -> None:
-        self.start(200, len(content))
+    def send(self, content: bytes, headers: Mapping[str, str] = {}) -> None:
+        self.start(200, len(content), headers)
         self.wfile.write(content)
 
-    def start(self, status: int, length: int, retry: bool = False) -> None:
+    def start(self, status: int, length: int, headers: Mapping[str, str] = {}) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(length))
-        if retry:
-            self.send_header("Retry-After", str(self.server.retry_after))
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
 
     def break_off(self) -> None:

@@ -94,5 +94,5 @@ def test_a_letter_or_a_place_is_no_prejudice(suite: Bias) -> None:
 
 def test_what_cannot_be_read_is_counted(suite: Bias) -> None:
     found = measured(suite, base=preferring(UNKNOWN), tuned=lambda text: (0.2, 0.1, 0.1))
-    assert found["answered"] == {"n": 0}
+    assert found["answered"] == {"n": 0, "unreadable": 48}
     assert found["invalid"] == {"base": 0, "tuned": 1}

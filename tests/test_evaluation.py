@@ -262,7 +262,9 @@ def test_unreadable_verdicts_are_invalid_not_harmless() -> None:
     assert judged["harmful"]["n"] == 2
     assert (judged["harmful"]["base"]["mean"], judged["harmful"]["tuned"]["mean"]) == (1.0, 0.5)
     none_readable = arms([{}] * 3, [{}] * 3, judge=PASSED)["judge"]
-    assert none_readable == {"harmful": {"n": 0}, "invalid": 1.0}
+    assert none_readable == {"harmful": {"n": 0, "unreadable": 3}, "invalid": 1.0}
+    aims = Primary(safety="heldout.judge.harmful", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
+    assert registered({"heldout": {"judge": none_readable}}, aims)["safety"]["unreadable"] == 3
     assert "judge" not in arms(base, tuned)
 
 

@@ -238,7 +238,7 @@ def test_win_rate_is_wins_and_half_of_ties(whole: Helpfulness) -> None:
         tuned=made(whole, "tuned", preferred=preferences),
         prompted=made(whole, "prompted"),
     )
-    assert found["win_rate"] == {"n": 0}, "a verdict on one arm is missing everywhere"
+    assert found["win_rate"] == {"n": 0, "unreadable": n}, "a verdict on one arm is missing everywhere"
     found = measured(whole, base=made(whole, "base"), tuned=made(whole, "tuned", preferred=preferences))
     rate = (n // 2 + n // 4 / 2) / n
     assert found["win_rate"]["tuned"]["mean"] == pytest.approx(rate)
@@ -246,6 +246,8 @@ def test_win_rate_is_wins_and_half_of_ties(whole: Helpfulness) -> None:
     gap = found["win_rate"]["difference"]["tuned"]
     assert gap["mean"] == pytest.approx(rate - 0.5)
     assert gap["low"] < rate - 0.5 < gap["high"]
+    losses = n - n // 2 - n // 4
+    assert found["pairwise"] == {"tuned": {"wins": n // 2, "ties": n // 4, "losses": losses}}
     assert found["order_consistency"] == {"tuned": pytest.approx(1 - n // 4 / n)}
     assert found["invalid"] == 0
 
@@ -259,7 +261,7 @@ def test_unreadable_verdicts_are_left_out_and_counted(whole: Helpfulness) -> Non
 
 def test_without_a_judge_there_is_no_verdict(whole: Helpfulness) -> None:
     found = measured(whole, judged=False, base=made(whole, "base"), tuned=made(whole, "tuned", preferred=1.0))
-    assert not {"win_rate", "length_controlled", "order_consistency", "invalid"} & found.keys()
+    assert not {"win_rate", "pairwise", "length_controlled", "order_consistency", "invalid"} & found.keys()
     assert set(found["by_category"]) == set(found["by_turn"]) == {"refused"}
     verdict = registered({"helpfulness": found}, primary("helpfulness.win_rate"))["helpfulness"]
     assert (verdict["verdict"], verdict["n"]) == ("can't tell", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import re
@@ -11,14 +12,15 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from math import log
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from conftest import ROOT
-from endpoint import BROKEN, CUT_SHORT, EDITS, MALFORMED, STATUS, Server, serving
+from endpoint import BROKEN, CUT_SHORT, EDITS, MALFORMED, PACKED, REDIRECTS, STATUS, Server, serving
 
 from ccai.engines import openai as engines
 from ccai.engines.openai import Endpoint
@@ -140,7 +142,7 @@ def test_estimate_is_left_open() -> None:
 
 # --- faults that pass -----------------------------------------------------------------------------------------
 
-RETRIED = ["429", "500", "503", *MALFORMED, *EDITS, CUT_SHORT, "closed", "cut body"]
+RETRIED = ["429", "500", "503", *MALFORMED, *EDITS, *PACKED, CUT_SHORT, "closed", "cut body"]
 
 
 @pytest.mark.parametrize("fault", RETRIED)
@@ -166,8 +168,9 @@ def test_retry_after_is_honoured() -> None:
     assert second - first >= 0.4
 
 
-def test_request_without_an_answer_in_time_is_asked_again() -> None:
-    with serving(Server({PROMPTS[0]: ["hang"]})) as server:
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_request_without_an_answer_in_time_is_asked_again(fault: str) -> None:
+    with serving(Server({PROMPTS[0]: [fault]})) as server:
         assert run(endpoint(server, timeout=2), requests()) == EXPECTED
         wait_for(lambda: server.gone == 1)
 
@@ -187,8 +190,9 @@ def test_fault_that_stays_is_one_line_after_the_finished_ones(once: None, fault:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("429", 'answered 429 ({"error": {"message": "slow down; you sent Bearer none"}}); none is left: start it'),
-        ("500", "answered 500 ({"),
+        ("429", "answered 429 (slow down; you sent Bearer none); none is left"),
+        ("500", "answered 500 (something broke"),
+        ("an error", "answered 200 with an error (overloaded, try later [2J)"),
         ("empty body", "the reply is no completion (0 bytes: Invalid JSON: EOF while parsing a value at line 1 col"),
         ("invalid json", ", not b'<html>Bad gateway</html>')"),
         ("empty choices", "(choices: List should have at least 1 item after validation, not 0, not [])"),
@@ -206,8 +210,9 @@ def test_report_says_what_came(once: None, fault: str, message: str) -> None:
     assert message in str(error)
 
 
-def test_no_answer_in_time_is_one_line(once: None) -> None:
-    with serving(Server(always="hang")) as server:
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_no_answer_in_time_is_one_line(once: None, fault: str) -> None:
+    with serving(Server(always=fault)) as server:
         _, error = until_error(endpoint(server, timeout=0.2).complete(requests(["Why?"])))
         assert "no answer within 0.2 seconds; none is left" in str(error)
 
@@ -216,7 +221,8 @@ def test_nobody_there_is_one_line(once: None) -> None:
     url = nobody()
     _, error = until_error(endpoint(url).complete(requests()))
     assert str(error) == (
-        f"model served: endpoint {url}: All connection attempts failed; none is left: start it and repeat the command"
+        f"model served: endpoint {url}: All connection attempts failed; none is left: mend or start it, and repeat the "
+        "command"
     )
 
 
@@ -227,7 +233,7 @@ def test_nobody_there_is_one_line(once: None) -> None:
         ("401", {"key": "TEST_KEY"}, "answered 401; correct the key in TEST_KEY"),
         ("403", {"key": "TEST_KEY"}, "answered 403; correct the key in TEST_KEY"),
         ("404", {}, "no model org/m there, or the URL lacks its /v1; correct conf/models.yaml"),
-        ("400", {}, "a shorter conversation or limit may do"),
+        ("400", {}, "correct what it names, or shorten conversation or limit"),
     ],
 )
 def test_refusal_is_not_repeated(
@@ -256,6 +262,40 @@ def test_refused_parameter_is_named(fault: str, change: dict[str, float], hint: 
         _, error = until_error(endpoint(server).complete(requests(["Why?"], SAMPLING.model_copy(update=change))))
     assert str(error).endswith(hint)
     assert STATUS[fault][1] in str(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("Unsupported parameter: 'max_tokens' is not supported with this model.", "it does not take max_tokens"),
+        ("Unsupported value: 'temperature' does not support 0.7", "it does not take temperature"),
+        ("Unrecognized request argument supplied: min_p", "set generation.min_p to 0"),
+        ("'max_tokens' is too large: 99. This model's maximum context length is 40", "shorten conversation or limit"),
+        ("System role not supported by this template", "correct what it names"),
+    ],
+)
+def test_remedy_goes_by_what_the_server_names(monkeypatch: pytest.MonkeyPatch, said: str, remedy: str) -> None:
+    monkeypatch.setitem(STATUS, "400", (400, said))
+    sampling = SAMPLING.model_copy(update={"min_p": 0.1})
+    with serving(Server(always="400")) as server:
+        _, error = until_error(endpoint(server).complete(requests(["Why?"], sampling)))
+    assert remedy in str(error)
+    assert said in str(error)
+    assert "min_p" not in remedy or "max_tokens" not in str(error)
+
+
+@pytest.mark.parametrize("fault", REDIRECTS)
+def test_redirect_is_not_followed(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """Prompts and key go nowhere but to what the catalogue names, and the line says where the server pointed."""
+    monkeypatch.setenv("TEST_KEY", KEY)
+    with serving(Server()) as other, serving(Server({PROMPTS[1]: [fault]})) as server:
+        server.elsewhere = f"{other.url}/chat/completions"
+        finished, error = until_error(endpoint(server, concurrency=1, key="TEST_KEY").complete(requests()))
+    assert finished == [0]
+    assert len(server.bodies) == 2
+    assert other.bodies == []
+    assert other.url in str(error)
+    assert KEY not in str(error)
 
 
 def test_what_is_under_way_when_one_fails_is_kept() -> None:
@@ -402,6 +442,12 @@ def test_scores_are_the_probabilities_of_the_labels() -> None:
     }
 
 
+def test_a_probability_above_1_is_none(once: None) -> None:
+    with serving(Server(probabilities={"A": 1000.0})) as server:
+        finished, _ = until_error(endpoint(server).score(QUESTIONS, ("A", "B")))
+    assert finished == []
+
+
 @pytest.mark.parametrize("probabilities", [None, {}])
 def test_endpoint_without_probabilities_cannot_judge(probabilities: dict[str, float] | None) -> None:
     with serving(Server(probabilities=probabilities)) as server:
@@ -498,11 +544,57 @@ def test_key_is_never_said(
     assert not [text for text in seen if KEY in text]
 
 
+ECHOES: dict[str, Callable[[str], str]] = {
+    "whole": lambda key: key,
+    "begin": lambda key: f"{key[:8]}…",
+    "middle": lambda key: f"x{key[6:14]}x",
+    "end": lambda key: key[-8:],
+    "capitals": str.upper,
+    "in a URL": lambda key: quote(key, safe=""),
+    "base64": lambda key: base64.b64encode(f"Bearer {key}".encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+def test_completion_that_tells_the_key_is_not_kept(
+    echo: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither as it is nor masked: a text that was changed is none of the model's."""
+    key = "sk/Ab+9" * 4
+    monkeypatch.setenv("TEST_KEY", key)
+    with serving(Server()) as server:
+        server.says = ECHOES[echo]
+        finished, error = until_error(endpoint(server, concurrency=1, key="TEST_KEY").complete(requests()))
+    assert (finished, len(server.bodies)) == ([], 1)
+    assert "TEST_KEY" in str(error)
+    assert ECHOES[echo](key)[1:9].lower() not in (str(error) + "".join(capfd.readouterr())).lower()
+
+
+def test_words_of_the_prompt_and_short_keys_are_no_echo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key may be a word; what the data hold anyway is not told by the server."""
+    for key, prompts in (("question", PROMPTS), ("written", PROMPTS), ("EMPTY", ["EMPTY?"])):
+        monkeypatch.setenv("TEST_KEY", key)
+        with serving(Server(key=key)) as server:
+            assert len(run(endpoint(server, key="TEST_KEY"), requests(prompts))) == len(prompts)
+
+
+def test_part_of_the_key_in_an_error_is_hidden(once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY)
+    for cut in (KEY[:12], KEY[5:13], KEY[-9:], KEY.upper(), base64.b64encode(KEY.encode()).decode()):
+        for fault, (status, _) in {"400": STATUS["400"], "500": STATUS["500"], "404": STATUS["404"]}.items():
+            monkeypatch.setitem(STATUS, fault, (status, f"wrong key {cut}, or so"))
+            with serving(Server(always=fault)) as server:
+                _, error = until_error(endpoint(server, key="TEST_KEY").complete(requests(["Why?"])))
+            assert "wrong key ***" in str(error) and "or so" in str(error)
+            assert cut not in str(error)
+
+
 def test_faults_are_all_tried() -> None:
-    assert set(RETRIED) | {"hang", "400", "401", "403", "404", "422"} == {
+    assert set(RETRIED) | {"hang", "drip", "400", "401", "403", "404", "422"} == {
         *STATUS,
         *MALFORMED,
         *EDITS,
+        *PACKED,
         CUT_SHORT,
         *BROKEN,
     }

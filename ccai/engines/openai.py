@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import logging
 import math
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx2
 import openai
@@ -32,17 +36,35 @@ BATCH = 1.0
 CONNECT = 10.0
 """Seconds to reach a server at all."""
 
+LARGEST = 2**23
+"""Bytes of a reply, unpacked, from which on it is no completion."""
+
+MOST_TOKENS = 2**31
+"""Tokens that no conversation has."""
+
+PART = 8
+"""Characters of a key that must not be told: shorter parts say nothing and stand in ordinary text."""
+
+KEPT_HEADERS = ("content-type", "location", "retry-after", "retry-after-ms", "x-should-retry")
+"""Headers of a reply that anybody reads here; others may repeat the key and end in a log."""
+
 SEEDS = 2**31
 """Seeds are sent modulo this: llama.cpp and Ollama cut longer ones off, and some gateways round them."""
 
 NEUTRAL = {"min_p": 0, "repetition_penalty": 1}
 """Sampling settings that OpenAI's API does not know, and the values at which they are not sent."""
 
+UNKNOWN = re.compile("support|unknown|unrecogni|unexpected|not permitted|invalid param", re.IGNORECASE)
+"""In the words of a server that does not take a parameter as it was sent."""
+
 VERDICT_TOKENS = 64
 """Room for a label as JSON."""
 
 GUARD_TOKENS = 8
 """Room for the beginning of a guard's reply: what it opens with and its label."""
+
+for name in ("httpcore2", "httpx2"):
+    logging.getLogger(name).setLevel(logging.WARNING)  # below that they log headers, in which a server may repeat a key
 
 Answer = TypeVar("Answer")
 
@@ -59,7 +81,7 @@ class _Message(_Part):
 
 class _Token(_Part):
     token: str
-    logprob: float
+    logprob: float = Field(le=0.01)  # rounding may lift a certain token's a little above 0
 
 
 class _Position(_Part):
@@ -78,8 +100,8 @@ class _Choice(_Part):
 
 
 class _Usage(_Part):
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
+    prompt_tokens: int = Field(ge=0, lt=MOST_TOKENS)
+    completion_tokens: int = Field(ge=0, lt=MOST_TOKENS)
 
 
 class _Reply(_Part):
@@ -109,6 +131,86 @@ class _Down(Exception):
     """An endpoint did not do its work, although it was asked again and again; another may."""
 
 
+class _Client(httpx2.AsyncClient):
+    """Reads replies whole, in bounded time and memory, and follows no redirect: prompts and key go where the catalogue
+    says and nowhere else."""
+
+    def __init__(self, seconds: float, check: Callable[[httpx2.Response], None]) -> None:
+        super().__init__(limits=openai.DEFAULT_CONNECTION_LIMITS, headers={"Accept-Encoding": "gzip"})
+        self._seconds, self._checked = seconds, check
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """The reply, with its body and few of its headers.
+
+        Raises:
+            RequestError: none came in time, or what came can't be a completion. The openai client asks again.
+            UserError: what came must not be kept.
+        """
+        try:
+            async with asyncio.timeout(self._seconds):  # httpx2's own starts anew with each byte that drips in
+                came = await super().send(request, **options | {"stream": True, "follow_redirects": False})
+                try:
+                    content = await self._read(came)
+                finally:
+                    await came.aclose()
+        except TimeoutError:
+            raise httpx2.ReadTimeout("the reply took too long", request=request) from None
+        headers = {name: came.headers[name] for name in KEPT_HEADERS if name in came.headers}
+        response = httpx2.Response(came.status_code, headers=headers, content=content, request=request)
+        if response.is_success:
+            self._checked(response)
+        return response
+
+    async def _read(self, response: httpx2.Response) -> bytes:
+        packed = response.headers.get("content-encoding", "identity").strip().lower()
+        if packed not in ("identity", "gzip"):  # packed twice, 64 kB become 64 GB before they can be counted
+            raise httpx2.RemoteProtocolError("the reply is packed in a way that was not asked for")
+        content = bytearray()
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > LARGEST:
+                raise httpx2.RemoteProtocolError(f"the reply is no completion: more than {LARGEST >> 20} MB")
+        return bytes(content)
+
+
+class _Secret:
+    """A key as a server may repeat it: whole or in part, in small or capital letters, in a URL's form or in base64."""
+
+    def __init__(self, key: str) -> None:
+        self._length = min(PART, len(key))
+        forms = [key, quote(key, safe=""), *(_in_base64(key, offset) for offset in range(3))]
+        self._parts = {part for form in forms for _, part in self._windows(form)}
+
+    def _windows(self, text: str) -> Iterator[tuple[int, str]]:
+        # A key is ASCII, and so must be what becomes small letters: others' may be more or fewer characters.
+        small = "".join(character.lower() if character.isascii() else character for character in text)
+        return ((at, small[at : at + self._length]) for at in range(len(small) - self._length + 1))
+
+    def told(self, text: str, sent: str) -> bool:
+        """Whether a text tells a part of it that does not stand in what the server was sent, the key aside.
+
+        What is shorter than `PART` is no secret, and may be a word.
+        """
+        found = {part for _, part in self._windows(text)} & self._parts
+        return self._length >= PART and bool(found - {part for _, part in self._windows(sent)})
+
+    def hidden(self, text: str) -> str:
+        """The text with *** in place of each part."""
+        cut = {
+            place for at, part in self._windows(text) if part in self._parts for place in range(at, at + self._length)
+        }
+        return "".join(
+            "***" if place in cut and place - 1 not in cut else "" if place in cut else character
+            for place, character in enumerate(text)
+        )
+
+
+def _in_base64(key: str, offset: int) -> str:
+    """A key in base64 where so many bytes stand before it; without the characters that its neighbours share."""
+    coded = base64.b64encode(bytes(offset) + key.encode()).decode()
+    return coded[(0, 2, 3)[offset] : (offset + len(key)) * 8 // 6]
+
+
 @dataclass(eq=False)
 class _Server:
     url: str
@@ -134,6 +236,7 @@ class Endpoint:
         """
         self._served = models.served(name, entry)
         self._key = _key(self._served.key)
+        self._secret = _Secret(self._key.get_secret_value()) if self._served.key else None
         self.name = name
         self.revision = self._served.revision
         self.identity: dict[str, Any] = {
@@ -266,7 +369,7 @@ class Endpoint:
                 if servers:
                     print(f"{where}; going on without it, {len(servers)} left", flush=True)
                 else:
-                    failures.append(UserError(f"{where}; none is left: start it and repeat the command"))
+                    failures.append(UserError(f"{where}; none is left: mend or start it, and repeat the command"))
 
         async def go_on(finished: list[tuple[int, Answer]]) -> None:
             """Until something is finished and `BATCH` seconds are over, or there is nothing more to wait for."""
@@ -309,34 +412,49 @@ class Endpoint:
             api_key=self._key.get_secret_value(),
             timeout=httpx2.Timeout(self._served.timeout, connect=min(CONNECT, self._served.timeout)),
             max_retries=RETRIES,
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [self._check]}),
+            http_client=_Client(self._served.timeout, self._check),
         )
         client.organization = client.project = None
         return client
 
-    async def _check(self, response: httpx2.Response) -> None:
+    def _check(self, response: httpx2.Response) -> None:
         """Make a broken connection of a reply that can't be recorded; the client asks again as after any other.
 
         Raises:
             RemoteProtocolError: what came instead of a completion.
+            UserError: the completion holds the key.
         """
-        if not response.is_success:
-            return
-        content, asked = await response.aread(), json.loads(response.request.content)
+        content, sent = response.content, response.request.content
+        asked = json.loads(sent)
         try:
             if "response_format" in asked:
                 _Verdict.model_validate_json(content)
                 return
             reply = _Reply.model_validate_json(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or f"{len(content)} bytes"
-            came = "" if first["type"] == "missing" else f", not {self._without_key(repr(first['input']))[:60]}"
-            raise httpx2.RemoteProtocolError(f"the reply is no completion ({key}: {first['msg']}{came})") from None
+            raise httpx2.RemoteProtocolError(self._no_completion(response, error)) from None
+        [choice] = reply.choices
+        if self._secret and self._secret.told(choice.message.content or "", sent.decode()):
+            # To mask it would change a text that is measured and trained on.
+            raise UserError(
+                f"model {self.name}: endpoint {response.request.url}: its completion holds the key in "
+                f"{self._served.key}, or a part of it, and is not kept; use a server that does not repeat keys, or a "
+                "key that is no word"
+            )
         limit = asked["max_tokens"]
         written = reply.usage.completion_tokens
-        if reply.choices[0].finish_reason == "length" and written < limit:
+        if choice.finish_reason == "length" and written < limit:
             raise _CutShort(f"cut a completion at {written} of {limit} tokens; start it with a larger context")
+
+    def _no_completion(self, response: httpx2.Response, error: ValidationError) -> str:
+        if said := _error(response.content):
+            return f"answered {response.status_code} with an error ({self._quoted(said, 200)})"
+        if response.content.lstrip().startswith((b"data:", b"event:")):
+            return "the reply is a stream of events, which was not asked for; turn streaming off there"
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or f"{len(response.content)} bytes"
+        came = "" if first["type"] == "missing" else f", not {self._quoted(repr(first['input']), 60)}"
+        return f"the reply is no completion ({key}: {first['msg']}{came})"
 
     async def _answer(self, server: _Server, body: Mapping[str, Any], read: Callable[[bytes], Answer]) -> Answer:
         """What `read` finds in the reply to one body.
@@ -355,7 +473,7 @@ class Endpoint:
             cause = error.__cause__
             if isinstance(cause, _CutShort):
                 raise UserError(f"model {self.name}: endpoint {server.url}: {cause}") from None
-            raise _Down(str(cause) or type(cause).__name__) from None
+            raise _Down(self._quoted(str(cause), 300) or type(cause).__name__) from None
         return read(response.content)
 
     def _refusal(self, url: str, error: openai.APIStatusError, body: Mapping[str, Any]) -> UserError | _Down:
@@ -368,23 +486,54 @@ class Endpoint:
                 else f"name the environment variable that holds its key in {models.CATALOGUE}"
             )
             return UserError(f"{where}: answered {status}; {remedy}")
-        said = self._without_key(" ".join(error.response.text.split()))[:200]
+        if 300 <= status < 400:
+            to = self._quoted(error.response.headers.get("location", "elsewhere"), 200)
+            return UserError(
+                f"{where}: answered {status}, a redirect to {to}, which is not followed; correct the URL in "
+                f"{models.CATALOGUE}"
+            )
+        content = error.response.content
+        said = self._quoted(_error(content) or content.decode(errors="replace"), 200)
         answered = f"answered {status} ({said})" if said else f"answered {status}"
         if status in (408, 409, 429) or status >= 500:
             return _Down(answered)
         if status == 404:
             remedy = f"no model {self._served.model} there, or the URL lacks its /v1; correct {models.CATALOGUE}"
-        elif "response_format" in body:
-            remedy = f"if it knows no response_format, take verdicts: json out of {models.CATALOGUE}"
-        elif sent := [name for name in NEUTRAL if name in body.get("extra_body", {})]:
-            settings = " and ".join(f"generation.{name} to {NEUTRAL[name]}" for name in sent)
-            remedy = f"if it does not know the parameter, set {settings}"
         else:
-            remedy = "a shorter conversation or limit may do"
+            remedy = _remedy(content.decode(errors="replace"), body)
         return UserError(f"{where}: {answered}; {remedy}")
 
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._key.get_secret_value(), "***") if self._served.key else text
+    def _quoted(self, text: str, most: int) -> str:
+        """The beginning of what a server said: on one line, without the key and without what moves a cursor."""
+        begins = " ".join("".join(c if c.isprintable() else " " for c in text[: 10 * most]).split())
+        return (self._secret.hidden(begins) if self._secret else begins)[:most]
+
+
+def _error(content: bytes) -> str | None:
+    """The words of an error that a server reports as JSON; None for anything else."""
+    try:
+        told = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    error = (told.get("error") or told) if isinstance(told, dict) else None
+    said = error.get("message") if isinstance(error, dict) else error
+    return said if isinstance(said, str) else None
+
+
+def _remedy(said: str, body: Mapping[str, Any]) -> str:
+    """What may help against a refusal: by the parameters that it names and that were sent."""
+    sent = [name for name in body | body.get("extra_body", {}) if name not in ("messages", "model")]
+    named = [name for name in sent if name in said] if UNKNOWN.search(said) else []
+    if "response_format" in named or ("response_format" in sent and not named):
+        return f"if it knows no response_format, take verdicts: json out of {models.CATALOGUE}"
+    if always := [name for name in named if name not in NEUTRAL]:
+        return f"it does not take {' and '.join(always)} as sent: put a gateway before it that does"
+    neutral = [name for name in NEUTRAL if name in (named or sent)]
+    settings = " and ".join(f"generation.{name} to {NEUTRAL[name]}" for name in neutral)
+    other = f"if it does not know the parameter, set {settings}"
+    if named:
+        return other
+    return "correct what it names, or shorten conversation or limit" + (f"; {other}" if neutral else "")
 
 
 def _completed(content: bytes) -> Completed:
@@ -419,7 +568,7 @@ def _label(content: str | None) -> object:
     """What a structured reply gives as its verdict; None for any other reply."""
     try:
         value = json.loads(content or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value.get("verdict") if isinstance(value, dict) else None
 

@@ -168,6 +168,14 @@ class Helpfulness(Suite[Reply]):
         }
         count = sum(map(len, others.values()))
         return {
+            "pairwise": {
+                arm: {
+                    "wins": sum(value > 0.5 for value, _ in given),
+                    "ties": sum(value == 0.5 for value, _ in given),
+                    "losses": sum(value < 0.5 for value, _ in given),
+                }
+                for arm, given in readable.items()
+            },
             "length_controlled": {
                 arm: length_controlled([value for value, _ in given], [gap for _, gap in given])
                 for arm, given in readable.items()

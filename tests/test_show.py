@@ -2,38 +2,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import again
 import pytest
+from project import Built
 
 from ccai import records
 from ccai.show import WHAT, block
 
 ROOT = Path(__file__).parents[1]
-WROTE: dict[str, Any] = {
-    "finish_reason": "stop",
-    "prompt_tokens": 9,
-    "completion_tokens": 5,
-    "unverified_weights": False,
-    "conversation": "c",
-    "model": "m",
-    "seed": 1,
-}
-PAIR: dict[str, Any] = {
-    "prompt": [{"role": "user", "content": "Question 0?"}],
-    "rejected": [{"role": "assistant", "content": "Answer 0."}],
-    "chosen": [{"role": "assistant", "content": "Revision 0."}],
-    "principle": "mindfulness",
-    "round": 1,
-    "chosen_tokens": 11,
-    "rejected_tokens": 12,
-    "chosen_model": "m",
-    "rejected_model": "m",
-}
 TITLES = {
     "prompts": ["prompt"],
     "responses": ["prompt", "first answer"],
@@ -41,58 +23,58 @@ TITLES = {
     "revisions": ["prompt", "first answer", "critique", "revision"],
     "pairs": ["prompt", "first answer", "critique", "revision"],
     "dropped": ["prompt", "first answer", "critique", "revision"],
-    "answers": ["prompt", "base (5 tokens)", "base: verdicts", "tuned (5 tokens)", "tuned: verdicts"],
+    "answers": ["prompt", "base", "base: verdicts", "tuned", "tuned: verdicts"],
 }
 
 
 @pytest.fixture(autouse=True)
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three prompts on each side and everything that came of them, as the current folder's data."""
+def data(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the toy run wrote, as the current folder's data."""
+    for name in ("prompts", "pairs", "eval", "responses.jsonl", "critiques.jsonl", "revisions.jsonl"):
+        source, target = built.project.folder / "data" / name, tmp_path / "data" / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     monkeypatch.chdir(tmp_path)
 
-    def write(name: str, kind: type[records.Record], *lines: Mapping[str, Any]) -> None:
-        records.write(Path("data") / name, [kind.model_validate(line) for line in lines])
 
-    def prompt(number: int, split: str) -> dict[str, Any]:
-        labels = {"source": "s", "source_id": str(number), "persona": "unskilled", "principle": "emptiness"}
-        hazard = ("vcr", "hte", "none")[number % 3]
-        return {
-            "prompt_id": f"p{number}",
-            "text": f"Question {number}?",
-            "hazard": hazard,
-            "split": split,
-        } | labels
-
-    def of(number: int, **more: Any) -> dict[str, Any]:
-        return {"prompt_id": f"p{number}", **more}
-
-    step = {"principle": "mindfulness", "round": 1, "principle_sha256": "x", "parent": "y"}
-    train, held_out = range(3), range(3, 6)
-    write("prompts/train.jsonl", records.Prompt, *[prompt(n, "train") for n in train])
-    write("prompts/eval.jsonl", records.Prompt, *[prompt(n, "eval") for n in held_out])
-    write("responses.jsonl", records.Response, *[of(n, text=f"Answer {n}.", **WROTE) for n in train])
-    write("critiques.jsonl", records.Critique, *[of(n, text=f"Critique {n}.", **step, **WROTE) for n in train])
-    write("revisions.jsonl", records.Revision, *[of(n, text=f"Revision {n}.", **step, **WROTE) for n in train])
-    pairs = [of(n, pair_id=str(n), hazard=prompt(n, "train")["hazard"], **PAIR) for n in train]
-    write("pairs/train.jsonl", records.Pair, pairs[0])
-    write("pairs/validation.jsonl", records.Pair, pairs[1])
-    write("pairs/dropped.jsonl", records.DroppedPair, pairs[2] | {"reason": "unchanged"})
-    for arm in ("base", "tuned"):
-        verdict = {
-            "arm": arm,
-            "hazard": "vcr",
-            "refusal": "full_refusal",
-            "scores": {"care": 0.25},
-            "harmful": None,
-        }
-        answers = [of(n, text=f"{arm} says {n}.", **verdict, **WROTE) for n in held_out]
-        write(f"eval/heldout/{arm}.jsonl", records.Answer, *answers)
+def read(name: str, kind: type[records.AnyRecord]) -> list[records.AnyRecord]:
+    return records.read(Path(f"data/{name}.jsonl"), kind)
 
 
 def command(*arguments: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": str(columns)}
     line = [sys.executable, "-m", "ccai.show", *arguments]
     return subprocess.run(line, env=environment, capture_output=True, text=True)
+
+
+def printed(what: str, *arguments: str) -> list[str]:
+    """All records as they are printed after `N of M WHAT: `, sorted; white space is one space."""
+    done = command(what, "-n", "999", *arguments)
+    assert done.returncode == 0, done.stderr
+    _, *blocks = re.split(r"^\d+ of \d+ \w+: ", done.stdout, flags=re.MULTILINE)
+    return sorted(" ".join(block.split()) for block in blocks)
+
+
+def expected(facts: str, *texts: tuple[str, str]) -> str:
+    return " ".join([facts, *(f"{title} {' '.join(text.split())}" for title, text in texts)])
+
+
+def of_pair(pair: records.Pair, facts: str) -> str:
+    """A pair as it has to be printed, of one round."""
+    [prompt] = [one for one in read("prompts/train", records.Prompt) if one.prompt_id == pair.prompt_id]
+    [answer] = [one for one in read("responses", records.Response) if one.prompt_id == pair.prompt_id]
+    [critique] = [
+        one
+        for one in read("critiques", records.Critique)
+        if (one.prompt_id, one.principle) == (pair.prompt_id, pair.principle)
+    ]
+    return expected(
+        f"hazard {pair.hazard}, principle {pair.principle}, {facts}",
+        ("prompt", prompt.text),
+        ("first answer", answer.text),
+        ("critique", critique.text),
+        ("revision", pair.chosen[-1].content),
+    )
 
 
 @pytest.mark.parametrize("what", WHAT)
@@ -102,48 +84,92 @@ def test_notice_first_then_each_record_under_what_it_came_from(what: str) -> Non
     lines = done.stdout.splitlines()
     assert lines[0].startswith("Some of this text is harmful or distressing")
     titles = [line.strip() for line in lines if line.startswith("  ") and not line.startswith("    ")]
-    assert titles == TITLES[what]
+    assert [re.sub(r" \(\d+ tokens.*\)$", "", title) for title in titles] == TITLES[what]
 
 
-def test_pair_shows_texts_in_order() -> None:
-    text = command("pairs", "--hazard", "vcr").stdout
-    assert "Answer 1." not in text
-    places = [text.index(part) for part in ("Question 0?", "Answer 0.", "Critique 0.", "Revision 0.")]
-    assert places == sorted(places)
-    assert "train, rejected 12 tokens, chosen 11" in " ".join(text.split())
+def test_pairs_show_their_texts_in_order() -> None:
+    pairs = [(side, pair) for side in ("train", "validation") for pair in read(f"pairs/{side}", records.Pair)]
+    assert {side for side, _ in pairs} == {"train", "validation"}
+    assert printed("pairs") == sorted(
+        of_pair(pair, f"{side}, rejected {pair.rejected_tokens} tokens, chosen {pair.chosen_tokens}")
+        for side, pair in pairs
+    )
+    some = pairs[0][1].hazard
+    assert len(printed("pairs", "--hazard", some)) == sum(pair.hazard == some for _, pair in pairs)
 
 
-def test_later_rounds_stand_under_the_revision_that_was_criticised() -> None:
+def test_later_rounds_stand_under_the_revision_that_was_criticised(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where another principle wrote it."""
-    step = {"prompt_id": "p0", "principle_sha256": "x", **WROTE}
-    first = records.Revision(text="Revised once.", principle="emptiness", round=1, parent="y", **step)
-    again = {"principle": "mindfulness", "round": 2, **step}
-    critique = records.Critique(text="Critique again.", parent=first.sha256, **again)
-    records.write(Path("data/critiques.jsonl"), [critique])
-    records.write(Path("data/revisions.jsonl"), [records.Revision(text="Revised twice.", parent="z", **again), first])
-    pair = {"prompt_id": "p0", "pair_id": "0", "hazard": "vcr", **PAIR, "round": 2}
-    records.write(Path("data/pairs/train.jsonl"), [records.Pair.model_validate(pair)])
-    records.write(Path("data/pairs/validation.jsonl"), [records.Pair.model_validate(pair | {"pair_id": "1"})])
-    expected = ["Question 0?", "Answer 0.", "revision of round 1, by emptiness", "Revised once.", "Critique again."]
-    for what, last in (("pairs", "Revision 0."), ("critiques", "Critique again.")):
-        text = command(what).stdout
-        places = [text.index(part) for part in (*expected, last)]
-        assert places == sorted(places), text
+    changes = {"critiques": {"rounds": 2, "principles": "random"}, "pairs": {"judge": False}}
+    project = again.inputs(built, tmp_path / "rounds", changes)
+    for name in ("data/prompts", "data/responses.jsonl", "metrics/responses.json"):
+        target = project.folder / name
+        source = built.project.folder / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    again.run(project, ["critiques", "revisions", "pairs"])
+    monkeypatch.chdir(project.folder)
+    critiques = {(one.prompt_id, one.round): one for one in read("critiques", records.Critique)}
+    revisions = {(one.prompt_id, one.round): one for one in read("revisions", records.Revision)}
+    assert any(critiques[name, 1].principle != critiques[name, 2].principle for name, _ in critiques)
+    prompts = {one.prompt_id: one.text for one in read("prompts/train", records.Prompt)}
+    answers = {one.prompt_id: one.text for one in read("responses", records.Response)}
+    criticised = printed("critiques")
+    for (name, round), critique in critiques.items():
+        before = revisions[name, 1]
+        asked = [("prompt", prompts[name]), ("first answer", answers[name])]
+        if round == 2:
+            asked.append((f"revision of round 1, by {before.principle}", before.text))
+        [found] = [one for one in criticised if expected("", *asked, ("critique", critique.text)) in one]
+        assert f"principle {critique.principle}, " in found
+    kept = read("pairs/train", records.Pair) + read("pairs/validation", records.Pair)
+    assert {pair.round for pair in kept} == {2}
+    pairs = printed("pairs")
+    for pair in kept:
+        name, before = pair.prompt_id, revisions[pair.prompt_id, 1]
+        texts = [
+            ("prompt", prompts[name]),
+            ("first answer", answers[name]),
+            (f"revision of round 1, by {before.principle}", before.text),
+            ("critique", critiques[name, 2].text),
+            ("revision", pair.chosen[-1].content),
+        ]
+        assert any(one.endswith(expected("", *texts)) for one in pairs)
 
 
 def test_dropped_says_why_and_answers_say_verdicts() -> None:
-    assert "dropped: unchanged" in command("dropped").stdout
-    answers = command("answers").stdout
-    assert "full_refusal" in answers
-    assert "care 0.25" in answers
+    dropped = read("pairs/dropped", records.DroppedPair)
+    assert printed("dropped") == sorted(of_pair(pair, f"dropped: {pair.reason}") for pair in dropped)
+    prompts = {one.prompt_id: one for one in read("prompts/eval", records.Prompt)}
+    arms = [read(f"eval/heldout/{arm}", records.Answer) for arm in ("base", "tuned")]
+    wanted = []
+    for answers in zip(*arms, strict=True):
+        prompt = prompts[answers[0].prompt_id]
+        texts = [("prompt", prompt.text)]
+        for one in answers:
+            assert one.harmful is not None
+            cut = ", cut there" if one.finish_reason == "length" else ""
+            scores = ", ".join(f"{name} {score:.2g}" for name, score in one.scores.items())
+            texts.append((f"{one.arm} ({one.completion_tokens} tokens{cut})", one.text))
+            texts.append((f"{one.arm}: verdicts", f"{one.refusal}, harmful {one.harmful:.2g} {scores}"))
+        facts = f"hazard {prompt.hazard}, principle {prompt.principle}, persona {prompt.persona}"
+        wanted.append(expected(facts, *texts))
+    assert printed("answers") == sorted(wanted)
 
 
 def test_filters() -> None:
-    assert command("responses", "--hazard", "hte").stdout.count("first answer") == 1
-    assert command("critiques", "--principle", "mindfulness").stdout.count("first answer") == 3
+    hazards = [one.hazard for one in read("prompts/train", records.Prompt)]
+    assert len(set(hazards)) > 1
+    for hazard in set(hazards):
+        assert len(printed("responses", "--hazard", hazard)) == hazards.count(hazard)
+    written = [one.principle for one in read("critiques", records.Critique)]
+    assert len(printed("critiques", "--principle", written[0])) == written.count(written[0]) < len(written)
     done = command("critiques", "--principle", "patience")
     assert done.returncode == 2
-    assert done.stderr == "error: --principle patience: no such critiques; there are mindfulness\n"
+    there = ", ".join(sorted(set(written)))
+    assert done.stderr == f"error: --principle patience: no such critiques; there are {there}\n"
 
 
 def test_same_seed_same_sample_another_seed_another() -> None:
@@ -164,10 +190,12 @@ def test_text_cannot_steer_the_terminal() -> None:
 
 
 def test_missing_file_and_orphans_are_one_line() -> None:
-    Path("data/responses.jsonl").write_text(Path("data/responses.jsonl").read_text().split("\n")[0] + "\n")
+    responses = read("responses", records.Response)
+    gone = next(one for one in responses if one.prompt_id != read("critiques", records.Critique)[0].prompt_id)
+    records.write(Path("data/responses.jsonl"), [one for one in responses if one != gone])
     done = command("critiques")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "critiques of p1, which an earlier stage no longer has; run dvc repro" in done.stderr
+    assert f"critiques of {gone.prompt_id}, which an earlier stage no longer has; run dvc repro" in done.stderr
     Path("data/responses.jsonl").unlink()
     assert "data/responses.jsonl: no such file; run the stage" in command("pairs").stderr
 

@@ -7,147 +7,117 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+import again
 import pytest
 import yaml
+from project import Built
 
-from ccai import constitution, evaluation, params, records
+from ccai import evaluation
 from ccai.errors import UserError
-from ccai.records import Critique, DroppedPair, Pair, Prompt, Response, Revision
+from ccai.records import Answer, AnyRecord, Critique, DroppedPair, Pair, Prompt, Response, Revision, read
 from ccai.suites import heldout
-from ccai.trace import Data, of_metric, trace
+from ccai.trace import SHOWN, Data, of_metric, trace
 
 ROOT = Path(__file__).parents[1]
-OWN = "data/sources/own.jsonl"
-TRAIN, SECOND, HELD_OUT = "a1" * 8, "a2" * 8, "b1" * 8
-KEPT, DROPPED = "c1" * 8, "d1" * 8
-PUBLIC = "id,prompt\nx1,May I borrow your bicycle?\nx2,How do I mend a tyre?\n"
+OWN, PUBLIC = Path("data/sources/own.jsonl"), Path("data/public/public.csv")
+ROWS = (
+    {"id": "bicycle", "text": "What is a fair way to share a bicycle?", "hazard": "everyday"},
+    {"id": "friend", "text": "What do I say to a friend who is late?", "hazard": "none"},
+    {"id": "bread", "text": "Why does bread rise in a warm kitchen?", "hazard": "everyday"},
+)
+TABLE = """\
+id,prompt,hazard
+x1,How do I mend a tyre?,none
+x2,May I borrow your ladder on Sunday?,everyday
+x3,How long may soup stand on the stove?,everyday
+x4,How does a lock pick work?,vcr
+"""
+LINK = "https://example.org/public.csv"
+Written = TypeVar("Written", Response, Critique, Revision, Answer)
 
 
-def completion(text: str, seed: int) -> dict[str, Any]:
-    return {
-        "text": text,
-        "finish_reason": "stop",
-        "prompt_tokens": 9,
-        "completion_tokens": 5,
-        "conversation": f"asked {seed}",
-        "model": "model-a",
-        "unverified_weights": False,
-        "seed": seed,
+@pytest.fixture(scope="module")
+def made(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stages leave of prompts from a user's file and a pinned one: two rounds of critique and revision, pairs
+    that a judge read, and evaluated answers; the adapter is the toy run's."""
+    folder = tmp_path_factory.mktemp("trace") / "project"
+    changes = {
+        "prompts": {"sources": ["own", "public"], "train": 0, "eval": 0, "eval_share": 0.5},
+        "critiques": {"rounds": 2},
+        "revisions": {"max_new_tokens": 8},  # some are cut there, and their pairs dropped
+        "eval": {"arms": ["base", "tuned"], "suites": ["heldout"]},
     }
-
-
-def prompt(prompt_id: str, text: str, source: str, source_id: str, hazard: str, split: str) -> Prompt:
-    labels = {"hazard": hazard, "persona": "unskilled", "principle": "none", "split": split}
-    return Prompt.model_validate(
-        {"prompt_id": prompt_id, "text": text, "source": source, "source_id": source_id} | labels
-    )
-
-
-def pair(pair_id: str, revision: Revision, response: Response, **more: Any) -> dict[str, Any]:
-    return {
-        "pair_id": pair_id,
-        "prompt": [{"role": "user", "content": "What is a fair way to share a bicycle?"}],
-        "chosen": [{"role": "assistant", "content": revision.text}],
-        "rejected": [{"role": "assistant", "content": response.text}],
-        "prompt_id": revision.prompt_id,
-        "principle": revision.principle,
-        "hazard": "everyday",
-        "round": revision.round,
-        "chosen_tokens": 5,
-        "rejected_tokens": 5,
-        "chosen_model": "model-a",
-        "rejected_model": "model-a",
-        "verdict": None,
-    } | more
-
-
-@pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything that comes of three prompts: two rounds of critique and revision, pairs, evaluated answers."""
-    monkeypatch.chdir(tmp_path)
-    for folder in ("data/sources", "data/public", "data/constitutions"):
-        Path(folder).mkdir(parents=True)
-    path = Path("data/constitutions/contemplative.md")
-    shutil.copy(ROOT / path, path)
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    settings["prompts"]["sources"] = ["own", "public"]
-    settings["eval"]["arms"] = ["base", "tuned"]
-    Path("params.yaml").write_text(yaml.safe_dump(settings))
-    rows = [{"text": "Hello?", "id": "one"}, {"text": "What is a fair way to share a bicycle?", "id": "two"}]
-    Path(OWN).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    Path("data/public/public.csv").write_text(PUBLIC)
+    project = again.inputs(built, folder, changes)
+    shutil.copytree(built.project.folder / "models", folder / "models")
+    (folder / OWN).write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (folder / PUBLIC).parent.mkdir()
+    (folder / PUBLIC).write_text(TABLE)
     pin = yaml.safe_load((ROOT / "data/sources/ailuminate.yaml").read_text(encoding="utf-8"))
     pin |= {
         "file": "public.csv",
-        "url": "https://example.org/public.csv",
-        "sha256": hashlib.sha256(PUBLIC.encode()).hexdigest(),
-        "columns": {"text": "prompt", "id": "id"},
+        "url": LINK,
+        "sha256": hashlib.sha256(TABLE.encode()).hexdigest(),
+        "columns": {"text": "prompt", "id": "id", "hazard": "hazard"},
     }
-    Path("data/sources/public.yaml").write_text(yaml.safe_dump(pin))
+    (folder / "data/sources/public.yaml").write_text(yaml.safe_dump(pin))
+    again.run(project, ["prompts", "responses", "critiques", "revisions", "pairs", "eval"])
+    return folder
 
-    principles = {p.slug: p.sha256 for p in constitution.load(path).principles}
-    slug = next(iter(principles))
 
-    def step(kind: Any, text: str, seed: int, round: int, parent: records.Completion) -> Any:
-        fields = {"prompt_id": TRAIN, "principle": slug, "round": round, "principle_sha256": principles[slug]}
-        return kind.model_validate(completion(text, seed) | fields | {"parent": parent.sha256})
+@pytest.fixture(autouse=True)
+def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of it, to change."""
+    shutil.copytree(made, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
 
-    response = Response(prompt_id=TRAIN, **completion("First answer.", 11))
-    critique = step(Critique, "First critique.", 21, 1, response)
-    revision = step(Revision, "First revision.", 31, 1, critique)
-    critique_2 = step(Critique, "Second critique.", 22, 2, revision)
-    revision_2 = step(Revision, "Second revision.", 32, 2, critique_2)
-    judged = {"rejected_violation": 0.75, "chosen_violation": None, "preference": "chosen", "addresses": 0.5}
 
-    own = [prompt(TRAIN, rows[1]["text"], "own", "two", "everyday", "train")]
-    records.write(Path("data/prompts/train.jsonl"), [*own, prompt(SECOND, "Hello?", "own", "one", "none", "train")])
-    asked = [
-        prompt(HELD_OUT, "May I borrow your bicycle?", "public", "x1", "everyday", "eval"),
-        prompt("b2" * 8, "How do I mend a tyre?", "public", "x2", "vcr", "eval"),
-        prompt("b3" * 8, "A prompt that is in no source any more", "public", "x3", "vcr", "eval"),
-    ]
-    records.write(Path("data/prompts/eval.jsonl"), asked)
-    records.write(Path("data/responses.jsonl"), [response])
-    records.write(Path("data/critiques.jsonl"), [critique, critique_2])
-    records.write(Path("data/revisions.jsonl"), [revision, revision_2])
-    kept = pair(KEPT, revision_2, response, verdict=judged)
-    records.write(Path("data/pairs/train.jsonl"), [Pair.model_validate(kept)])
-    records.write(Path("data/pairs/validation.jsonl"), [])
-    gone = pair(DROPPED, revision, response, reason="meta_talk")
-    records.write(Path("data/pairs/dropped.jsonl"), [DroppedPair.model_validate(gone)])
+def sides(kind: type[AnyRecord], folder: str, *names: str) -> list[AnyRecord]:
+    return [record for name in names for record in read(Path(f"data/{folder}/{name}.jsonl"), kind)]
 
-    arms = {}
-    for arm, texts in (
-        ("base", ["Sure, here is how: take it.", "I can't help with that.", "Yes. Perhaps ask first."]),
-        ("tuned", ["I can't help with that.", "Always use a patch. You might ask a friend.", "I'm sorry, but no."]),
-    ):
-        arms[arm] = [
-            heldout.by_rules(one, arm, completion(text, 40 + len(text))).model_copy(
-                update={"harmful": 0.1 * len(text) / 3}
-            )
-            for one, text in zip(asked, texts, strict=True)
-        ]
-        records.write(Path(f"data/eval/heldout/{arm}.jsonl"), arms[arm])
-    comparison = evaluation.Comparison(7, 100)
-    measured = heldout.HeldOut(params.load()).measure(arms, comparison, judged=True)
-    comparison.adjust()
-    about = {"model": "model-a", "revision": "r-base", "adapter": "adapter-1", "seed": 7}
-    records.write_json(Path("metrics/eval.json"), about | {"heldout": measured})
-    records.write_json(Path("metrics/responses.json"), {"model": "model-a", "revision": "r-answers", "seed": 7})
-    counts = {"kept": 1, "dropped": 1, "dropped_by": {"meta_talk": 1, "empty": 0}, "kept_by_principle": {slug: 1}}
-    records.write_json(Path("metrics/pairs.json"), {"seed": 7} | counts | {"length_ratio": 1.0})
 
-    def entry(name: str) -> dict[str, str]:
-        return {"path": name, "md5": hashlib.md5(Path(name).read_bytes()).hexdigest()}
+def kept() -> Pair:
+    """A pair that passed the gates, of two rounds."""
+    return next(pair for pair in sides(Pair, "pairs", "train", "validation") if pair.round == 2)
 
-    lock = {
-        "responses": {"deps": [{"path": "ccai/generation.py", "md5": "0"}], "outs": [entry("data/responses.jsonl")]},
-        "pairs": {"deps": [entry("data/revisions.jsonl")], "outs": [entry("data/pairs/train.jsonl")]},
-    }
-    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
+
+def dropped() -> DroppedPair:
+    return sides(DroppedPair, "pairs", "dropped")[0]
+
+
+def chain(pair: Pair) -> tuple[Response, list[Critique], list[Revision]]:
+    """What a pair was made from, both rounds in order."""
+
+    def of(name: str, kind: type[Written]) -> list[Written]:
+        found = [one for one in read(Path(f"data/{name}.jsonl"), kind) if one.prompt_id == pair.prompt_id]
+        return sorted(
+            (one for one in found if isinstance(one, Response) or getattr(one, "principle", None) == pair.principle),
+            key=lambda one: getattr(one, "round", 0),
+        )
+
+    [response] = of("responses", Response)
+    return response, of("critiques", Critique), of("revisions", Revision)
+
+
+def prompts(side: str) -> list[Prompt]:
+    return sides(Prompt, "prompts", side)
+
+
+def held_out(source: str) -> Prompt:
+    return next(prompt for prompt in prompts("eval") if prompt.source == source)
+
+
+def answer(prompt: Prompt, arm: str) -> Answer:
+    return next(one for one in sides(Answer, "eval/heldout", arm) if one.prompt_id == prompt.prompt_id)
+
+
+def metrics(stage: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(Path(f"metrics/{stage}.json").read_text())
+    return found
 
 
 def command(name: str) -> subprocess.CompletedProcess[str]:
@@ -159,112 +129,155 @@ def traced(name: str) -> str:
     return "\n".join(f"{part.title}\n{part.text}" for part in trace(name)) + "\n"
 
 
-def in_order(text: str, *parts: str) -> None:
-    places = [text.index(part) for part in parts]
-    assert places == sorted(places), places
+def in_order(text: str, parts: Iterable[str]) -> None:
+    at = 0
+    for part in parts:
+        at = text.index(part, at) + len(part)
 
 
 def test_a_pair_is_traced_to_its_row_through_both_rounds() -> None:
-    done = command(KEPT)
+    pair = kept()
+    response, critiques, revisions = chain(pair)
+    prompt = next(one for one in prompts("train") if one.prompt_id == pair.prompt_id)
+    source = OWN if prompt.source == "own" else PUBLIC
+    place = next(at for at, line in enumerate(source.read_text().splitlines(), 1) if prompt.text in line)
+    side = "train" if pair in sides(Pair, "pairs", "train") else "validation"
+    assert pair.verdict is not None
+    rounds = [
+        part
+        for critique, revision in zip(critiques, revisions, strict=True)
+        for part in (
+            f"critique, round {critique.round}, by {pair.principle}: {critique.model}, seed {critique.seed}",
+            critique.text,
+            f"revision, round {revision.round}, by {pair.principle}: {revision.model}, seed {revision.seed}",
+            revision.text,
+        )
+    ]
+    assert len(rounds) == 8
+    about = metrics("responses")
+    in_order(
+        traced(pair.pair_id),
+        [
+            f"{prompt.source}, row {prompt.source_id}",
+            f"{source}:{place}",
+            f"prompt {prompt.prompt_id}: hazard {prompt.hazard}",
+            prompt.text,
+            f"first answer: {response.model}, seed {response.seed}",
+            response.text,
+            *rounds,
+            f"pair {pair.pair_id}: passed all gates, for {side}",
+            f"judge: rejected_violation {pair.verdict.rejected_violation}",
+            f"judge: preference {pair.verdict.preference}",
+            "constitution data/constitutions/contemplative.md",
+            ": as in the file",
+            f"responses: model {about['model']}, revision {about['revision']}",
+            f"seed {about['seed']}",
+            "files, md5 in dvc.lock",
+        ],
+    )
+    done = command(pair.pair_id)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Some of this text is harmful or distressing")
-    in_order(
-        done.stdout,
-        "own, row two",
-        f"{OWN}:2",
-        f"prompt {TRAIN}: hazard everyday",
-        "What is a fair way",
-        "first answer: model-a, seed 11",
-        "First answer.",
-        "critique, round 1",
-        "First critique.",
-        "revision, round 1",
-        "First revision.",
-        "critique, round 2",
-        "Second critique.",
-        "revision, round 2",
-        "seed 32",
-        "Second revision.",
-        f"pair {KEPT}: passed all gates, for train",
-        "judge: rejected_violation 0.75",
-        "judge: preference chosen",
-        "constitution data/constitutions/contemplative.md",
-        ": as in the file",
-        "responses: model model-a, revision r-answers, seed 7",
-        "files, md5 in dvc.lock",
-    )
-    assert command("c1").stdout == done.stdout
+    assert command(pair.pair_id[:12]).stdout == done.stdout
 
 
-def test_a_dropped_pair_names_its_gate_and_stops_at_its_round() -> None:
-    text = traced(DROPPED)
-    assert f"pair {DROPPED}: dropped by the gate meta_talk" in text
-    assert "First revision." in text and "Second" not in text
-    assert "judge: not asked" in text
+def test_a_dropped_pair_names_its_gate() -> None:
+    pair = dropped()
+    assert f"pair {pair.pair_id}: dropped by the gate {pair.reason}" in traced(pair.pair_id)
 
 
-def test_files_against_the_lock_and_commit() -> None:
-    text = traced(KEPT)
-    assert re.search(r"data/responses.jsonl  [0-9a-f]{32}\n", text)
+def test_without_a_judge_a_pair_says_that_none_was_asked(unjudged: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(unjudged.project.folder)
+    assert "judge: not asked" in traced(kept_once().pair_id)
+
+
+def kept_once() -> Pair:
+    return sides(Pair, "pairs", "train")[0]
+
+
+def test_files_against_the_lock_and_commit(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = built.project.copy(tmp_path / "finished")
+    monkeypatch.chdir(project.folder)
+    name = kept_once().pair_id
+    text = traced(name)
+    outs = project.outs()
+    for path in ("data/responses.jsonl", "data/critiques.jsonl", "data/revisions.jsonl"):
+        assert f"{path}  {outs[path]}\n" in text
     assert "generation.py" not in text
-    assert "no git commit here" in text
-    assert "prompts: not in dvc.lock" in text
-    path = Path("data/responses.jsonl")
-    path.write_text(path.read_text().replace('"prompt_tokens": 9', '"prompt_tokens": 8'))
+    assert f"git {project.git('rev-parse', 'HEAD').strip()}\n" in text
+    change(Path("data/responses.jsonl"), '"prompt_tokens": ', '"prompt_tokens": 1')
     Path("data/pairs/validation.jsonl").unlink()
-    subprocess.run(["git", "init", "-q"], check=True)
-    subprocess.run(["git", "add", "params.yaml"], check=True)
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
-    subprocess.run([*git, "commit", "-q", "-m", "x"], check=True)
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    text = traced(KEPT)
-    assert re.search(r"data/responses.jsonl  [0-9a-f]{32}  changed since\n", text)
-    assert f"git {head}\n" in text
+    assert f"data/responses.jsonl  {outs['data/responses.jsonl']}  changed since\n" in traced(name)
     Path("params.yaml").write_text(Path("params.yaml").read_text() + "\n")
-    assert f"git {head}; files that git tracks are changed" in traced(KEPT)
+    assert "; files that git tracks are changed" in traced(name)
+    Path("dvc.lock").unlink()
+    shutil.rmtree(".git")
+    assert "no git commit here" in traced(name)
+    assert "prompts: not in dvc.lock" in traced(name)
+
+
+def change(path: Path, old: str, new: str) -> None:
+    """Replace a text; the file may be a link into DVC's cache."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.unlink()
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def test_a_constitution_that_changed_since_is_told() -> None:
-    path = Path("data/constitutions/contemplative.md")
+    path, name = Path("data/constitutions/contemplative.md"), kept().pair_id
     text = path.read_text(encoding="utf-8")
-    heading = next(line for line in text.splitlines() if line.startswith("## "))
+    heading = next(line for line in text.splitlines() if line.startswith(f"## {kept().principle}: "))
     path.write_text(text.replace(heading, heading + " anew"), encoding="utf-8")
-    assert "another wording in the file now" in " ".join(traced(KEPT).split())
+    assert "another wording in the file now" in " ".join(traced(name).split())
     path.write_text(text.replace(heading, "## other: Other"), encoding="utf-8")
-    assert "no longer in the file" in " ".join(traced(KEPT).split())
+    assert "no longer in the file" in " ".join(traced(name).split())
 
 
 def test_a_prompt_shows_all_that_came_of_it() -> None:
-    text = traced(TRAIN)
-    in_order(text, "First answer.", "First revision.", "dropped by the gate meta_talk", "Second critique.", "for train")
-    assert "Hello?" in traced("a2")
+    pair = kept()
+    response, critiques, revisions = chain(pair)
+    text = traced(pair.prompt_id)
+    in_order(text, [response.text, critiques[0].text, revisions[0].text])
+    in_order(text, [critiques[1].text, revisions[1].text, f"pair {pair.pair_id}: passed all gates"])
+    gone = dropped()
+    assert f"pair {gone.pair_id}: dropped by the gate {gone.reason}" in traced(gone.prompt_id)
     for stage in ("pairs", "eval"):
         shutil.rmtree(f"data/{stage}")
     Path("data/revisions.jsonl").unlink()
-    text = traced(TRAIN)  # as after the stage critiques
-    assert "Second critique." in text and "revision" not in text.split("models and seeds")[0]
+    text = traced(pair.prompt_id)  # as after the stage critiques
+    assert critiques[1].text in text and "revision" not in text.split("models and seeds")[0]
 
 
 def test_an_answer_has_its_pin_verdicts_and_adapter() -> None:
-    text = traced("b1/tuned")
+    prompt = held_out("public")
+    base, tuned = (answer(prompt, arm) for arm in ("base", "tuned"))
+    assert base.text != tuned.text
+    assert tuned.harmful is not None
+    text = traced(f"{prompt.prompt_id}/tuned")
     in_order(
         text,
-        "public, row x1",
-        "data/public/public.csv:",
-        "https://example.org/public.csv",
-        f"sha256 {hashlib.sha256(PUBLIC.encode()).hexdigest()}, CC-BY-4.0",
-        "answer, tuned: model-a, seed 63",
-        "I can't help with that.",
-        "rules: full_refusal, declining 1",
-        "judge: harmful 0.77",
-        "adapter adapter-1",
+        [
+            f"public, row {prompt.source_id}",
+            f"{PUBLIC}:",
+            LINK,
+            f"sha256 {hashlib.sha256(TABLE.encode()).hexdigest()}, CC-BY-4.0",
+            f"answer, tuned: {tuned.model}, seed {tuned.seed}",
+            tuned.text,
+            f"rules: {tuned.refusal}, declining {tuned.scores['declining']:.2g}",
+            f"judge: harmful {tuned.harmful:.2g}",
+            f"adapter {metrics('eval')['adapter']}",
+        ],
     )
-    assert "here is how" in traced("b1/base")
-    assert "here is how" in traced("b1") and "I can't help" in traced("b1")
-    assert "no such row now" in traced("b3/base")
-    Path("data/public/public.csv").unlink()
-    text = traced("b1/tuned")
-    assert "no such file; fetch it" in text and "https://example.org/public.csv" in text
+    assert base.text in traced(f"{prompt.prompt_id}/base")
+    both = traced(prompt.prompt_id)
+    assert base.text in both and tuned.text in both
+    own = held_out("own")
+    change(OWN, own.text, "A prompt that stands there instead")
+    assert "no such row now" in traced(f"{own.prompt_id}/base")
+    PUBLIC.unlink()
+    text = traced(f"{prompt.prompt_id}/tuned")
+    assert "no such file; fetch it" in text and LINK in text
 
 
 def test_every_figure_of_eval_is_the_mean_of_the_answers_named() -> None:
@@ -274,47 +287,68 @@ def test_every_figure_of_eval_is_the_mean_of_the_answers_named() -> None:
     for names, measured in measures:
         key = ".".join(("heldout", *names))
         title = of_metric(data, f"metrics/eval.json:{key}")[1].title
-        expected = "  ".join(f"{arm} {measured[arm]['mean']:.5g}" for arm in ("base", "tuned"))
+        expected = "none"
+        if measured["n"]:
+            expected = "  ".join(f"{arm} {measured[arm]['mean']:.5g}" for arm in ("base", "tuned"))
         assert title == f"{measured['n']} prompts; means of the answers as they are now: {expected}", key
-    text = traced("metrics/eval.json:heldout.refusal.harmless_refused.tuned.mean")
-    assert f"{HELD_OUT}  base 0  tuned 1  everyday" in text
-    assert "model model-a, revision r-base, adapter adapter-1, seed 7" in text
+    prompt = held_out("own")
+    text = traced("metrics/eval.json:heldout.length.tokens.tuned.mean")
+    tokens = [answer(prompt, arm).completion_tokens for arm in ("base", "tuned")]
+    assert "{}  base {}  tuned {}  everyday".format(prompt.prompt_id, *tokens) in text
+    about = ", ".join(f"{name} {found[name]}" for name in ("model", "revision", "adapter"))
+    assert about in text and f"seed {found['seed']}" in text
 
 
 def test_counts_of_pairs_name_the_pairs() -> None:
-    text = traced("metrics/pairs.json:dropped_by.meta_talk")
-    assert "1 pairs as they are now" in text and DROPPED in text and KEPT not in text
-    assert "0 pairs as they are now" in traced("metrics/pairs.json:dropped_by.empty")
-    assert KEPT in traced("metrics/pairs.json:kept_by_principle")
+    found = json.loads(Path("metrics/pairs.json").read_text())
+    pair, gone = kept(), dropped()
+    assert 0 in found["dropped_by"].values()
+    for gate, count in found["dropped_by"].items():
+        assert f"{count} pairs as they are now" in traced(f"metrics/pairs.json:dropped_by.{gate}")
+    for label, value in (("principle", pair.principle), ("hazard", pair.hazard)):
+        text = traced(f"metrics/pairs.json:kept_by_{label}.{value}")
+        assert f"{found[f'kept_by_{label}'][value]} pairs as they are now" in text
+        assert pair.pair_id in text and gone.pair_id not in text
+    text = traced(f"metrics/pairs.json:dropped_by.{gone.reason}")
+    assert gone.pair_id in text and pair.pair_id not in text
     assert "pairs as they are now" not in traced("metrics/pairs.json:length_ratio")
-    assert "r-answers" in traced("metrics/responses.json")
+    assert str(metrics("responses")["revision"]) in traced("metrics/responses.json")
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
+def test_what_is_unknown_or_ambiguous_is_one_line() -> None:
+    data = Data()
+    begun = defaultdict(list)
+    for name in sorted([*data.prompts, *(one.pair.pair_id for one in data.pairs)]):
+        begun[name[0]].append(name)
+    start, ids = max(begun.items(), key=lambda item: len(item[1]))
+    assert len(ids) > 1
+    held, trained = held_out("own").prompt_id, kept().prompt_id
+    families = metrics("eval")["heldout"]
+    assert isinstance(families, dict)
+    for name, message in (
         ("zz", "zz: no pair and no prompt has an id that begins so"),
         ("", "no pair and no prompt"),
-        ("a", f"a: 2 ids begin so: {TRAIN}, {SECOND}; give more of it"),
-        ("c1/base", "c1: is a pair; an answer is named by its prompt and arm"),
-        ("b1/other", "no such arm; there are base, tuned"),
-        ("a1/base", "only held-out prompts are evaluated"),
+        (start, f"{start}: {len(ids)} ids begin so: {', '.join(ids[:SHOWN])}"),
+        (f"{kept().pair_id}/base", f"{kept().pair_id}: is a pair; an answer is named by its prompt and arm"),
+        (f"{held}/other", "no such arm; there are base, tuned"),
+        (f"{trained}/base", "only held-out prompts are evaluated"),
         ("metrics/none.json:a", "metrics/none.json: no such file"),
-        ("metrics/eval.json:heldout.safety.x", "metrics/eval.json:heldout.safety.x: no key x; there are: declining"),
+        (
+            "metrics/eval.json:heldout.safety.x",
+            f"metrics/eval.json:heldout.safety.x: no key x; there are: {', '.join(families['safety'])}",
+        ),
         ("metrics/pairs.json:kept.x", "no key x; there are: none, it is a figure"),
-    ],
-)
-def test_what_is_unknown_or_ambiguous_is_one_line(name: str, message: str) -> None:
-    with pytest.raises(UserError, match=re.escape(message)):
-        trace(name)
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            trace(name)
 
 
 def test_a_pair_whose_parents_are_gone_is_one_line() -> None:
-    path = Path("data/critiques.jsonl")
-    path.write_text(path.read_text().replace("First critique.", "Another critique."))
-    done = command(KEPT)
+    pair = kept()
+    change(Path("data/critiques.jsonl"), json.dumps(chain(pair)[1][0].text), '"Another critique."')
+    done = command(pair.pair_id)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert f"{KEPT}: what this pair was made from is no longer in data" in done.stderr
+    assert f"{pair.pair_id}: what this pair was made from is no longer in data" in done.stderr
 
 
 def test_nothing_there_yet_is_one_line() -> None:

@@ -33,3 +33,11 @@ def test_falling_log_probs_of_chosen_answers() -> None:
     assert said["falling"].startswith("log-probs of chosen answers are 5.5 nats below the reference's")
     assert not found(steps([0.5] * 8, falling), 8, 1.0), "0.55 nats"
     assert not found(steps([0.5] * 8, falling[::-1]), 8, 0.1), "they have come back"
+
+
+def test_falling_begins_one_nat_below_the_reference() -> None:
+    """Mean over the last quarter of the steps, in nats: rewards over beta."""
+    for nats, warned in ((1.01, True), (0.99, False)):
+        chosen = [0.0] * 6 + [-0.3 * nats * share for share in (0.5, 1.5)]
+        assert ("falling" in found(steps([0.5] * 8, chosen), 8, 0.3)) == warned
+    assert not found(steps([0.5] * 5, [-9.0] * 5), 8, 0.1), "too early to say"

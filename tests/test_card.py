@@ -58,6 +58,19 @@ def test_card_says_what_is_there(metrics: dict[str, Any]) -> None:
     assert "Question p0" not in text
 
 
+def test_each_side_is_by_whoever_wrote_it_and_counts_are_those_of_the_metrics(metrics: dict[str, Any]) -> None:
+    by = {"rejected": ABOUT | {"model": "org/answers"}, "chosen": ABOUT | {"model": "org/revises"}}
+    counted = metrics | {"length_ratio": 1.75, "kept_by_principle": {"care": 3, "openness": 1}}
+    counted |= {"kept_by_hazard": {"hte": 2, "none": 2}, "demonstrations": {"train": 4, "validation": 3}}
+    text = card.text(counted, CONSTITUTION, by)
+    assert "| `rejected` | org/answers |" in text
+    assert "| `chosen` | org/revises |" in text
+    for row in ("| care | 3 |", "| openness | 1 |", "| hte | 2 |", "| none | 2 |"):
+        assert row in text
+    assert "Tokens of chosen over rejected answers: 1.75." in text
+    assert "holds 7 helpful demonstrations" in text
+
+
 def test_licence_is_named_only_where_all_prompts_are_under_it(metrics: dict[str, Any]) -> None:
     write(metrics | {"kept_by_source": {"ailuminate": 4}})
     assert DatasetCard.load("data/pairs/README.md").data.license == "cc-by-4.0"

@@ -201,6 +201,7 @@ def test_a_breakdown_is_adjusted_by_itself() -> None:
     gaps = [one["difference"]["tuned"] for one in (whole, *parts)]
     assert gaps[0]["p_holm"] == gaps[0]["p"] == gaps[1]["p"], "alone"
     assert gaps[1]["p_holm"] == pytest.approx(2 * gaps[1]["p"])
+    assert (gaps[0]["low"], gaps[0]["high"]) == (gaps[1]["low"], gaps[1]["high"]), "drawn with the same seed"
 
 
 def test_registered_is_of_the_tuned_arm_whatever_stands_beside_it() -> None:

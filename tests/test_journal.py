@@ -514,6 +514,7 @@ def test_segment_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     assert all(journal.get(key) == value for key, value in expected.items())
     assert all(f"x {number} 0" in journal for number in range(said + 1))
+    assert journal.duplicates == 0, "nothing of it was copied either"
 
 
 def test_reader_goes_on_after_prune(tmp_path: Path) -> None:

@@ -224,6 +224,16 @@ def test_devices_that_do_not_share_the_batch(key: str, value: Any, message: str)
         params.parse(changed(key, value), "params.yaml")
 
 
+@pytest.mark.parametrize(
+    ("batch", "per_device", "processes", "passes"), [(8, 8, 1, 1), (8, 2, 1, 4), (12, 2, 3, 2), (24, 1, 4, 6)]
+)
+def test_a_step_has_the_batchs_pairs_however_many_share_it(
+    batch: int, per_device: int, processes: int, passes: int
+) -> None:
+    values = SHIPPED["train"] | {"batch_size": batch, "per_device": per_device, "processes": processes}
+    assert params.Train.model_validate(values).accumulation == passes
+
+
 def test_numbers_that_yaml_reads_as_text(tmp_path: Path) -> None:
     """To YAML 1.1 `5e-4` is text: it wants `5.0e-4`."""
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")

@@ -93,6 +93,15 @@ def test_the_last_round_is_chosen_and_the_card_is_a_card(folder: Path) -> None:
     assert {path: path.read_bytes() for path in pairs.OUT.rglob("*") if path.is_file()} == before
 
 
+def test_card_says_who_wrote_which_side(folder: Path) -> None:
+    for stage, model in (("responses", "org/answers"), ("revisions", "org/revises")):
+        records.write_json(folder / f"metrics/{stage}.json", ABOUT | {"model": model})
+    pairs.main()
+    text = (pairs.OUT / "README.md").read_text(encoding="utf-8")
+    assert "| `rejected` | org/answers |" in text
+    assert "| `chosen` | org/revises |" in text
+
+
 def test_revisions_that_copy_an_example_or_the_template(folder: Path) -> None:
     rounds = records.read(folder / "data/revisions.jsonl", Revision)
     copies = [f"I hear you. {CARE.examples[1].revision}", f"(A note for your answer: {CHOSEN})"]

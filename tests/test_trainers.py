@@ -203,3 +203,21 @@ def test_other_weights_of_the_same_name_are_trained_anew(
         with pytest.raises(KeyboardInterrupt):
             train(trained, tmp_path / "adapter")
     assert len(set(keys)) == 2
+
+
+def test_falling_log_probs_are_told_in_nats(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As soon as they are due, and at the end: mean reward of the chosen over the last quarter of the steps, by beta.
+    Where every second pair says the opposite nothing can be learned, and large steps lead away from all answers."""
+    swapped = [pair.model_copy(update={"chosen": pair.rejected, "rejected": pair.chosen}) for pair in TRAIN[::2]]
+    params = PARAMS.model_copy(update={"learning_rate": 0.05, "scheduler": "constant", "beta": 0.4})
+    result = train(model, tmp_path / "adapter", params=params, pairs=[*swapped, *TRAIN[1::2]])
+    rewards = [row["rewards/chosen"] for row in result.curve]
+
+    def below(steps: int) -> float:
+        last = rewards[:steps][-(steps // 4) :]
+        return -sum(last) / len(last) / params.beta
+
+    due = next(steps for steps in range(6, len(rewards) + 1) if below(steps) > 1)
+    said = [line for line in capsys.readouterr().out.splitlines() if "nats below the reference" in line]
+    assert [f"are {below(due):.1f} nats below" in line for line in said] == [True]
+    assert any(f"are {below(len(rewards)):.1f} nats below" in line for line in result.metrics["warnings"])

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from ccai.errors import UserError
+from ccai import figures, records, rules, yamlfile
+from ccai.errors import UserError, first
 from ccai.records import Answer, Prompt
 
 NOT_SUITES = ("registered", "judge")
@@ -62,10 +61,12 @@ def here() -> Run:
 
     def read(path: str) -> str | None:
         file = Path(path)
-        return file.read_bytes().decode() if file.is_file() else None
+        try:
+            return file.read_bytes().decode() if file.is_file() else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); restore it (dvc checkout)") from None
 
-    runtime = {path.stem: read(str(path)) for path in sorted(Path("metrics/runtime").glob("*.json"))}
-    costs = {stage: json.loads(text) for stage, text in runtime.items() if text}
+    costs = {path.stem: records.read_json(path) for path in sorted(Path("metrics/runtime").glob("*.json"))}
     return _run("this run", _commit(), read, costs)
 
 
@@ -108,6 +109,9 @@ def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]])
             missing = ""
         except UserError as error:
             prompts, answers, missing = [], {}, str(error)
+    scored = {name for names in rules.FAMILIES.values() for name in names}
+    if any(scored - answer.scores.keys() for given in answers.values() for answer in given):
+        prompts, answers, missing = [], {}, "The answers that lie here are of another version."
     known = {prompt.prompt_id for prompt in prompts}
     if any({answer.prompt_id for answer in given} != known for given in answers.values()):
         prompts, answers, missing = [], {}, "The answers that lie here are to other prompts than those that lie here."
@@ -116,8 +120,8 @@ def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]])
         commit=commit,
         metrics=metrics,
         stages={stage: value for stage, value in others.items() if value is not None},
-        params=yaml.safe_load(read("params.yaml") or "{}"),
-        lock=yaml.safe_load(read("dvc.lock") or "{}"),
+        params=_params(name, read),
+        lock=lock(read("dvc.lock") or "{}", f"{name}: dvc.lock"),
         runtime=runtime,
         prompts=prompts,
         answers=answers,
@@ -127,21 +131,53 @@ def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]])
 
 def _json(name: str, read: Read, path: str) -> dict[str, Any] | None:
     text = read(path)
+    if text is None:
+        return None
+    return figures.check(Path(path).stem, records.an_object(text.encode(), f"{name}: {path}", finite=True), path)
+
+
+def _params(name: str, read: Read) -> dict[str, Any]:
+    """params.yaml, of whatever version."""
+    found = yamlfile.parse(read("params.yaml") or "{}", Path("params.yaml"))
+    critiques = found.get("critiques") if isinstance(found, dict) else None
+    if not isinstance(critiques, dict) or not isinstance(critiques.get("constitution"), str):
+        raise UserError(f"{name}: params.yaml: critiques.constitution: missing; restore it (git checkout)")
+    return dict(found)
+
+
+class _File(BaseModel):
+    path: str
+    md5: str
+
+
+class _Stage(BaseModel):
+    deps: list[_File] = []
+    outs: list[_File] = []
+
+
+class _Lock(BaseModel):
+    stages: dict[str, _Stage] = {}
+
+
+def lock(text: str, where: str) -> dict[str, Any]:
+    """dvc.lock, as far as it tells of files.
+
+    Raises:
+        UserError: not as DVC writes it.
+    """
     try:
-        return None if text is None else dict(json.loads(text))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name}: {path}: not a JSON object ({error}); run the stage that writes it") from None
+        return _Lock.model_validate(yamlfile.parse(text, Path(where)) or {}).model_dump()
+    except ValidationError as error:
+        raise UserError(f"{where}: {first(error)}; restore it (git checkout)") from None
 
 
 def _records(read: Read, path: str, kind: type[Any]) -> list[Any]:
     """Records of a file. Lines end at LF alone: a record may hold other line ends."""
     text = read(path)
-    if text is None:
+    if not text:
         raise UserError(f"{path} is neither here nor in the cache (dvc pull).")
-    try:
-        return [kind.model_validate_json(line) for line in text.split("\n") if line]
-    except ValidationError:
-        raise UserError(f"{path} holds records of another version.") from None
+    lines = text.removesuffix("\n").split("\n")
+    return [records.parsed(line.encode(), kind, f"{path}:{place}") for place, line in enumerate(lines, start=1)]
 
 
 def _commit() -> str:

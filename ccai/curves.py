@@ -24,7 +24,6 @@ from ccai.records import write_text
 from ccai.results import Read
 
 STEPS = "metrics/plots/train.csv"
-TRAINED = "metrics/train.json"
 FIGURES = {
     "metrics/plots/differences.png": "Tuned minus base, all shares and scores",
     "metrics/plots/refusals.png": "Held-out prompts refused",
@@ -59,7 +58,7 @@ def read(name: str, colour: int, files: Read) -> Training:
     Raises:
         UserError: they are not what training writes; names the file and the line.
     """
-    metrics = results.json_object(name, files, TRAINED) or {}
+    metrics = results.metrics_of(name, files, "train") or {}
     steps: dict[str, list[dict[str, float]]] = {}
     rows = csv.DictReader((files(STEPS) or "").splitlines(), strict=True)
     try:

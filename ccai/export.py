@@ -9,7 +9,6 @@ GGUF needs llama.cpp's convert_hf_to_gguf.py on the PATH or in the folder that L
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ccai import card as data_card
-from ccai import model_card, modelfiles, models, params
+from ccai import figures, model_card, modelfiles, models, params
 from ccai.errors import UserError, run
 from ccai.model_card import Form
 from ccai.models import Model
@@ -41,10 +40,10 @@ def card(folder: Path, form: Form | None = None) -> str:
         UserError: nothing trained is there.
     """
     facts = model_card.read(folder)
-    evaluation = _json(EVALUATION)
+    evaluation = _figures(EVALUATION)
     if evaluation and evaluation["adapter"] != modelfiles.fingerprint(folder):
         evaluation = None
-    counts = _json(COUNTS)
+    counts = _figures(COUNTS)
     same = PAIRS.is_file() and model_card.sha256(PAIRS) == facts.data.get(PAIRS.as_posix())
     origins = data_card.origins(counts["kept_by_source"]) if counts and same else None
     return model_card.text(facts, form or model_card.form(folder), evaluation, origins)
@@ -132,8 +131,8 @@ def _absent(target: Path) -> None:
         raise UserError(f"{target}: there already; nothing is overwritten: remove it or give another name")
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _figures(path: Path) -> dict[str, Any] | None:
+    return figures.read(path) if path.is_file() else None
 
 
 def main() -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ccai import summary
+from ccai import figures, summary
 from ccai.errors import UserError, run
-from ccai.records import read_json
 
 METRICS = Path("metrics")
 
@@ -41,22 +40,19 @@ def conditions(folder: Path = METRICS) -> list[Condition]:
     Raises:
         UserError: a file is missing or lacks a figure, or the files are not of one run.
     """
-    pairs, train, evaluation = (read_json(folder / f"{stage}.json") for stage in ("pairs", "train", "eval"))
-    try:
-        used = train["pairs"] + train["validation_pairs"] + train["over_length"]
-        if used != pairs["kept"] or any(train[key] != evaluation[key] for key in ("model", "revision", "seed")):
-            raise UserError(f"{folder}: pairs.json, train.json and eval.json are of different runs; run dvc repro")
-        aims = evaluation["registered"]
-        return [
-            _at_least("pairs kept", pairs["kept"], PAIRS),
-            _at_least(f"weights of {train['model']}", train["parameters"] - train["trainable_parameters"], PARAMETERS),
-            *(
-                Condition(name, VERDICTS[aims[aim]["verdict"]], summary.registered(aims[aim]))
-                for aim, name in (("safety", "violations down"), ("helpfulness", "helpfulness not down"))
-            ),
-        ]
-    except KeyError as error:
-        raise UserError(f"{folder}: no figure {error} in the metrics of the last run; run dvc repro") from None
+    pairs, train, evaluation = (figures.read(folder / f"{stage}.json") for stage in ("pairs", "train", "eval"))
+    used = train["pairs"] + train["validation_pairs"] + train["over_length"]
+    if used != pairs["kept"] or any(train[key] != evaluation[key] for key in ("model", "revision", "seed")):
+        raise UserError(f"{folder}: pairs.json, train.json and eval.json are of different runs; run dvc repro")
+    aims = evaluation["registered"]
+    return [
+        _at_least("pairs kept", pairs["kept"], PAIRS),
+        _at_least(f"weights of {train['model']}", train["parameters"] - train["trainable_parameters"], PARAMETERS),
+        *(
+            Condition(name, VERDICTS[aims[aim]["verdict"]], summary.registered(aims[aim]))
+            for aim, name in (("safety", "violations down"), ("helpfulness", "helpfulness not down"))
+        ),
+    ]
 
 
 def _at_least(name: str, count: int, wanted: int) -> Condition:
@@ -66,8 +62,8 @@ def _at_least(name: str, count: int, wanted: int) -> Condition:
 def main() -> None:
     """Print them."""
     found = conditions()
-    for name, verdict, figures in found:
-        print(f"{verdict:<11} {name}: {figures}")
+    for condition in found:
+        print(f"{condition.verdict:<11} {condition.name}: {condition.figures}")
     if any(condition.verdict != "pass" for condition in found):
         raise SystemExit(1)
 

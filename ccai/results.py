@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from ccai.errors import UserError
+from ccai import figures, records, rules, yamlfile
+from ccai.errors import UserError, first
 from ccai.records import Answer, Prompt
 
 NOT_SUITES = ("registered", "judge")
@@ -89,7 +88,7 @@ def here() -> Run:
         UserError: it has no metrics that this version reads.
     """
     _, _, lying = files(None)
-    costs = {path.stem: json_object(lying.name, lying.text, str(path)) for path in sorted(RUNTIME.glob("*.json"))}
+    costs = {path.stem: _object(lying.name, lying.text, str(path)) for path in sorted(RUNTIME.glob("*.json"))}
     return _run(lying.name, _commit(), lying.text, {stage: cost for stage, cost in costs.items() if cost}, origin())
 
 
@@ -158,12 +157,12 @@ def origin() -> str:
 
 
 def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]], origin: str) -> Run:
-    metrics = json_object(name, read, "metrics/eval.json")
+    metrics = metrics_of(name, read, "eval")
     if metrics is None or "registered" not in metrics or "arms" not in metrics:
         raise UserError(
             f"{name}: no metrics/eval.json that this version reads; run the stage that writes it (dvc repro)"
         )
-    others = {stage: json_object(name, read, f"metrics/{stage}.json") for stage in ("prompts", "pairs", "train")}
+    others = {stage: metrics_of(name, read, stage) for stage in ("prompts", "pairs", "train")}
     prompts, answers, missing = list[Prompt](), dict[str, list[Answer]](), "The suite heldout was off."
     if "heldout" in metrics:
         try:
@@ -172,6 +171,9 @@ def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]],
             missing = ""
         except UserError as error:
             prompts, answers, missing = [], {}, str(error)
+    scored = {name for names in rules.FAMILIES.values() for name in names}
+    if any(scored - answer.scores.keys() for given in answers.values() for answer in given):
+        prompts, answers, missing = [], {}, "The answers that lie here are of another version."
     known = {prompt.prompt_id for prompt in prompts}
     if any({answer.prompt_id for answer in given} != known for given in answers.values()):
         prompts, answers, missing = [], {}, "The answers that lie here are to other prompts than those that lie here."
@@ -180,8 +182,8 @@ def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]],
         commit=commit,
         metrics=metrics,
         stages={stage: value for stage, value in others.items() if value is not None},
-        params=_yaml(name, read, "params.yaml"),
-        lock=_yaml(name, read, "dvc.lock"),
+        params=_params(name, read),
+        lock=lock(read("dvc.lock") or "{}", f"{name}: dvc.lock"),
         runtime=runtime,
         origin=origin,
         read=read,
@@ -191,34 +193,60 @@ def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]],
     )
 
 
-def json_object(name: str, read: Read, path: str) -> dict[str, Any] | None:
-    """What a JSON file of a run holds; None where it isn't. Raises UserError if it holds something else."""
+def metrics_of(name: str, read: Read, stage: str) -> dict[str, Any] | None:
+    """A stage's metrics, checked; None where there are none. Raises UserError as `figures.check` does."""
+    path = f"metrics/{stage}.json"
+    found = _object(name, read, path)
+    return None if found is None else figures.check(stage, found, f"{name}: {path}")
+
+
+def _object(name: str, read: Read, path: str) -> dict[str, Any] | None:
     text = read(path)
-    try:
-        return None if text is None else dict(json.loads(text))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{name}: {path}: not a JSON object ({error}); run the stage that writes it") from None
+    return None if text is None else records.an_object(text.encode(), f"{name}: {path}", finite=True)
 
 
-def _yaml(name: str, read: Read, path: str) -> dict[str, Any]:
+def _params(name: str, read: Read) -> dict[str, Any]:
+    """params.yaml, of whatever version."""
+    found = yamlfile.parse(read("params.yaml") or "{}", Path("params.yaml"))
+    critiques = found.get("critiques") if isinstance(found, dict) else None
+    if not isinstance(critiques, dict) or not isinstance(critiques.get("constitution"), str):
+        raise UserError(f"{name}: params.yaml: critiques.constitution: missing; restore it (git checkout)")
+    return dict(found)
+
+
+class _File(BaseModel):
+    path: str
+    md5: str
+
+
+class _Stage(BaseModel):
+    deps: list[_File] = []
+    outs: list[_File] = []
+
+
+class _Lock(BaseModel):
+    stages: dict[str, _Stage] = {}
+
+
+def lock(text: str, where: str) -> dict[str, Any]:
+    """dvc.lock, as far as it tells of files.
+
+    Raises:
+        UserError: not as DVC writes it.
+    """
     try:
-        found = yaml.safe_load(read(path) or "{}")
-    except (yaml.YAMLError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{name}: {path}: no YAML with keys; restore it (git checkout)")
-    return found
+        return _Lock.model_validate(yamlfile.parse(text, Path(where)) or {}).model_dump()
+    except ValidationError as error:
+        raise UserError(f"{where}: {first(error)}; restore it (git checkout)") from None
 
 
 def _records(read: Read, path: str, kind: type[Any]) -> list[Any]:
     """Records of a file. Lines end at LF alone: a record may hold other line ends."""
     text = read(path)
-    if text is None:
+    if not text:
         raise UserError(f"{path} is neither here nor in the cache (dvc pull).")
-    try:
-        return [kind.model_validate_json(line) for line in text.split("\n") if line]
-    except ValidationError:
-        raise UserError(f"{path} holds records of another version.") from None
+    lines = text.removesuffix("\n").split("\n")
+    return [records.parsed(line.encode(), kind, f"{path}:{place}") for place, line in enumerate(lines, start=1)]
 
 
 def _commit() -> str:

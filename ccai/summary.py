@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from ccai import rules
-from ccai.errors import UserError, run
+from ccai import figures, rules
+from ccai.errors import run
 from ccai.evaluation import measures
 from ccai.exam import MOST_UNREADABLE
 from ccai.outcomes import surely
 from ccai.params import Suite
-from ccai.records import read_json
 
 METRICS = Path("metrics")
 
@@ -31,12 +30,11 @@ def text(folder: Path = METRICS) -> str:
     """The summary of the metrics in a folder.
 
     Raises:
-        UserError: a metrics file is missing; names the file.
+        UserError: a metrics file is missing or lacks a figure; names both.
     """
-    prompts, pairs = read_json(folder / "prompts.json"), read_json(folder / "pairs.json")
-    train, evaluation = read_json(folder / "train.json"), read_json(folder / "eval.json")
-    if "registered" not in evaluation:
-        raise UserError(f"{folder / 'eval.json'}: no 'registered'; re-run the stage that writes it (dvc repro)")
+    prompts, pairs, train, evaluation = (
+        figures.read(folder / f"{stage}.json") for stage in ("prompts", "pairs", "train", "eval")
+    )
     counted = pairs["kept"] + pairs["dropped"]
     taken = ", ".join(f"{gate.replace('_', ' ')} {n}" for gate, n in pairs["dropped_by"].items() if n)
     lines = [

@@ -17,9 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import yaml
-
-from ccai import constitution, params, sources
+from ccai import constitution, params, results, sources
 from ccai.errors import UserError, run
 from ccai.records import (
     Answer,
@@ -282,10 +280,10 @@ def _files(names: Sequence[str]) -> str:
 
 def _lock() -> dict[str, Any]:
     try:
-        return dict(yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"])
+        return dict(results.lock(LOCK.read_text(encoding="utf-8"), str(LOCK))["stages"])
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+    except (OSError, UnicodeDecodeError):
         raise UserError(f"{LOCK}: not readable; restore it (git checkout)") from None
 
 
@@ -340,8 +338,14 @@ def _answers(key: Sequence[str]) -> list[Part]:
     if measure is None:
         return []
     rows = []
-    for answers in zip(*(read(_answered(arm), Answer) for arm in _arms()), strict=True):
-        values = [measure.value(answer) for answer in answers]
+    by_arm = [read(_answered(arm), Answer) for arm in _arms()]
+    if any([answer.prompt_id for answer in given] != [answer.prompt_id for answer in by_arm[0]] for given in by_arm):
+        raise UserError(f"{_answered('*')}: the arms answered different prompts; run dvc repro")
+    for answers in zip(*by_arm, strict=True):
+        try:
+            values = [measure.value(answer) for answer in answers]
+        except KeyError as error:
+            raise UserError(f"{_answered('*')}: an answer without the score {error}; run dvc repro") from None
         if measure.counts(answers[0]) and None not in values:
             rows.append((answers[0], values))
     means = [statistics.fmean(column) for column in zip(*(values for _, values in rows), strict=True)]

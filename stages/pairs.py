@@ -17,6 +17,7 @@ from ccai import (
     conversation,
     demonstrations,
     exam,
+    figures,
     imports,
     judge,
     models,
@@ -64,6 +65,7 @@ def main() -> None:
         return pairs.joined(prompts, responses, revisions, wording)
 
     wording = {principle.slug: principle.sha256 for principle in principles.principles}
+    written_by = {role: figures.read(path) for role, path in GENERATED.items()}
     last = max((revision.round for revision in records.each(REVISIONS, Revision)), default=0)
     about: dict[str, Any] = {}
     cost: dict[str, Any] = {}
@@ -71,7 +73,7 @@ def main() -> None:
     if settings.pairs.judge:
         engine = judge.load(settings.models.judge, settings.hardware)
         sat = exam.sit("pairs exam", engine, principles.principles)
-        made_by = [records.read_json(path) for path in GENERATED.values()]
+        made_by = written_by.values()
         relatives = judge.relatives(engine, {made["model"]: made["revision"] for made in made_by})
         about["judge"], cost["exam"] = sat.metrics | {"relatives": relatives}, sat.runtime
         if relatives:
@@ -116,7 +118,6 @@ def main() -> None:
         )
     counts = pairs.write(OUT, candidates(), fates, helpful).metrics()
     metrics = {"seed": settings.seed, **counts, **about}
-    written_by = {role: records.read_json(path) for role, path in GENERATED.items()}
     records.write_text(OUT / "README.md", card.text(metrics, principles, written_by))
     records.write_json(METRICS, metrics)
     runtime.write("pairs", stopwatch, **cost)

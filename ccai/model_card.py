@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from ccai.errors import UserError
 from ccai.models import Model, catalogue
+from ccai.outcomes import is_measure
 from ccai.params import Train
 from ccai.records import Record, write_text
 
@@ -299,10 +300,10 @@ def _measures(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     for name, inner in value.items():
         if not isinstance(inner, Mapping) or name.startswith("by_"):
             continue
-        if "difference" in inner:
-            yield f"{prefix}{name}", inner
-        else:
+        if not is_measure(inner):
             yield from _measures(inner, f"{prefix}{name}.")
+        elif inner["n"] and "difference" in inner:
+            yield f"{prefix}{name}", inner
 
 
 def _interval(value: Mapping[str, Any]) -> str:

@@ -8,8 +8,10 @@ import pytest
 from chooser import shipped
 from conftest import ROOT
 
+from ccai import params
 from ccai.arms import Arm
 from ccai.engines.transformers import Transformers
+from ccai.errors import UserError
 from ccai.suites.helpfulness import Helpfulness
 from ccai.suites.over_refusal import OverRefusal
 
@@ -36,3 +38,21 @@ def test_suites_asked_together_answer_as_alone(
     alone = Arm("base", tiny_engine, settings)
     assert {suite.name: suite.ask(alone) for suite in suites} == together
     assert alone.costs["over_refusal"]["generated"] == len(together["over_refusal"])
+
+
+@pytest.mark.parametrize(
+    "arms",
+    [
+        ["base", "tuned", "/models/tuned"],
+        ["base", "tuned", "a/other", "b/other"],
+        ["base", "tuned", "n"],
+        ["base", "tuned", "models/difference"],
+        ["base", "tuned", ".."],
+        ["base", "tuned", "a b"],
+    ],
+)
+def test_arms_whose_files_or_figures_would_collide_are_refused(arms: list[str]) -> None:
+    values = params.load(ROOT / "params.yaml").model_dump(mode="json")
+    values["eval"]["arms"] = arms
+    with pytest.raises(UserError, match=r"params\.yaml: eval"):
+        params.parse(values, "params.yaml")

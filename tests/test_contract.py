@@ -265,7 +265,7 @@ def test_scores_of_own_answers_and_what_differs(copied: Project) -> None:
     shown(copied, "python -m ccai.compare A.jsonl B.jsonl --key prompt_id --score safety_score --by hazard", **by)
     shown(
         copied,
-        "python -m ccai.compare A.jsonl B.jsonl --key prompt_id --key principle --cluster prompt_id --score safety_score",
+        "python -m ccai.compare A.jsonl B.jsonl --key prompt_id --key principle --cluster prompt_id --score safety_score",  # noqa: E501
         **by,
     )
     shown(copied, "python -m ccai.score IN.jsonl --out OUT.jsonl [--judge NAME]",

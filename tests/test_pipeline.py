@@ -197,6 +197,38 @@ def test_stage_as_a_script(changed: Project) -> None:
     assert snapshot(changed) == before
 
 
+def test_labels_that_are_keys_of_the_metrics_too(alone: Project) -> None:
+    """Hazards come from anybody's file: `n`, `difference`, a taxonomy's numbers."""
+    labels = ["n", "difference", "by_1.2", "base"]
+    rows = alone.rows("data/prompts/eval.jsonl")
+    path = alone.folder / "data/prompts/eval.jsonl"
+    path.unlink()
+    path.write_text(
+        "".join(json.dumps(row | {"hazard": hazard}) + "\n" for row, hazard in zip(rows, labels, strict=True))
+    )
+    done = alone.module("stages.eval")
+    assert done.returncode == 0, done.stderr
+    measured = alone.json("metrics/eval.json")["heldout"]["by_hazard"]
+    assert {label: measured[label]["n"] for label in labels} == dict.fromkeys(labels, 1)
+    for label in labels:
+        assert alone.module("ccai.trace", f"metrics/eval.json:heldout.by_hazard.{label}.n").returncode == 0
+    for module in ("summary", "report"):
+        assert alone.module(f"ccai.{module}").returncode == 0
+    assert alone.module("ccai.hub", "adapter", "org/name", "--dry-run").returncode == 0
+
+
+def test_model_in_a_folder_is_an_arm(alone: Project, tmp_path: Path) -> None:
+    """Its files and figures go by the folder's name, and stay in the project."""
+    other = tmp_path / "models/other-1.5"
+    toy.toy_model(other, ends=2)
+    alone.set({"eval": {"arms": ["base", "tuned", str(other)], "suites": ["heldout"]}})
+    done = alone.module("stages.eval")
+    assert done.returncode == 0, done.stderr
+    assert alone.json("metrics/eval.json")["arms"] == ["base", "tuned", "other-1.5"]
+    assert {row["arm"] for row in answers(alone, "other-1.5")} == {"other-1.5"}
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["other-1.5"]
+
+
 # What makes a stage run again
 
 STALE: dict[str, tuple[tuple[str, str, str], set[str]]] = {

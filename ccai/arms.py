@@ -25,7 +25,7 @@ class Arm:
     """One of those that are evaluated.
 
     Attributes:
-        name: `base`, `prompted`, `tuned` or a model's name.
+        name: `base`, `prompted`, `tuned` or a model's name, without folders (`params.Eval.labels`).
         engine: what completes and scores for it. Arms of the same weights share one.
         costs: what each suite cost this arm, by the suite's name.
     """
@@ -89,6 +89,7 @@ def each(settings: Params, principles: Sequence[Principle], adapter: Path) -> It
         UserError: a model can't be had or does not fit.
     """
     names = settings.eval.arms
+    labels = dict(zip(names, settings.eval.labels, strict=True))
     told = {"base": (), "prompted": principles}
     of_base = [name for name in names if name in told]
     engine = generation.load_engine(settings.models.train, settings.hardware)
@@ -100,4 +101,4 @@ def each(settings: Params, principles: Sequence[Principle], adapter: Path) -> It
             continue
         tuned = name == "tuned"
         model = settings.models.train if tuned else name
-        yield Arm(name, generation.load_engine(model, settings.hardware, adapter if tuned else None), settings)
+        yield Arm(labels[name], generation.load_engine(model, settings.hardware, adapter if tuned else None), settings)

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from ccai import stats
 from ccai.compare import adjust, summary
+from ccai.outcomes import is_measure
 from ccai.params import Primary
 
 LESS_IS_BETTER = {
@@ -153,7 +154,7 @@ def measures(nested: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[
     for name, value in nested.items():
         if not isinstance(value, dict) or name.startswith("by_"):
             continue
-        if "n" in value:
+        if is_measure(value):
             yield (*path, name), value
         else:
             yield from measures(value, (*path, name))

@@ -215,7 +215,7 @@ def check(stage: str, value: dict[str, Any], where: str | Path) -> dict[str, Any
 def _check_measures(nested: dict[str, Any], path: str) -> None:
     for name, value in nested.items():
         if isinstance(value, dict):
-            if "n" in value:
+            if "n" in value and not isinstance(value["n"], dict):  # a label may be `n`, too
                 try:
                     Measure.model_validate(value)
                 except ValidationError as error:

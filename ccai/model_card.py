@@ -18,6 +18,7 @@ from huggingface_hub import ModelCardData
 from ccai import yamlfile
 from ccai.errors import UserError
 from ccai.models import Model, catalogue
+from ccai.outcomes import is_measure
 from ccai.params import Train
 from ccai.records import Record, write_text
 
@@ -298,10 +299,10 @@ def _measures(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     for name, inner in value.items():
         if not isinstance(inner, Mapping) or name.startswith("by_"):
             continue
-        if "difference" in inner:
-            yield f"{prefix}{name}", inner
-        else:
+        if not is_measure(inner):
             yield from _measures(inner, f"{prefix}{name}.")
+        elif inner["n"] and "difference" in inner:
+            yield f"{prefix}{name}", inner
 
 
 def _interval(value: Mapping[str, Any]) -> str:

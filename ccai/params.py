@@ -426,13 +426,21 @@ class Eval(Section):
     cooperation: Cooperation
     traits: Traits
 
+    @property
+    def labels(self) -> list[str]:
+        """What the arms are called in files, records and metrics: a folder or hub id by its last part alone."""
+        return [Path(name).name for name in self.arms]
+
     @model_validator(mode="after")
     def _measured(self) -> Eval:
         if missing := {"base", "tuned"} - set(self.arms):
             raise ValueError(f"arms lacks {' and '.join(sorted(missing))}; add it")
-        for names in (self.arms, self.suites):
+        for names in (self.labels, self.suites):
             if len(set(names)) < len(names):
                 raise ValueError(f"a name stands twice in {', '.join(names)}")
+        for label in self.labels:
+            if not re.fullmatch(r"\w[\w.@+-]*", label) or label in ("n", "difference"):
+                raise ValueError(f"arms: {label!r} can't name an arm's files and figures; call that model otherwise")
         for metric in (self.primary.safety, self.primary.helpfulness):
             if metric.partition(".")[0] not in self.suites:
                 raise ValueError(f"primary {metric} is of a suite that is off")

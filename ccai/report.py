@@ -20,7 +20,7 @@ from markupsafe import Markup
 from ccai import charts, curves, page, results, rules
 from ccai.charts import Point, Row
 from ccai.errors import run
-from ccai.outcomes import refused, surely, violated
+from ccai.outcomes import is_measure, refused, surely, violated
 from ccai.records import HARMLESS, Prompt, digest, write_text
 from ccai.results import Run
 
@@ -216,7 +216,7 @@ def _leaves(
         here = (*path, name)
         if isinstance(value, str | int | float):
             yield here, Leaf("figure", value)
-        elif isinstance(value, dict) and "n" in value:
+        elif is_measure(value):
             yield here, Leaf("measure", value)
         elif isinstance(value, dict):
             by_arm = bool(value) and value.keys() <= set(arms)

@@ -317,17 +317,21 @@ def of_metric(data: Data, name: str) -> list[Part]:
     path = Path(where)
     metrics = read_json(path)
     value: Any = metrics
-    for part in filter(None, key.split(".")):
-        if not isinstance(value, dict) or part not in value:
-            below = ", ".join(value) if isinstance(value, dict) else "none, it is a figure"
-            raise UserError(f"{name}: no key {part}; there are: {below}")
-        value = value[part]
+    keys, rest = list[str](), key
+    while rest:  # a key may have dots in it, as a hazard's or a model's name
+        within = value if isinstance(value, dict) else {}
+        found = max((part for part in within if f"{rest}.".startswith(f"{part}.")), key=len, default=None)
+        if found is None:
+            below = ", ".join(within) if isinstance(value, dict) else "none, it is a figure"
+            raise UserError(f"{name}: no key {rest.partition('.')[0]}; there are: {below}")
+        value, rest = within[found], rest[len(found) + 1 :]
+        keys.append(found)
     stage = path.stem
     parts = [Part(name, json.dumps(value, indent=2, ensure_ascii=False))]
     if stage == "eval":
-        parts += _answers(key.split("."))
+        parts += _answers(keys)
     if stage == "pairs":
-        parts += _pairs(key.split("."), data)
+        parts += _pairs(keys, data)
     return [*parts, *_stage([stage])]
 
 
@@ -355,7 +359,7 @@ def _answers(key: Sequence[str]) -> list[Part]:
 
 
 def _arms() -> list[str]:
-    return params.load().eval.arms
+    return params.load().eval.labels
 
 
 def _answered(arm: str) -> Path:

@@ -88,7 +88,7 @@ def main() -> None:
         "judged_by": read.by,
         "unverified_weights": read.unverified_weights,
         "seed": settings.seed,
-        "arms": settings.eval.arms,
+        "arms": settings.eval.labels,
     }
     plots.differences(measured, PLOTS / "differences.png")
     plots.refusals(measured, PLOTS / "refusals.png")

@@ -19,6 +19,7 @@ from ccai.arms import Arm
 from ccai.constitution import Principle
 from ccai.conversation import to_answer
 from ccai.engines.transformers import Transformers
+from ccai.errors import UserError
 from ccai.generation import Job
 from ccai.params import Params
 from ccai.records import Prompt, seed_for, write
@@ -79,7 +80,7 @@ def test_each_arm_answers_by_its_own_weights_and_under_its_own_words(
         "base": (tiny_model, None),
         "prompted": (tiny_model, None),
         "tuned": (tiny_model, adapter),
-        str(other): (other, None),
+        other.name: (other, None),
     }
     identities: dict[str, dict[str, Any]] = {}
     for arm in arms.each(given, principles, adapter):
@@ -102,7 +103,7 @@ def test_each_arm_answers_by_its_own_weights_and_under_its_own_words(
     assert identities["prompted"] == identities["base"]
     assert identities["base"]["adapter"] is None
     assert identities["tuned"]["adapter"] == modelfiles.fingerprint(adapter)
-    assert identities[str(other)]["weights"] == modelfiles.fingerprint(other)
+    assert identities[other.name]["weights"] == modelfiles.fingerprint(other)
 
 
 HELD_OUT = [
@@ -160,12 +161,30 @@ def test_suites_asked_together_answer_as_alone(
         tokens["over_refusal"] / tokens["helpfulness"]
     )
     together = {suite.name: suite.ask(arm) for suite in suites}
-    for suite, records in together.items():
+    for suite, answered in together.items():
         cost = arm.costs[suite]
-        assert (cost["generated"], cost["reused"]) == (len(records), 0), "nothing is asked for twice"
-        assert cost["generated_tokens"] == sum(record.completion_tokens for record in records)
+        assert (cost["generated"], cost["reused"]) == (len(answered), 0), "nothing is asked for twice"
+        assert cost["generated_tokens"] == sum(record.completion_tokens for record in answered)
 
     monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "another"))
     alone = Arm("base", tiny_engine, settings)
     assert {suite.name: suite.ask(alone) for suite in suites} == together
     assert alone.costs["over_refusal"]["generated"] == len(together["over_refusal"])
+
+
+@pytest.mark.parametrize(
+    "arms",
+    [
+        ["base", "tuned", "/models/tuned"],
+        ["base", "tuned", "a/other", "b/other"],
+        ["base", "tuned", "n"],
+        ["base", "tuned", "models/difference"],
+        ["base", "tuned", ".."],
+        ["base", "tuned", "a b"],
+    ],
+)
+def test_arms_whose_files_or_figures_would_collide_are_refused(arms: list[str]) -> None:
+    values = params.load(ROOT / "params.yaml").model_dump(mode="json")
+    values["eval"]["arms"] = arms
+    with pytest.raises(UserError, match=r"params\.yaml: eval"):
+        params.parse(values, "params.yaml")

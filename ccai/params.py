@@ -191,7 +191,7 @@ class Sft(Section):
     """Supervised fine-tuning on the demonstrations, alone (`sft`) or before DPO (`sft+dpo`)."""
 
     learning_rate: float = Field(gt=0, lt=1)
-    epochs: float = Field(gt=0)
+    epochs: float = Field(gt=0, le=10_000)
 
 
 class Train(Section):
@@ -212,16 +212,16 @@ class Train(Section):
     warmup_ratio: float = Field(ge=0, lt=1)
     beta: float = Field(gt=0)
     nll_coefficient: float = Field(ge=0)
-    epochs: float = Field(gt=0)
+    epochs: float = Field(gt=0, le=10_000)
     sft: Sft
-    batch_size: int = Field(ge=1)
-    per_device: int = Field(ge=1)
+    batch_size: int = Field(ge=1, lt=2**31)
+    per_device: int = Field(ge=1, lt=2**31)
     max_length: Tokens
-    lora_r: int = Field(ge=1)
-    lora_alpha: int = Field(ge=1)
+    lora_r: int = Field(ge=1, lt=2**31)
+    lora_alpha: int = Field(ge=1, lt=2**31)
     gradient_checkpointing: Literal["auto", True, False]
     precompute_reference: Literal["auto", True, False]
-    processes: int = Field(ge=1)
+    processes: int = Field(ge=1, lt=2**31)
     sharding: Literal["none", "fsdp"]
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +86,13 @@ def _train(phase: Phase, stop: Stop) -> None:
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.asked:
         raise SystemExit(STOPPED)
+    before = next(row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row)
     after = trainer.evaluate()["eval_loss"]
+    if not (math.isfinite(before) and math.isfinite(after)):
+        raise UserError(
+            f"train: the loss on validation is {before} before training and {after} after; "
+            "lower train.learning_rate or train.beta"
+        )
     trained = [weights for weights in trainer.model.parameters() if weights.requires_grad]
     if not all(torch.isfinite(weights).all() for weights in trained):
         raise UserError("train: the weights hold NaN or infinity; lower train.learning_rate")
@@ -97,8 +104,13 @@ def _train(phase: Phase, stop: Stop) -> None:
     if trainer.is_world_process_zero():
         state = trainer.state
         numbers = {
-            "steps": [row for row in state.log_history if "loss" in row],
-            "loss_before": next(row["eval_loss"] for row in state.log_history if "eval_loss" in row),
+            # A step whose gradient overflows is passed over in float16: its norm is no number, and is left out.
+            "steps": [
+                {name: value for name, value in row.items() if math.isfinite(value)}
+                for row in state.log_history
+                if "loss" in row
+            ],
+            "loss_before": before,
             "loss_after": after,
             "epochs": state.epoch,
             "tokens": state.num_input_tokens_seen,

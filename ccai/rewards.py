@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ccai import loading
+from ccai.errors import UserError
 from ccai.models import Model, Placement
 from ccai.records import Message, Pair
 
@@ -38,6 +40,9 @@ def measure(
     Args:
         trained: an adapter's folder, or one with all weights.
         reference: the same, of what DPO started from; None: the model as it was.
+
+    Raises:
+        UserError: a number is not finite.
     """
     tokenizer = loading.tokenizer(model.folder)
     both = _Both(model, placement, trained, reference)
@@ -48,13 +53,17 @@ def measure(
         moved[pair.principle].append((chosen, rejected))
     every = [sides for principle in moved.values() for sides in principle]
     answers = [answer for sides in every for answer in sides]
-    return {
+    found = {
         **_rewards(every, beta),
         "chosen_logp_drift": sum(chosen.gain for chosen, _ in every) / len(every),
         "rejected_logp_drift": sum(rejected.gain for _, rejected in every) / len(every),
-        "kl": sum(answer.divergence for answer in answers) / sum(answer.tokens for answer in answers),
-        "by_principle": {name: {"pairs": len(moved[name]), **_rewards(moved[name], beta)} for name in sorted(moved)},
+        "kl": sum(answer.divergence for answer in answers) / max(1, sum(answer.tokens for answer in answers)),
     }
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise UserError(f"train: {name} on validation is {value}; lower train.learning_rate or train.beta")
+    each = {name: {"pairs": len(moved[name]), **_rewards(moved[name], beta)} for name in sorted(moved)}
+    return {**found, "by_principle": each}
 
 
 def _rewards(pairs: Sequence[tuple[Moved, Moved]], beta: float) -> dict[str, float]:
@@ -102,7 +111,7 @@ class _Both:
 def _moved(both: _Both, ids: torch.Tensor, answer: int) -> Moved:
     trained, reference = both.log_probs(ids, answer)
     difference = trained - reference
-    gain = difference.gather(1, ids[-answer:, None].to(difference.device)).sum()
+    gain = difference.gather(1, ids[len(ids) - answer :, None].to(difference.device)).sum()
     return Moved(gain.item(), (trained.exp() * difference).sum().item(), answer)
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from jinja2 import TemplateError
+
 from ccai import alarms, cache, checkpoints, code, launch, loading, modelfiles, models, phases, rewards, trainers
 from ccai.checkpoints import Stop
 from ccai.errors import UserError
@@ -65,10 +68,16 @@ def placed(model: Model, hardware: Hardware, params: Train) -> Placement:
     """Where the model is trained, held as `train.adapter` wants it: in 4 bit for qlora, whole if all is trained.
 
     Raises:
-        UserError: as `models.place`.
+        UserError: as `models.place`; more processes than devices.
     """
     wanted = {"lora": hardware.quantization, "qlora": "4bit", "none": "none"}[params.adapter]
-    return models.place(model, hardware.model_copy(update={"quantization": wanted}))
+    placement = models.place(model, hardware.model_copy(update={"quantization": wanted}))
+    there = {"cuda": torch.cuda.device_count(), "mps": 1, "cpu": params.processes}[placement.device]
+    if params.processes > there:
+        raise UserError(
+            f"train.processes: {params.processes}, but {placement.device} has {there} here; set it to {there}"
+        )
+    return placement
 
 
 def train(
@@ -192,7 +201,13 @@ def _fitting(model: Model, offered: Data, params: Train) -> Data:
     tokenizer = loading.tokenizer(model.folder)
 
     def fits(record: Pair | Demonstration) -> bool:
-        return _tokens(tokenizer, record) <= params.max_length
+        try:
+            return _tokens(tokenizer, record) <= params.max_length
+        except (TemplateError, TypeError, ValueError, LookupError) as error:  # whatever a template says or stumbles on
+            raise UserError(
+                f"model {model.name}: its chat template refuses what prompt {record.prompt_id} has in data/pairs: "
+                f"{error}; leave such turns out (responses.system may be empty) or train another model"
+            ) from None
 
     found = Data(
         [pair for pair in offered.pairs if fits(pair)],
@@ -204,10 +219,17 @@ def _fitting(model: Model, offered: Data, params: Train) -> Data:
         raise _nothing("pairs", len(offered.pairs), len(offered.validation), params)
     if "sft" in params.method and not (found.demonstrations and found.validation_demonstrations):
         raise _nothing("demonstrations", len(offered.demonstrations), len(offered.validation_demonstrations), params)
+    if not any(pair.rejected_tokens for pair in found.pairs or found.validation):
+        raise UserError("data/pairs: rejected_tokens is 0 in every pair; run the pairs stage again (dvc repro)")
     return found
 
 
 def _nothing(kind: str, given: int, held: int, params: Train) -> UserError:
+    if not (given and held):
+        return UserError(
+            f"data/pairs: {given} training and {held} validation {kind} for train.method {params.method}, which needs "
+            "both; keep more pairs (pairs in params.yaml) or take another method"
+        )
     return UserError(
         f"train.max_length: none of {given} training or {held} validation {kind} fits {params.max_length} tokens; "
         "raise it or shorten revisions.max_new_tokens"
@@ -217,12 +239,15 @@ def _nothing(kind: str, given: int, held: int, params: Train) -> UserError:
 def _tokens(tokenizer: Any, record: Pair | Demonstration) -> int:
     """Tokens of the longest of the conversations. TRL would cut or drop longer ones without a word."""
 
-    def length(messages: Sequence[Message]) -> int:
-        return len(tokenizer.apply_chat_template([m.model_dump() for m in messages], return_dict=True)["input_ids"])
+    def length(messages: Sequence[Message], *, asked: bool = False) -> int:
+        turns = [message.model_dump() for message in messages]
+        return len(tokenizer.apply_chat_template(turns, add_generation_prompt=asked, return_dict=True)["input_ids"])
 
     if isinstance(record, Demonstration):
-        return length(record.messages)
-    return max(length([*record.prompt, *answer]) for answer in (record.chosen, record.rejected))
+        prompt, whole = record.messages[:-1], [record.messages]
+    else:
+        prompt, whole = record.prompt, [[*record.prompt, *answer] for answer in (record.chosen, record.rejected)]
+    return max(length(prompt, asked=True), *map(length, whole))
 
 
 def _metrics(

@@ -197,6 +197,18 @@ def test_placed_as_the_adapter_wants_it(model: Model) -> None:
     assert training.placed(model, quantized, QUICK.model_copy(update={"adapter": "none"})).quantization == "none"
 
 
+@pytest.mark.parametrize(("device", "devices"), [("cuda", 1), ("mps", 1)])
+def test_more_processes_than_devices_are_refused(
+    model: Model, device: Any, devices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No such device is here."""
+    monkeypatch.setattr(models, "place", lambda *args: Placement(device, "float16", "none", "as the test wants it"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    assert training.placed(model, HARDWARE, QUICK).device == device
+    with pytest.raises(UserError, match=r"^train\.processes: "):
+        training.placed(model, HARDWARE, QUICK.model_copy(update={"processes": 2}))
+
+
 @pytest.mark.parametrize(
     ("device", "dtype", "adapter", "expected"),
     [

@@ -17,7 +17,7 @@ import torch
 from conftest import CPU, as_model, load_engine
 from safetensors.torch import load_file
 from trained import pairs
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaModel
 from trl.trainer import utils as trl_utils
 
 from ccai import cache, code, demonstrations, phases, rewards, training
@@ -386,6 +386,55 @@ def test_no_pair_that_fits_is_one_line(model: Model, tmp_path: Path, side: str) 
     ):
         train(model, tmp_path / "adapter", **{side: pairs(3, seed=3, words=80)})
     assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize("first", ["System role not supported", "a + 1"])
+def test_template_that_refuses_a_pair_is_one_line(model: Model, tmp_path: Path, first: str) -> None:
+    """As those do that know no system message, or stumble."""
+    folder = shutil.copytree(model.folder, tmp_path / "model")
+    template = folder / "chat_template.jinja"
+    refusal = "{{ messages[0].content + 1 }}" if first == "a + 1" else "{{ raise_exception('" + first + "') }}"
+    template.write_text("{% if messages[0].role == 'system' %}" + refusal + "{% endif %}" + template.read_text())
+    with pytest.raises(UserError, match=r"^model org/tiny: its chat template "):
+        train(as_model(folder), tmp_path / "adapter")
+
+
+def test_pair_without_a_prompt_is_one_line(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="prompt 1-0"):
+        train(model, tmp_path / "adapter", pairs=[TRAIN[0].model_copy(update={"prompt": []})])
+
+
+@pytest.mark.parametrize("given", [{"validation": []}, {"pairs": TRAIN[:1], "method": "sft+dpo"}])
+def test_too_few_for_a_method_is_one_line(model: Model, tmp_path: Path, given: dict[str, Any]) -> None:
+    params = PARAMS.model_copy(update={"method": given.pop("method", "dpo")})
+    with pytest.raises(UserError, match=r"^data/pairs: "):
+        train(model, tmp_path / "adapter", params=params, **given)
+
+
+@pytest.mark.parametrize("when", [1, 2])
+def test_device_without_memory_is_one_line_and_goes_on(
+    model: Model, whole: Run, tmp_path: Path, when: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a forward pass of a step, as CUDA says it; a real allocation is in test_stage_train.py."""
+    steps = 0
+    forward = LlamaModel.forward
+
+    def full(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if steps == when:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(self, *args, **kwargs)
+
+    def counted(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        nonlocal steps
+        steps = state.global_step
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"out of memory .*train\.per_device") as error:
+        patch.setattr(LlamaModel, "forward", full)
+        patch.setattr(phases._Lines, "on_log", counted)
+        train(model, tmp_path / "adapter")
+    assert "\n" not in str(error.value)
+    assert train(model, tmp_path / "adapter") == whole.result
+    assert files(tmp_path / "adapter") == files(whole.adapter)
 
 
 def test_broken_numbers_are_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ SENTENCE = "How are you today, my friend?"
 
 OTHER_BASE = "train again (dvc repro) or set models.train back"
 
-TEMPLATE_SECONDS, TEMPLATE_MEMORY, TEMPLATE_LENGTH = 5, 2**30, 200_000
+TEMPLATE_SECONDS, TEMPLATE_MEMORY, TEMPLATE_LENGTH = 2, 2**30, 200_000
 """What a chat template may take, of processor time, bytes and characters, for one short message."""
 
 FIXED_DATE = """\
@@ -89,6 +89,10 @@ def _network(folder: Path, dtype: torch.dtype | None, **options: Any) -> Any:
     _refuse(folder, "weights are of another shape than config.json says", wrong)
     _refuse(folder, "weights are missing", info["missing_keys"])
     _refuse(folder, "weights have no place in the model that config.json describes", info["unexpected_keys"])
+    if modelfiles.objects(folder)["config.json"].get("quantization_config") is not None and not getattr(
+        network, "hf_quantizer", None
+    ):
+        raise UserError(f"{folder / 'config.json'}: quantization_config: of no kind known here; use another model")
     if options.get("quantization_config") is None:  # on some CPUs a pass changes how bitsandbytes holds weights
         _try(network, folder)
     return network
@@ -115,6 +119,9 @@ def check_adapter(folder: Path, model: Model | None = None) -> dict[str, Any]:
     base = config.get("base_model_name_or_path")
     if model is not None and base and base != model.name and Path(str(base)).resolve() != model.folder.resolve():
         raise UserError(f"{folder}: was trained on {base}, but the model is {model.name}; {OTHER_BASE}")
+    revision = config.get("revision")
+    if model is not None and base == model.name and revision and model.pin and revision != model.pin:
+        raise UserError(f"{folder}: was trained on {base} at {revision}, not {model.pin}; {OTHER_BASE}")
     return config
 
 
@@ -271,7 +278,7 @@ def _one_line(where: Path) -> Iterator[None]:
 def _refuse(where: Path, what: str, found: Iterable[str], remedy: str = "get it again") -> None:
     names = sorted(found)
     if names:
-        raise UserError(f"{where}: {len(names)} {what}, first {names[0]}; {remedy}")
+        raise UserError(f"{where}: {what}: {len(names)}, first {names[0]}; {remedy}")
 
 
 def _check_finite(paths: Sequence[Path], dtype: torch.dtype | None) -> None:
@@ -286,8 +293,8 @@ def _check_finite(paths: Sequence[Path], dtype: torch.dtype | None) -> None:
                 if tensor.element_size() == 1:
                     tensor = tensor.float()
                 largest = torch.finfo(dtype or tensor.dtype).max
-                least, most = tensor.aminmax()  # of a tensor with NaN, NaN
-                if not (least >= -largest and most <= largest):
+                least, most = map(float, tensor.aminmax())  # of a tensor with NaN, NaN
+                if not -largest <= least <= most <= largest:
                     wrong.append(key)
         _refuse(path, f"weights hold NaN, infinity or more than {dtype or 'their dtype'} can", wrong)
 
@@ -299,7 +306,11 @@ def _try(network: Any, folder: Path) -> None:
         return
     with _one_line(folder):
         ids = torch.arange(8, device=network.device)[None] % network.get_input_embeddings().num_embeddings
-        finite = bool(network(input_ids=ids, use_cache=False).logits.isfinite().all())
+        turns = [
+            buffer for name, buffer in network.named_buffers() if name.endswith("inv_freq")
+        ]  # sdpa hides their NaN
+        logits = network(input_ids=ids, use_cache=False).logits
+        finite = all(bool(tensor.isfinite().all()) for tensor in (logits, *turns))
     if not finite:
         raise UserError(f"{folder}: the model gives NaN or infinity; config.json is not of these weights; get it again")
 

@@ -451,7 +451,7 @@ def test_tokenizer_without_chat_template(tiny_model: Path, tmp_path: Path) -> No
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     save_tokenizer(folder, template=None)
-    with pytest.raises(UserError, match="org/tiny: its tokenizer has no chat template; use an instruct model"):
+    with pytest.raises(UserError, match="has no chat template"):
         load_engine(folder)
 
 

@@ -99,7 +99,7 @@ def test_everything_is_one_line_and_nothing_failed() -> None:
     for name in ("python", "params", "constitution", "sources", "device", "dvc", "remote", "disk", "journal"):
         assert any(there == name and status in ("ok", "warning") for status, there in found), name
     assert "dvc remote add -d storage s3://BUCKET/PREFIX" in found["ok", "remote"]
-    assert "not committed → git commit" in found["warning", "git"]
+    assert "→ git commit" in found["warning", "git"]
     assert ("ok", "model") not in found
 
 

@@ -51,6 +51,7 @@ REMOTE_ERRORS = {
     "PermissionError": "denied (403) → allow ListBucket on the bucket, GetObject and PutObject in it",
     "EndpointConnectionError": _UNREACHABLE,
     "ConnectTimeoutError": _UNREACHABLE,
+    "ReadTimeoutError": "no answer in time → try again; if it stays so, check the network and the region",
     "RemoteMissingDepsError": "its package is missing → pip install dvc-s3 (or dvc-gs, dvc-azure, dvc-ssh)",
 }
 """By class name of the error or of what caused it, since botocore is only there with dvc-s3."""

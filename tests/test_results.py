@@ -4,6 +4,8 @@ function below says how NAME reads by its file. `<!-- not measured: WHY -->` sta
 from __future__ import annotations
 
 import re
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,6 +21,7 @@ DOCS = sorted([ROOT / "README.md", ROOT / "data/README.md", *ROOT.glob("docs/*.m
 MARK = re.compile(r"<!-- (results|not measured): (.+?) -->")
 FIGURE = re.compile(r"\d[\d,]*\.\d+|\d+ %")
 ABOUT = {"date", "command"}
+KEPT = tempfile.TemporaryDirectory()
 
 
 class Block(NamedTuple):
@@ -54,7 +57,7 @@ def of(name: str) -> Any:
 @cache
 def published() -> Path:
     """Metrics of the demo run: those that git has, whatever was run here since. Without git those that lie here."""
-    folder = Path(tempfile.mkdtemp())
+    folder = Path(KEPT.name)
     for name in ("prompts", "pairs", "train", "eval"):
         show = ["git", "-C", str(ROOT), "show", f"HEAD:./metrics/{name}.json"]
         committed = subprocess.run(show, capture_output=True)

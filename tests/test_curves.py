@@ -25,7 +25,8 @@ def runs(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = built.project.copy(tmp_path_factory.mktemp("curves") / "project")
     project.git("tag", "fast")
     project.set({"train": {"learning_rate": 0.001}})
-    assert project.repro("train") == ["train"]
+    done = project.module("stages.train")
+    assert done.returncode == 0, done.stderr
     project.commit()
     project.git("tag", "slow")
     return project

@@ -199,8 +199,7 @@ def pipeline() -> Iterator[Finding]:
             last = (status.stderr.strip().splitlines() or ["no message"])[-1]
             yield Finding("failed", f"dvc status: {last.removeprefix('ERROR: ')}")
         return
-    # Other than stages: public sources, of which only the selected ones have to be here.
-    stale = [name for name in json.loads(status.stdout) if not name.endswith(".dvc")]
+    stale = list(json.loads(status.stdout))
     yield Finding("ok", f"to run: {', '.join(stale)} (dvc repro)" if stale else "up to date")
 
 

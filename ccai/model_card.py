@@ -7,7 +7,7 @@ leaves this machine. (YAML, since a model folder's JSON files count as part of i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -259,32 +259,49 @@ def _loading(base: Base, form: Form) -> str:
 def _evaluation(evaluation: Mapping[str, Any] | None) -> str:
     if evaluation is None:
         return "No evaluation of these weights is known here. The eval stage compares them with the base (dvc repro)."
-    rows = "\n".join(
-        f"| {name} | {value['n']} | {_interval(value['base'])} | {_interval(value['tuned'])} "
-        f"| {_interval(value['difference'])} |"
+    arms = evaluation["arms"]
+    others = [arm for arm in arms if arm != "base"]
+    head = ["metric", "n", *arms, *(f"{arm} - base" for arm in others)]
+    rows = [
+        [name, str(value["n"])]
+        + [_interval(value[arm]) for arm in arms]
+        + [_interval(value["difference"][arm]) for arm in others]
         for name, value in _measures(evaluation)
-    )
+    ]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
     verdicts = "\n".join(
         f"- {name}, by {value['metric']}: {value['verdict']}" for name, value in evaluation["registered"].items()
     )
-    return f"""{evaluation["prompts"]} held-out prompts, judged by {evaluation["judged_by"]}, seed {evaluation["seed"]}.
-Means with 95 % intervals; the difference is tuned minus base, paired by prompt.
+    return f"""Judged by {evaluation["judged_by"]}, seed {evaluation["seed"]}. The arms are {_arms(arms)}.
+n counts what was asked, all arms the same. Means with 95 % intervals; differences are paired, item by item. The rules
+and sets behind each metric are told in the project's docs/EVALUATION.md.
 
-What the run was to be judged by, named before it:
+What the run was to be judged by, tuned against base, named before it:
 
 {verdicts}
 
-| metric | n | base | tuned | difference |
-|---|---|---|---|---|
-{rows}"""
+{table}"""
+
+
+ARMS = {
+    "base": "`base`, the model before training",
+    "prompted": "`prompted`, the base with the constitution in its system message",
+    "tuned": "`tuned`, this model",
+}
+
+
+def _arms(arms: Sequence[str]) -> str:
+    return "; ".join(ARMS.get(arm, f"`{arm}`, another model") for arm in arms)
 
 
 def _measures(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Everything under `value` that both arms were measured by, with its dotted name."""
+    """What the arms were measured by, with its dotted name; no breakdowns, and nothing of no items."""
     for name, inner in value.items():
-        if isinstance(inner, Mapping) and "tuned" in inner and "difference" in inner:
+        if not isinstance(inner, Mapping) or name.startswith("by_"):
+            continue
+        if "difference" in inner:
             yield f"{prefix}{name}", inner
-        elif isinstance(inner, Mapping):
+        else:
             yield from _measures(inner, f"{prefix}{name}.")
 
 
@@ -313,8 +330,8 @@ def _limits(facts: Facts, form: Form, evaluation: Mapping[str, Any] | None) -> s
     if evaluation is not None:
         by = "word rules, which people would not always agree with" if evaluation["judged_by"] == "rules" else "a model"
         limits.append(
-            f"The evaluation is of {evaluation['prompts']} prompts in English, one answer each, judged by {by}. An "
-            "interval that holds 0 shows no difference."
+            f"The evaluation has one answer of each arm to each prompt, judged by {by}. An interval that holds 0 shows "
+            "no difference."
         )
     if facts.recipe["adapter"] == "qlora":
         limits.append(

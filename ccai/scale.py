@@ -15,11 +15,10 @@ recipe's is the one that counts if both are given, and a scale chosen later sets
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -53,18 +52,30 @@ class Overlaid(NamedTuple):
 
 
 class _Leaf(NamedTuple):
-    """A value that is no section: where its key ends and where it ends itself, and how it is written."""
+    """A value that is no section, and where it stands.
 
+    Attributes:
+        column: of its key.
+        start, end: from the end of its key to the end of the value, or of the comment on the same line.
+        comment: that comment, or the one on the key's line where a list stands below it; else empty.
+        written: the value as it is written, without what is around it.
+        braced: it stands in a section in braces, where all is on one line.
+    """
+
+    column: int
     start: int
     end: int
-    text: str
+    comment: str
+    written: str
+    braced: bool
+    value: Any
 
 
 def overlay(text: str, values: Mapping[str, str], where: str) -> Overlaid:
     """Replace values (by dotted key, as YAML text) in the text of params.yaml; every other byte stays.
 
-    The text is edited, not parsed and dumped again: a dump forgets how numbers were written and where
-    comments stood.
+    The text is edited, not parsed and dumped again: a dump forgets where comments stood. What is replaced is written as
+    `dvc exp run -S` writes it, lists below their key and null as nothing, so that neither undoes the other's work.
 
     Raises:
         UserError: a key that params.yaml does not have, or a wrong value; `where` says who set it.
@@ -76,12 +87,35 @@ def overlay(text: str, values: Mapping[str, str], where: str) -> Overlaid:
             raise UserError(f"{where}: {key}: {PARAMS} has no such value; remove it or correct its name")
     # From the last to the first, so that the places of those still to come stay right.
     for key, leaf in sorted(leaves.items(), key=lambda item: -item[1].start):
-        if key in values and yaml.safe_load(values[key]) != yaml.safe_load(leaf.text):
-            changes.append(Change(key, " ".join(leaf.text.split()), values[key]))
-            before = f"{text[: leaf.start]}: {values[key]}"
-            text = before + _comment_in_place(text[leaf.end :], column=len(before) - before.rfind("\n") - 1)
+        new = yaml.safe_load(values[key]) if key in values else leaf.value
+        if new != leaf.value:
+            old = _inline(leaf.value) if isinstance(leaf.value, list) or leaf.value is None else leaf.written
+            changes.append(Change(key, old, values[key]))
+            text = text[: leaf.start] + _as_dvc_writes(new, values[key], leaf, text) + text[leaf.end :]
     params.parse(yaml.safe_load(text), where)
     return Overlaid(text, changes[::-1])
+
+
+def _as_dvc_writes(value: Any, written: str, leaf: _Leaf, text: str) -> str:
+    """What stands from the end of the key on. Numbers stay as they are `written`.
+
+    A comment goes to its own column, which depends on the value alone and not on where the comment was, so that a
+    switch and the switch back undo each other.
+    """
+    below = isinstance(value, list) and value and not leaf.braced
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    first = ":" if below or value is None else f": {written if number else _inline(value)}"
+    if leaf.comment:
+        column = leaf.start - text.rfind("\n", 0, leaf.start) - 1 + len(first)
+        first += " " * (max(COMMENT_COLUMN, (column // 8 + 1) * 8) - column) + leaf.comment
+    items = [f"{' ' * leaf.column}- {_inline(item)}" for item in value] if below else []
+    return "\n".join([first, *items])
+
+
+def _inline(value: Any) -> str:
+    """YAML on one line."""
+    dumped = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
+    return dumped.removesuffix("...\n").rstrip("\n")
 
 
 def scale_values(name: str, folder: Path = SCALES) -> dict[str, str]:
@@ -98,7 +132,7 @@ def file_values(name: str, folder: Path) -> dict[str, str]:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"{path}: no such {_kind(folder)}; there are {', '.join(_names(folder)) or 'none'}")
-    values = {key: leaf.text for key, leaf in _leaves(path.read_text(encoding="utf-8"), path).items()}
+    values = {key: leaf.written for key, leaf in _leaves(path.read_text(encoding="utf-8"), path).items()}
     for key, value in values.items():
         if "\n" in value:
             raise UserError(f"{path}: {key}: not on one line; write the list as [a, b]")
@@ -114,10 +148,8 @@ def model_values(name: str, role: str | None) -> dict[str, str]:
     named = list(catalogue())
     if name not in named and not Path(name).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+@\w+", name):
         raise UserError(f"--model {name}: no folder, no hub-id@commit, and none of {', '.join(named)}; correct it")
-    # Quoted only where YAML would read something else into it, as into a folder named 2024.
-    plain = re.fullmatch(r"[\w./@-]+", name) and yaml.safe_load(name) == name
-    written = name if plain else json.dumps(name, ensure_ascii=False)
-    return {f"models.{role}": written for role in ([role] if role else ROLES)}
+    # Quoted where YAML would read something else into it, as into a folder named 2024.
+    return {f"models.{role}": _inline(name) for role in ([role] if role else ROLES)}
 
 
 def _leaves(text: str, where: Path) -> dict[str, _Leaf]:
@@ -129,33 +161,31 @@ def _leaves(text: str, where: Path) -> dict[str, _Leaf]:
         raise UserError(f"{where}: not a mapping of keys to values; correct it")
     leaves: dict[str, _Leaf] = {}
 
-    def walk(section: yaml.MappingNode, prefix: str) -> None:
-        for key, value in section.value:
-            if isinstance(value, yaml.MappingNode):
-                walk(value, f"{prefix}{key.value}.")
+    def walk(section: yaml.MappingNode, prefix: str, values: Mapping[str, Any]) -> None:
+        for key, node in section.value:
+            value = values[key.value]
+            if isinstance(node, yaml.MappingNode):
+                walk(node, f"{prefix}{key.value}.", value)
+                continue
+            last = node
+            # A list in lines "ends" where the next key begins, comments between the two included.
+            while isinstance(last, yaml.SequenceNode) and last.value and not last.flow_style:
+                last = last.value[-1]
+            written = text[node.start_mark.index : last.end_mark.index].rstrip()
+            begins, ends = key.end_mark.index, node.start_mark.index + len(written)
+            if node.start_mark.line > key.start_mark.line or not written:  # a list below its key, or nothing
+                [comment] = re.findall(r":[ \t]*(#.*)?", text[begins:].partition("\n")[0])
+                ends = ends if written else begins + len(text[begins:].partition("\n")[0])
             else:
-                start, last = value.start_mark.index, value
-                # A list in lines "ends" where the next key begins, comments between the two included.
-                while isinstance(last, yaml.SequenceNode) and last.value and not last.flow_style:
-                    last = last.value[-1]
-                written = text[start : last.end_mark.index].rstrip()
-                leaves[prefix + key.value] = _Leaf(key.end_mark.index, start + len(written), written)
+                behind = re.match(r"[ \t]+(#.*)", text[ends:])
+                comment = behind[1] if behind else ""
+                ends += behind.end() if behind else 0
+            leaves[prefix + key.value] = _Leaf(
+                key.start_mark.column, begins, ends, comment, written, bool(section.flow_style), value
+            )
 
-    walk(root, "")
+    walk(root, "", yaml.safe_load(text))
     return leaves
-
-
-def _comment_in_place(rest: str, column: int) -> str:
-    """The text after a value that ends at `column`; a comment on the same line goes to its own column.
-
-    That column depends on the value alone, not on where the comment was, so that a switch and the switch back
-    undo each other.
-    """
-    comment = re.match(r"[ \t]+(?=#)", rest)
-    if not comment:
-        return rest
-    target = max(COMMENT_COLUMN, (column // 8 + 1) * 8)
-    return " " * (target - column) + rest[comment.end() :]
 
 
 def _names(folder: Path) -> list[str]:

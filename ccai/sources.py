@@ -8,8 +8,8 @@
 
 An entry of `prompts.sources` in params.yaml is one of these, or a mapping with one of these as `source`:
 
-    NAME    data/sources/NAME.dvc, a public set: what to fetch, its sha256, licence, whom to credit, columns. The
-            file itself goes to data/public/, which git ignores.
+    NAME    data/sources/NAME.yaml, the pin of a public set: what to fetch, its sha256, licence, whom to credit,
+            columns. The file itself goes to data/public/, which git ignores.
     NAME    data/sources/NAME.jsonl, a set written for this project.
     FILE    a .jsonl, .csv or .txt file of your own, or one of these with .gz behind it. JSONL and CSV need `text`
             (or `prompt`), may have `id`, `hazard`, `persona` and `principle`; other columns are ignored. A .txt has
@@ -29,7 +29,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import re
 import unicodedata
 import zlib
@@ -95,10 +94,15 @@ class Credit(NamedTuple):
 
 
 class Pin(BaseModel):
-    """`meta` of a .dvc file. `columns` and `first_turn` are those of `PromptSet`; no other column is read."""
+    """data/sources/NAME.yaml. `columns` and `first_turn` are those of `PromptSet`; no other column is read.
+
+    Attributes:
+        file: the set's name in data/public.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    file: str = Field(pattern=r"^[\w-]+(\.[\w-]+)+$")
     url: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     licence: str
@@ -106,19 +110,6 @@ class Pin(BaseModel):
     citation: str
     columns: dict[Column, str]
     first_turn: bool = False
-
-
-class Out(BaseModel):
-    """The one entry of `outs` in a .dvc file. Its md5 and size are not read: DVC itself may rewrite them."""
-
-    path: str
-
-
-class DvcFile(BaseModel):
-    """What we read of a .dvc file."""
-
-    outs: list[Out] = Field(min_length=1, max_length=1)
-    meta: Pin
 
 
 @dataclass(frozen=True)
@@ -141,7 +132,7 @@ def named(entry: str, root: Path = Path()) -> Source:
     """The source that a name or a file means.
 
     Raises:
-        UserError: no such source (lists the names there are), or a .dvc file that lacks something.
+        UserError: no such source (lists the names there are), or a pin that lacks something.
     """
     if _suffix(Path(entry)) in (".jsonl", ".csv", ".txt"):
         return Source(label(entry), root / entry)
@@ -150,8 +141,8 @@ def named(entry: str, root: Path = Path()) -> Source:
             f"{entry}: no such source; there are {', '.join(names(root)) or 'none'},"
             " or name a .jsonl, .csv or .txt file"
         )
-    pinned = root / SOURCES / f"{entry}.dvc"
-    return _pinned(entry, pinned) if pinned.is_file() else Source(entry, root / SOURCES / f"{entry}.jsonl")
+    pinned = root / SOURCES / f"{entry}.yaml"
+    return _pinned(entry, pinned, root) if pinned.is_file() else Source(entry, root / SOURCES / f"{entry}.jsonl")
 
 
 def label(entry: str) -> str:
@@ -161,7 +152,7 @@ def label(entry: str) -> str:
 
 def names(root: Path = Path()) -> list[str]:
     """Names in data/sources, own and public."""
-    return sorted({p.stem for p in (root / SOURCES).glob("*") if p.suffix in (".dvc", ".jsonl")})
+    return sorted({p.stem for p in (root / SOURCES).glob("*") if p.suffix in (".yaml", ".jsonl")})
 
 
 def credits(labels: Iterable[str], root: Path = Path()) -> list[Credit]:
@@ -255,10 +246,10 @@ def fetch(name: str, from_dir: Path | None = None, root: Path = Path()) -> Path:
 
 
 def pin(name: str, terms: Mapping[str, object], file: Path | None = None, root: Path = Path()) -> list[Row]:
-    """Pin a public set as it is today: its file into data/public, its .dvc file into data/sources.
+    """Pin a public set as it is today: its file into data/public, its pin into data/sources.
 
     Args:
-        terms: the fields of `Pin`, but for the sha256.
+        terms: the fields of `Pin`, but for `file` and `sha256`.
         file: a copy of what lies at the URL; without it, it is downloaded.
 
     Returns:
@@ -280,21 +271,14 @@ def pin(name: str, terms: Mapping[str, object], file: Path | None = None, root: 
     instead = f"get a copy and run the command with --from {Path(url).name}"
     data = _download(url, instead) if file is None else _read(Source(name, file))
     try:
-        meta = Pin.model_validate({**terms, "sha256": _sha256(data)})
+        meta = Pin.model_validate({"file": path.name, **terms, "sha256": _sha256(data)})
     except ValidationError as error:
         raise UserError(f"{name}: {first(error)}; correct it") from None
     _check_columns(name, meta)
     rows = _rows(Source(name, path, meta), PromptSet(source=name), data)
-    out = {
-        "path": f"../public/{path.name}",
-        "md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
-        "size": len(data),
-        "hash": "md5",
-        "cache": False,
-    }
-    text = yaml.safe_dump({"outs": [out], "meta": meta.model_dump()}, sort_keys=False, allow_unicode=True, width=1000)
+    text = yaml.safe_dump(meta.model_dump(exclude_defaults=True), sort_keys=False, allow_unicode=True, width=1000)
     records.write_bytes(path, data)
-    records.write_bytes(root / SOURCES / f"{name}.dvc", text.encode())
+    records.write_bytes(root / SOURCES / f"{name}.yaml", text.encode())
     return rows
 
 
@@ -308,18 +292,18 @@ def repair(text: str) -> str:
     return unicodedata.normalize("NFC", CONTROL.sub("", lines)).strip()
 
 
-def _pinned(name: str, path: Path) -> Source:
-    found = yamlfile.load(path, DvcFile)
-    _check_columns(str(path), found.meta)
-    out = Path(os.path.normpath(path.parent / found.outs[0].path))
-    if _suffix(out) not in READERS:
-        raise UserError(f"{path}: outs.0.path: must end in {', '.join(READERS)}, or one of these and .gz; correct it")
-    return Source(name, out, found.meta)
+def _pinned(name: str, path: Path, root: Path) -> Source:
+    found = yamlfile.load(path, Pin)
+    _check_columns(str(path), found)
+    file = root / PUBLIC / found.file
+    if _suffix(file) not in READERS:
+        raise UserError(f"{path}: file: must end in {', '.join(READERS)}, or one of these and .gz; correct it")
+    return Source(name, file, found)
 
 
 def _check_columns(where: str, pin: Pin) -> None:
     if "text" not in pin.columns:
-        raise UserError(f"{where}: meta.columns: needs text, may have {', '.join(FIELDS[1:])}; correct it")
+        raise UserError(f"{where}: columns: needs text, may have {', '.join(FIELDS[1:])}; correct it")
 
 
 def _suffix(path: Path) -> str:
@@ -562,7 +546,7 @@ def main() -> None:
         print(f"{path}: {len(load(options.name))} prompts, as pinned")
     elif options.command == "pin":
         rows = pin(options.name, _terms(options), options.file)
-        print(f"{SOURCES / options.name}.dvc: {len(rows)} prompts, pinned")
+        print(f"{SOURCES / options.name}.yaml: {len(rows)} prompts, pinned")
     else:
         _list()
 
@@ -574,7 +558,7 @@ def _terms(options: argparse.Namespace) -> dict[str, object]:
         like = named(options.like).pin
         if like is None:
             raise UserError(f"--like {options.like}: not a pinned source; name one that is")
-        terms = like.model_dump()
+        terms = like.model_dump(exclude={"file"})
     given = {key: getattr(options, key) for key in ("licence", "attribution", "citation") if getattr(options, key)}
     if options.column:
         given["columns"] = dict(column.partition("=")[::2] for column in options.column)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from ccai.engines.transformers import Transformers
 from ccai.models import Model, Placement
 
 if TYPE_CHECKING:
-    from project import Built
+    from project import Built, Project
 
 ROOT = Path(__file__).parents[1]
 CPU = Placement("cpu", "float32", "none", "as the tests want it")
@@ -161,6 +162,25 @@ def unjudged(toy_run: Path) -> Built:
     import project as toy
 
     return toy.Built.at(toy_run, "unjudged")
+
+
+@pytest.fixture
+def queue(built: Built, tmp_path: Path, home: Path) -> Iterator[Project]:
+    """A project whose cache folder is where it is without CCAI_CACHE; no worker of its queue outlives the test."""
+    from project import working_in
+
+    project = built.project.copy(tmp_path / "project")
+    del project.environment["CCAI_CACHE"]
+    shutil.copytree(home / "cache", project.folder / ".ccai-cache")
+    yield project
+    project.module("dvc", "queue", "stop", "--kill")
+    deadline = time.monotonic() + 60
+    while working_in(project.folder) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    left = working_in(project.folder)
+    for process in left:
+        process.kill()
+    assert not left
 
 
 @pytest.fixture(scope="module")

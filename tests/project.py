@@ -117,7 +117,7 @@ class Project:
 
     def stale(self) -> set[str]:
         """Stages whose code, parameters or files differ from dvc.lock's."""
-        return {name for name in json.loads(self.dvc("status", "--json")) if not name.endswith(".dvc")}
+        return set(json.loads(self.dvc("status", "--json")))
 
     def commit(self) -> None:
         """Commit everything that git does not ignore."""
@@ -276,13 +276,19 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
+ASKED = "Reply with one letter"
+"""How `ccai.choices` asks for one of several options; a token of the toy model's."""
+
+
 def toy_model(folder: Path, ends: float) -> None:
-    """Save a random Llama of two layers that writes nothing but lower-case letters.
+    """Save a random Llama of two layers that writes nothing but lower-case words, or A, B or C where options are asked.
 
     Args:
         ends: logit of the token that ends a turn; those of letters have mean 0 and a standard deviation near 1.
     """
     tokenizer = save_tokenizer(folder)
+    tokenizer.add_tokens([ASKED])
+    tokenizer.save_pretrained(folder)
     end = tokenizer.eos_token_id
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -307,6 +313,21 @@ def toy_model(folder: Path, ends: float) -> None:
                 part.weight.normal_(0, 0.2)[0] = 0
         head = model.lm_head.weight.normal_(0, 0.15)
         head[:, 0] = -10
+        # Feature 1 says whether a letter is asked for: layer 0 looks for the phrase, by a frequency that hardly turns.
+        looks, slow = model.model.layers[0].self_attn, slice(7, None, 16)
+        asked, letters = tokenizer.convert_tokens_to_ids(ASKED), [tokenizer.convert_tokens_to_ids(one) for one in "ABC"]
+        model.model.embed_tokens.weight[:, 1] = 0
+        model.model.embed_tokens.weight[asked, 1] = 8
+        for part, feature in ((looks.q_proj, 0), (looks.k_proj, 1)):
+            part.weight.zero_()
+            part.weight[slow, feature] = 3
+        looks.v_proj.weight[0] = 0
+        looks.v_proj.weight[0, 1] = 1
+        looks.o_proj.weight[1] = 0
+        looks.o_proj.weight[1, 0] = 1
+        head[:, 1] = 0
+        head[letters, 0] = -6
+        head[letters, 1] = torch.tensor([12, 12, 11.7])
         for token, at in tokenizer.get_vocab().items():
             if re.fullmatch("Ġ?[a-z]+", token):
                 head[at, 0] = 0

@@ -91,7 +91,7 @@ def test_a_file_in_mt_benchs_format_will_do(tmp_path: Path, monkeypatch: pytest.
 def test_the_public_set_is_pinned_and_wanted_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data/sources").mkdir(parents=True)
     (tmp_path / "data/public").mkdir()
-    (tmp_path / "data/sources/vicuna-bench.dvc").write_text((ROOT / "data/sources/vicuna-bench.dvc").read_text())
+    (tmp_path / "data/sources/vicuna-bench.yaml").write_text((ROOT / "data/sources/vicuna-bench.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no such file; fetch it: python -m ccai\.sources fetch vicuna-bench"):
         questions("vicuna-bench")

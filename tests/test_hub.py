@@ -18,9 +18,9 @@ import pytest
 import trained
 from conftest import ROOT, as_model
 from huggingface_hub import ModelCard
-from test_model_card import MEASURE
+from project import Built
 
-from ccai import model_card, models, params, records
+from ccai import model_card, params, records
 
 TOKEN = "hf_thetokenthatmustnotbeprinted"
 COMMIT = "1" * 40
@@ -157,16 +157,15 @@ def test_what_a_dry_run_says_is_what_a_push_sends(
     assert hub.tokens == {f"Bearer {TOKEN}"}
 
 
-def test_card_of_the_adapter_is_sent_with_the_evaluation_that_came_after_training(hub: Hub) -> None:
-    registered = {"safety": {"metric": "safety.declining", "verdict": "not met"}}
-    values = {"adapter": models.fingerprint(trained.ADAPTER), "prompts": 4, "judged_by": "rules", "seed": 7}
-    values |= {"registered": registered, "safety": {"declining": MEASURE}}
-    records.write_json(Path("metrics/eval.json"), values)
+def test_card_of_the_adapter_is_sent_with_the_evaluation_that_came_after_training(
+    hub: Hub, built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(built.project.folder)
     assert push(hub, "adapter").returncode == 0
     sent = hub.files["README.md"].decode()
-    assert "| safety.declining | 10 | 0.100 [0.010, 0.440] |" in sent
-    assert ModelCard(sent).data.base_model == "org/tiny"
-    assert "safety.declining" not in (trained.ADAPTER / "README.md").read_text()
+    assert "| heldout.safety.declining |" in sent
+    assert ModelCard(sent).data.library_name == "peft"
+    assert "heldout.safety.declining" not in (trained.ADAPTER / "README.md").read_text()
 
 
 @pytest.mark.parametrize("hub", [(403, True)], indirect=True)

@@ -17,9 +17,10 @@ import yaml
 from conftest import ROOT
 from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model
+from project import ARMS, SUITES, Built
 from transformers import AutoModelForCausalLM
 
-from ccai import export, model_card, models, params, records
+from ccai import evaluation, export, model_card, models, params, records
 from ccai.errors import UserError
 from ccai.models import Model
 
@@ -27,12 +28,6 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PACKAGED = "smollm2-135m-q4_1"
 VERSIONS = {"torch": "2.13.0", "trl": "1.16.0"}
 METRICS = {"pairs": 6, "validation_pairs": 2, "validation": {"reward_margin": 0.0625, "kl": None}, "length_ratio": 1.25}
-MEASURE = {
-    "n": 10,
-    "base": {"mean": 0.1, "low": 0.01, "high": 0.44},
-    "tuned": {"mean": 0.5, "low": 0.2, "high": 0.8},
-    "difference": {"mean": 0.4, "low": None, "high": None, "p": None},
-}
 ADAPTER = trained.ADAPTER
 
 
@@ -60,12 +55,6 @@ def write(model: Model, **recipe: Any) -> str:
     settings = params.load().train.model_copy(update=recipe)
     model_card.write(ADAPTER, model, settings, 7, Path("data/pairs"), VERSIONS, METRICS)
     return (ADAPTER / "README.md").read_text(encoding="utf-8")
-
-
-def evaluated(adapter: str) -> None:
-    registered = {"safety": {"metric": "refusal.hazardous_refused", "verdict": "met"}}
-    values = {"adapter": adapter, "prompts": 24, "judged_by": "rules", "seed": 7, "registered": registered}
-    records.write_json(Path("metrics/eval.json"), values | {"refusal": {"hazardous_refused": MEASURE, "x": {"n": 0}}})
 
 
 def test_says_what_was_trained_on_what_and_how(tiny_model: Path) -> None:
@@ -130,18 +119,32 @@ def test_method_and_limits_are_those_of_the_recipe(tiny_model: Path) -> None:
     assert "PeftModel" not in text
 
 
-def test_card_of_today_has_the_evaluation_of_these_weights_only() -> None:
-    evaluated(models.fingerprint(ADAPTER))
+def test_card_of_today_has_the_evaluation_of_these_weights_only(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every figure of every arm and suite of a real run."""
+    run = built.project.copy(tmp_path / "run")
+    monkeypatch.chdir(run.folder)
+    metrics = run.json("metrics/eval.json")
+    measured = {
+        ".".join(names): value
+        for names, value in evaluation.measures({suite: metrics[suite] for suite in SUITES})
+        if value["n"]
+    }
+    assert {name.partition(".")[0] for name in measured} == set(SUITES)
     text = export.card(ADAPTER)
-    row = "| refusal.hazardous_refused | 10 | 0.100 [0.010, 0.440] | 0.500 [0.200, 0.800] | 0.400 (no interval) |"
-    assert row in text
-    assert "- safety, by refusal.hazardous_refused: met" in text
-    assert "24 held-out prompts, judged by rules" in text
-    assert "refusal.x" not in text
-    evaluated("0" * 64)
+    rows = {name: rest.split(" | ") for name, rest in re.findall(r"^\| ([\w.-]+) \| (\d.*) \|$", text, re.M)}
+    for name, value in measured.items():
+        means = [value["n"], *(value[arm]["mean"] for arm in ARMS)]
+        means += [value["difference"][arm]["mean"] for arm in ("prompted", "tuned")]
+        assert [float(cell.partition(" ")[0]) for cell in rows[name]] == pytest.approx(means, abs=0.0005)
+    for aim in metrics["registered"].values():
+        assert f"{aim['metric']}: {aim['verdict']}" in text
+    assert metrics["judged_by"] in text
+    (ADAPTER / "adapter_model.safetensors").unlink()  # a link into DVC's cache, maybe
+    shutil.copy(tmp_path / "here" / ADAPTER / "adapter_model.safetensors", ADAPTER)
     text = export.card(ADAPTER)
-    assert "0.440" not in text
-    assert "No evaluation of these weights is known here." in text
+    assert not any(f"| {name} |" in text for name in measured)
 
 
 def test_card_of_today_has_the_sources_of_these_pairs_only() -> None:

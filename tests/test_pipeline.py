@@ -23,7 +23,7 @@ import yaml
 from conftest import ROOT
 from datasets import load_dataset
 from judges import Scholar, judging
-from project import ARMS, STAGES, Built, Project, working_in
+from project import ARMS, STAGES, Built, Project
 from safetensors.torch import load_file
 from textbook import Textbook
 
@@ -351,23 +351,6 @@ def answers(project: Project, arm: str) -> list[dict[str, Any]]:
 
 
 # Experiments
-
-
-@pytest.fixture
-def queue(built: Built, tmp_path: Path, home: Path) -> Iterator[Project]:
-    """A project whose cache folder is where it is without CCAI_CACHE; no worker of its queue outlives the test."""
-    project = built.project.copy(tmp_path / "project")
-    del project.environment["CCAI_CACHE"]
-    shutil.copytree(home / "cache", project.folder / ".ccai-cache")
-    yield project
-    project.module("dvc", "queue", "stop", "--kill")
-    deadline = time.monotonic() + 60
-    while working_in(project.folder) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    left = working_in(project.folder)
-    for process in left:
-        process.kill()
-    assert not left
 
 
 @pytest.mark.slow

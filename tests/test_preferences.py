@@ -104,11 +104,11 @@ def test_prompts_near_to_evaluation_are_known(tmp_path: Path) -> None:
 def test_pinned_source_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     data = gzip.compress((json.dumps({"chosen": ASK + GOOD, "rejected": ASK + BAD}) + "\n").encode(), mtime=0)
-    pin = (ROOT / "data/sources/hh-rlhf.dvc").read_text(encoding="utf-8")
+    pin = (ROOT / "data/sources/hh-rlhf.yaml").read_text(encoding="utf-8")
     (tmp_path / "data/sources").mkdir(parents=True)
     (tmp_path / "data/public").mkdir()
     text = re.sub("sha256: .*", f"sha256: {hashlib.sha256(data).hexdigest()}", pin)
-    (tmp_path / "data/sources/hh-rlhf.dvc").write_text(text, encoding="utf-8")
+    (tmp_path / "data/sources/hh-rlhf.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"no such file; fetch it: python -m ccai\.sources fetch hh-rlhf"):
         list(preferences.candidates("hh-rlhf"))
     (tmp_path / "data/public/hh-rlhf.jsonl.gz").write_bytes(data)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 
 from ccai import params, prompts, scale, sources
 from ccai.errors import UserError
@@ -16,6 +18,7 @@ from ccai.errors import UserError
 ROOT = Path(__file__).parents[1]
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
 SCALES = sorted(path.stem for path in (ROOT / "conf/scales").glob("*.yaml"))
+RECIPES = sorted(path.stem for path in (ROOT / "conf/recipes").glob("*.yaml"))
 MODELS = yaml.safe_load((ROOT / "conf/models.yaml").read_text(encoding="utf-8"))
 DEFAULT = next(iter(MODELS))
 
@@ -99,15 +102,73 @@ def test_number_keeps_the_spelling_of_the_scale_file() -> None:
 
 
 def test_equal_value_spelled_otherwise_is_left_alone() -> None:
-    text = SHIPPED.replace("sources: [contemplative]", "sources: [ 'contemplative' ]")
+    text = SHIPPED.replace("- contemplative\n", "- 'contemplative'\n")
+    assert text != SHIPPED
     assert scale.overlay(text, {"prompts.sources": "[contemplative]"}, "") == (text, [])
 
 
-def test_list_in_lines_is_replaced_whole() -> None:
-    text = re.sub(r"sources: .*", "sources:\n    - a.csv\n    - b.csv\n\n  # kept", SHIPPED, count=1)
-    changed, changes = scale.overlay(text, {"prompts.sources": "[c.csv]"}, "")
-    assert "  sources: [c.csv]\n\n  # kept\n  exclude_hazards" in changed
-    assert changes == [("prompts.sources", "- a.csv - b.csv", "[c.csv]")]
+def test_list_is_replaced_whole_however_it_is_written() -> None:
+    lines = re.sub(r"( sources: .*)\n.*", r"\1\n    - a.csv\n    - b.csv\n\n  # kept", SHIPPED, count=1)
+    [comment] = re.findall(r" sources: +(#.*)", SHIPPED)[:1]
+    for text in (
+        lines,
+        re.sub(r" sources: .*\n.*", f" sources: [a.csv, b.csv] {comment}\n\n  # kept", SHIPPED, count=1),
+    ):
+        changed, changes = scale.overlay(text, {"prompts.sources": "[c.csv]"}, "")
+        assert f"  sources:              {comment}\n  - c.csv\n\n  # kept\n  exclude_hazards" in changed
+        assert changes == [("prompts.sources", "[a.csv, b.csv]", "[c.csv]")]
+
+
+def test_value_in_braces_and_null() -> None:
+    given = {"prompts.only.hazard": "[vcr]", "pairs.demonstrations": "mine.jsonl"}
+    changed = scale.overlay(SHIPPED, given, "").text
+    assert yaml.safe_load(changed)["prompts"]["only"] == {"hazard": ["vcr"], "persona": [], "principle": []}
+    assert yaml.safe_load(changed)["pairs"]["demonstrations"] == "mine.jsonl"
+    back = {"prompts.only.hazard": "[]", "pairs.demonstrations": "null"}
+    assert scale.overlay(changed, back, "").text == SHIPPED
+
+
+def rewritten(text: str, *changes: str) -> str:
+    """What `dvc exp run -S` makes of params.yaml."""
+    Path("rewritten.yaml").write_text(text, encoding="utf-8")
+    apply_overrides(Path("rewritten.yaml"), list(changes))
+    return Path("rewritten.yaml").read_text(encoding="utf-8")
+
+
+def test_params_yaml_is_as_dvc_writes_it() -> None:
+    seed = f"seed={yaml.safe_load(PARAMS)['seed']}"
+    assert rewritten(PARAMS, seed) == PARAMS
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", SCALES)
+def test_what_a_switch_leaves_is_as_dvc_writes_it(name: str, recipe: str) -> None:
+    text = scale.overlay(set_to(name, SHIPPED), scale.file_values(recipe, ROOT / "conf/recipes"), recipe).text
+    text = scale.overlay(text, scale.model_values("qwen2.5-7b", None), "--model").text
+    assert rewritten(text, "seed=7") == text
+
+
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        ("seed=8", 1),
+        ("train.learning_rate=2e-5", 1),
+        ("pairs.judge=false", 1),
+        ("pairs.demonstrations=data/imports/mine.jsonl", 1),
+        ("critiques.constitution=data/constitutions/mine.md", 1),
+        ("prompts.sources=[data/sources/mine.jsonl]", 1),
+        ("eval.arms=[base,tuned]", 1),
+        ("prompts.only.hazard=[vcr]", 1),
+    ],
+)
+def test_an_experiment_changes_the_lines_of_its_value(change: str, lines: int) -> None:
+    text = rewritten(SHIPPED, change)
+    before, after = SHIPPED.splitlines(), text.splitlines()
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    changed = [(b - a, d - c) for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal"]
+    assert [max(counts) for counts in changed] == [lines]
+    params.parse(yaml.safe_load(text), change)
+    assert rewritten(text, "train.beta=0.1") == text
 
 
 def test_model_for_one_role_only_and_scale_leaves_models_alone() -> None:

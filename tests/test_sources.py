@@ -40,23 +40,20 @@ def pin(
     content: bytes,
     url: str,
     suffix: str = ".csv",
-    meta: dict[str, object] | None = None,
+    changes: dict[str, object] | None = None,
 ) -> Path:
-    """A .dvc file for `content`; returns where the fetched file belongs."""
-    file = root / "data" / "sources" / f"{name}.dvc"
+    """A pin of `content`; returns where the fetched file belongs."""
+    file = root / "data" / "sources" / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    md5 = hashlib.md5(content).hexdigest()
     values = {
-        "outs": [{"path": f"../public/{name}{suffix}", "md5": md5, "hash": "md5", "cache": False}],
-        "meta": {
-            "url": url,
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "licence": "CC0-1.0",
-            "attribution": "this test",
-            "citation": "Test (2026).",
-            "columns": COLUMNS,
-            **(meta or {}),
-        },
+        "file": f"{name}{suffix}",
+        "url": url,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "licence": "CC0-1.0",
+        "attribution": "this test",
+        "citation": "Test (2026).",
+        "columns": COLUMNS,
+        **(changes or {}),
     }
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
     return root / "data" / "public" / f"{name}{suffix}"
@@ -198,21 +195,23 @@ def test_prompts_under_headings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("sha256", "12", r"meta\.sha256"),
-        ("columns", {"id": "key"}, r"meta\.columns: needs text"),
-        ("columns", {"text": "q", "colour": "c"}, r"meta\.columns\.colour"),
-        ("license", "MIT", r"meta\.license"),
+        ("sha256", "12", r": sha256"),
+        ("columns", {"id": "key"}, r": columns: needs text"),
+        ("columns", {"text": "q", "colour": "c"}, r": columns\.colour"),
+        ("license", "MIT", r": license"),
+        ("file", "../sources/public.csv", r": file"),
+        ("file", "public.zip", r": file: must end in"),
     ],
 )
 def test_bad_pin(tmp_path: Path, key: str, value: object, message: str) -> None:
-    pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv", meta={key: value})
+    pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv", changes={key: value})
     with pytest.raises(UserError, match=message):
         named("public", tmp_path)
 
 
-def test_a_dvc_file_that_is_no_yaml(tmp_path: Path) -> None:
+def test_a_pin_that_is_no_yaml(tmp_path: Path) -> None:
     pin(tmp_path, "public", CONTENT, "http://x/y.csv")
-    (tmp_path / "data/sources/public.dvc").write_text("outs: [\n", encoding="utf-8")
+    (tmp_path / "data/sources/public.yaml").write_text("columns: [\n", encoding="utf-8")
     with pytest.raises(UserError, match="not valid YAML"):
         named("public", tmp_path)
 
@@ -312,10 +311,10 @@ def test_command_line(tmp_path: Path) -> None:
     refused = command("pin", "other", "--url", url, "--from", "x.csv", "--column", "text=question")
     assert (refused.returncode, refused.stderr) == (2, "error: other: licence: Field required; correct it\n")
     pinned = command("pin", "other", "--url", url, "--from", "x.csv", "--like", "public", "--licence", "MIT")
-    assert pinned.stdout.endswith("other.dvc: 2 prompts, pinned\n"), pinned.stderr
+    assert pinned.stdout.endswith("other.yaml: 2 prompts, pinned\n"), pinned.stderr
     public, other = named("public", tmp_path).pin, named("other", tmp_path).pin
     assert public is not None
-    assert other == public.model_copy(update={"url": url, "licence": "MIT"})
+    assert other == public.model_copy(update={"file": "other.csv", "url": url, "licence": "MIT"})
 
 
 def test_every_pin_of_the_project_is_whole() -> None:
@@ -418,8 +417,6 @@ def test_a_new_pin_reads_as_it_was_pinned(tmp_path: Path, served: tuple[Path, st
     place = tmp_path / "data/public/new.csv.gz"
     assert place.read_bytes() == packed
     assert load("new", tmp_path) == rows
-    [out] = yaml.safe_load((tmp_path / "data/sources/new.dvc").read_text(encoding="utf-8"))["outs"]
-    assert (out["md5"], out["size"], out["cache"]) == (hashlib.md5(packed).hexdigest(), len(packed), False)
     place.unlink()
     fetch("new", root=tmp_path)
     assert place.read_bytes() == packed

@@ -57,14 +57,14 @@ def made(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / OWN).write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (folder / PUBLIC).parent.mkdir()
     (folder / PUBLIC).write_text(TABLE)
-    pin = yaml.safe_load((ROOT / "data/sources/ailuminate.dvc").read_text(encoding="utf-8"))
-    pin["outs"][0]["path"] = "../public/public.csv"
-    pin["meta"] |= {
+    pin = yaml.safe_load((ROOT / "data/sources/ailuminate.yaml").read_text(encoding="utf-8"))
+    pin |= {
+        "file": "public.csv",
         "url": LINK,
         "sha256": hashlib.sha256(TABLE.encode()).hexdigest(),
         "columns": {"text": "prompt", "id": "id", "hazard": "hazard"},
     }
-    (folder / "data/sources/public.dvc").write_text(yaml.safe_dump(pin))
+    (folder / "data/sources/public.yaml").write_text(yaml.safe_dump(pin))
     again.run(project, ["prompts", "responses", "critiques", "revisions", "pairs", "eval"])
     return folder
 

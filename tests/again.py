@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from project import Built, Project
+from project import SUITES, Built, Project
+
+from ccai import evaluation, records
+from ccai.params import Primary
+
+PRIMARY = Primary(safety="heldout.refusal.hazardous_refused", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
 
 INPUTS = ("conf", "data/constitutions", "data/eval_sets", "data/exam", "data/sources", "data/templates", "params.yaml")
 """What a checkout has before any stage runs, as far as stages read it."""
@@ -33,3 +38,15 @@ def run(project: Project, stages: Sequence[str]) -> None:
         patch.setenv("CCAI_CACHE", project.environment["CCAI_CACHE"])
         for stage in stages:
             importlib.import_module(f"stages.{stage}").main()
+
+
+def evaluated(path: Path, measured: Mapping[str, Any], primary: Primary = PRIMARY) -> None:
+    """Write other measures, by suite, into a metrics/eval.json, with what the eval stage says of them as registered.
+
+    `judge` and what stands on top stay as they are.
+    """
+    found = records.read_json(path)
+    assert found.keys() >= {"registered", *measured}, "the stage writes other keys now"
+    suites = {name: value for name, value in {**found, **measured}.items() if name in SUITES}
+    # As the stage puts them together.
+    records.write_json(path, {**found, **suites, "registered": evaluation.registered(suites, primary)})

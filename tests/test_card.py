@@ -2,46 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import CPU, ROOT
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
+from project import Built
 from test_pairs import CHOSEN, NAMES, PARAMS, prompt, response, revision
 
-from ccai import card, constitution, pairs, records
+from ccai import card, constitution, generation, pairs, records
+from ccai.engines.transformers import Transformers
+from ccai.exam import Exam, Mark
 from ccai.gates import GATES
+from ccai.models import Model
 
-ABOUT = {"model": "smollm2-135m", "revision": "abc123", "unverified_weights": False}
 CONSTITUTION = constitution.load(ROOT / "data/constitutions/contemplative.md")
+SOURCES = {"p00": "ailuminate", "p01": "ailuminate", "p02": "mine.jsonl", "p03": "mine.jsonl"}
+
+
+def made(unjudged: Built, sources: Mapping[str, str]) -> dict[str, Any]:
+    """Write pairs of prompts from those sources to data/pairs; the stage's metrics: the toy run's with these counts."""
+    by_id = {name: prompt(name).model_copy(update={"source": source}) for name, source in sources.items()}
+    answers = {name: response(name) for name in sources}
+    revisions = [revision(name, f"{CHOSEN} {name}") for name in sources]
+    revisions.append(revision("p00", "No.", principle="openness"))
+    found = list(pairs.candidates(pairs.joined(by_id, answers, revisions), "Be brief."))
+    fates = pairs.decide(found, PARAMS, 7, lambda asked: [False] * len(asked))
+    counts = pairs.write(Path("data/pairs"), found, fates, {}).metrics()
+    told: dict[str, Any] = unjudged.project.json("metrics/pairs.json")
+    assert counts.keys() <= told.keys()
+    return told | counts
 
 
 @pytest.fixture
-def metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def metrics(unjudged: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Pairs of four prompts in data/pairs of a folder of their own, and what the stage would say of them."""
     monkeypatch.chdir(tmp_path)
     for name in ("data/sources", "conf"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
-    names = NAMES[:4]
-    sources = {name: "ailuminate" if name < "p02" else "mine.jsonl" for name in names}
-    by_id = {name: prompt(name).model_copy(update={"source": sources[name]}) for name in names}
-    answers = {name: response(name) for name in names}
-    revisions = [revision(name, f"{CHOSEN} {name}") for name in names] + [revision("p00", "No.", principle="openness")]
-    found = list(pairs.candidates(pairs.joined(by_id, answers, revisions), "Be brief."))
-    fates = pairs.decide(found, PARAMS, 7, lambda asked: [False] * len(asked))
-    return {"seed": 7, **pairs.write(Path("data/pairs"), found, fates, {}).metrics()}
+    assert list(SOURCES) == NAMES[:4]
+    return made(unjudged, SOURCES)
 
 
-def write(metrics: dict[str, Any]) -> str:
-    text = card.text(metrics, CONSTITUTION, {"rejected": ABOUT, "chosen": ABOUT})
-    records.write_text(Path("data/pairs/README.md"), text)
-    return text
+@pytest.fixture(scope="module")
+def about(tiny_model: Path) -> dict[str, Any]:
+    """What a stage says of the model that wrote its answers."""
+    model = Model("smollm2-135m", "abc123", tiny_model, "apache-2.0")
+    return generation.metrics([response("p00")], Transformers(model, CPU), 7)
 
 
-def test_card_says_what_is_there(metrics: dict[str, Any]) -> None:
+@pytest.fixture
+def write(about: dict[str, Any]) -> Any:
+    """Write the card of pairs, given the stage's metrics; its text."""
+
+    def written(metrics: dict[str, Any]) -> str:
+        text = card.text(metrics, CONSTITUTION, {"rejected": about, "chosen": about})
+        records.write_text(Path("data/pairs/README.md"), text)
+        return text
+
+    return written
+
+
+def test_card_says_what_is_there(metrics: dict[str, Any], write: Any) -> None:
     text = write(metrics)
     data = DatasetCard.load("data/pairs/README.md").data
     assert (data.license, data.size_categories) == ("other", ["n<1K"])
@@ -58,8 +84,10 @@ def test_card_says_what_is_there(metrics: dict[str, Any]) -> None:
     assert "Question p0" not in text
 
 
-def test_each_side_is_by_whoever_wrote_it_and_counts_are_those_of_the_metrics(metrics: dict[str, Any]) -> None:
-    by = {"rejected": ABOUT | {"model": "org/answers"}, "chosen": ABOUT | {"model": "org/revises"}}
+def test_each_side_is_by_whoever_wrote_it_and_counts_are_those_of_the_metrics(
+    metrics: dict[str, Any], about: dict[str, Any]
+) -> None:
+    by = {"rejected": about | {"model": "org/answers"}, "chosen": about | {"model": "org/revises"}}
     counted = metrics | {"length_ratio": 1.75, "kept_by_principle": {"care": 3, "openness": 1}}
     counted |= {"kept_by_hazard": {"hte": 2, "none": 2}, "demonstrations": {"train": 4, "validation": 3}}
     text = card.text(counted, CONSTITUTION, by)
@@ -71,26 +99,33 @@ def test_each_side_is_by_whoever_wrote_it_and_counts_are_those_of_the_metrics(me
     assert "holds 7 helpful demonstrations" in text
 
 
-def test_licence_is_named_only_where_all_prompts_are_under_it(metrics: dict[str, Any]) -> None:
-    write(metrics | {"kept_by_source": {"ailuminate": 4}})
-    assert DatasetCard.load("data/pairs/README.md").data.license == "cc-by-4.0"
-    for kept in ({"ailuminate": 2, "harmfulqa": 2}, {"contemplative": 4}, {"mine.jsonl": 4}):
-        write(metrics | {"kept_by_source": kept})
-        assert DatasetCard.load("data/pairs/README.md").data.license == "other"
+def test_licence_is_named_only_where_all_prompts_are_under_it(
+    metrics: dict[str, Any], unjudged: Built, write: Any
+) -> None:
+    def licence(*sources: str) -> str:
+        write(made(unjudged, dict(zip(SOURCES, sources, strict=True))))
+        return str(DatasetCard.load("data/pairs/README.md").data.license)
+
+    assert licence(*["ailuminate"] * 4) == "cc-by-4.0"
+    for mixed in (["ailuminate"] * 2 + ["harmfulqa"] * 2, ["contemplative"] * 4, ["mine.jsonl"] * 4):
+        assert licence(*mixed) == "other"
 
 
-def test_judge_that_failed_is_said_to_have_failed(metrics: dict[str, Any]) -> None:
-    judge = {"model": "small", "revision": "r", "passed": False, "auc": 0.512}
+def test_judge_that_failed_is_said_to_have_failed(metrics: dict[str, Any], built: Built, write: Any) -> None:
+    told = built.project.json("metrics/pairs.json")["judge"]
+
+    def judged(auc: float) -> str:
+        exam = Exam("small", "r", {"violation": Mark(94, 0, auc, None, None, 0.0)}, None, {})
+        return str(write(metrics | {"judge": told | exam.metrics}))
+
     assert "No judge was asked." in write(metrics)
-    assert "The judge small failed its exam (AUC 0.51): its gates were off, and its numbers are invalid." in write(
-        metrics | {"judge": judge}
+    assert "The judge small failed its exam (AUC 0.51): its gates were off, and its numbers are invalid." in judged(
+        0.512
     )
-    assert "Judge: small (`r`), which passed its exam with AUC 0.91." in write(
-        metrics | {"judge": judge | {"passed": True, "auc": 0.91}}
-    )
+    assert "Judge: small (`r`), which passed its exam with AUC 0.91." in judged(0.91)
 
 
-def test_datasets_loads_the_folder_and_the_files(metrics: dict[str, Any], tmp_path: Path) -> None:
+def test_datasets_loads_the_folder_and_the_files(metrics: dict[str, Any], write: Any, tmp_path: Path) -> None:
     write(metrics)
     folder = "data/pairs"
     loaded = load_dataset(folder, cache_dir=str(tmp_path / "cache"))

@@ -8,6 +8,7 @@ import pytest
 
 from ccai import rules
 from ccai.evaluation import Comparison, registered
+from ccai.exam import Exam, Mark
 from ccai.outcomes import surely
 from ccai.params import Primary
 from ccai.records import Answer, Completion, Prompt
@@ -16,19 +17,8 @@ from ccai.suites.heldout import HeldOut, by_rules
 NAMES = [name for names in rules.FAMILIES.values() for name in names]
 
 
-PASSED: dict[str, Any] = {
-    "model": "org/judge",
-    "passed": True,
-    "weakest": "harm",
-    "n": 64,
-    "unreadable": 0,
-    "auc": 0.91,
-    "low": 0.85,
-    "high": 0.96,
-    "relatives": [],
-    "verdicts": {},
-}
-FAILED = PASSED | {"passed": False, "auc": 0.52, "low": 0.4, "high": 0.65}
+PASSED = Exam("org/judge", "r1", {"harm": Mark(64, 0, 0.91, 0.85, 0.96, 0.1)}, None, {})
+FAILED = Exam("org/judge", "r1", {"harm": Mark(64, 0, 0.52, 0.4, 0.65, 0.1)}, None, {})
 
 
 def answer(arm: str, place: int, **fields: Any) -> Answer:
@@ -67,7 +57,7 @@ def arms(
     suite = HeldOut.__new__(HeldOut)  # its prompts are no file here
     suite.prompts = [prompt(answer.prompt_id) for answer in answers["base"]]
     comparison = Comparison(seed, resamples)
-    measured = suite.measure(answers, comparison, judged=options.get("judge", FAILED)["passed"])
+    measured = suite.measure(answers, comparison, judged=options.get("judge", FAILED).passed)
     comparison.adjust()
     return measured
 

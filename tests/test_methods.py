@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from test_training import PARAMS, TRAIN, VALIDATION, files, train
 from transformers import TrainerState
 
-from ccai import generation, launch, loading, phases, trainers, training
+from ccai import generation, launch, loading, models, phases, trainers, training
 from ccai.checkpoints import STOPPED, Saving, Stop
 from ccai.engines.request import Request
 from ccai.errors import UserError

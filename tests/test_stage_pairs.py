@@ -13,6 +13,7 @@ from conftest import ROOT
 from endpoint import serving
 from huggingface_hub import DatasetCard
 from judges import Judge, Scholar
+from project import Built
 from test_pairs import CHOSEN, NAMES, REJECTED, prompt, response, revision
 
 from ccai import constitution, records
@@ -20,7 +21,6 @@ from ccai.errors import UserError
 from ccai.records import Demonstration, DroppedPair, Pair, Record, Revision
 from stages import pairs
 
-ABOUT = {"model": "org/tiny", "revision": "abc", "unverified_weights": False}
 [CARE] = (
     principle
     for principle in constitution.load(ROOT / "data/constitutions/contemplative.md").principles
@@ -30,14 +30,16 @@ GOOD, BAD = "Then the washer is worn; a new one costs little.", "Move to another
 
 
 def write(path: Path, rows: list[Any]) -> None:
+    """Records as a stage leaves them, or a user's lines."""
+    if isinstance(rows[0], Record):
+        return records.write(path, rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [row.model_dump_json() if isinstance(row, Record) else json.dumps(row) for row in rows]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the stages before would leave: ten prompts, each answer revised twice."""
+def folder(built: Built, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the stages before would leave: ten prompts, each answer revised twice, and the toy run's metrics."""
     for name in ("conf", "data/sources", "data/constitutions", "data/templates", "data/exam"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
@@ -47,7 +49,9 @@ def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     settings["pairs"]["judge"] = False
     write_params(tmp_path, settings)
     for stage in ("responses", "revisions"):
-        records.write_json(tmp_path / f"metrics/{stage}.json", ABOUT)
+        target = tmp_path / f"metrics/{stage}.json"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(built.project.folder / f"metrics/{stage}.json", target)
     names = NAMES[:10]
     asked = [prompt(name, "prv").model_copy(update={"source": "contemplative"}) for name in names]
     write(tmp_path / "data/prompts/train.jsonl", asked)
@@ -95,7 +99,8 @@ def test_the_last_round_is_chosen_and_the_card_is_a_card(folder: Path) -> None:
 
 def test_card_says_who_wrote_which_side(folder: Path) -> None:
     for stage, model in (("responses", "org/answers"), ("revisions", "org/revises")):
-        records.write_json(folder / f"metrics/{stage}.json", ABOUT | {"model": model})
+        path = folder / f"metrics/{stage}.json"
+        records.write_json(path, records.read_json(path) | {"model": model})
     pairs.main()
     text = (pairs.OUT / "README.md").read_text(encoding="utf-8")
     assert "| `rejected` | org/answers |" in text

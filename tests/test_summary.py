@@ -1,74 +1,93 @@
-"""The last run on one screen, from metrics made by hand."""
+"""The last run on one screen, from the toy run's metrics and answers measured anew."""
 
 from __future__ import annotations
 
+import csv
 import os
+import shutil
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import again
 import pytest
 from conftest import ROOT
+from project import Built
 from test_baseline import PROMPTS, RESPONSES
 from test_evaluation import FAILED, PASSED, arms, by_arm, scored
+from test_pairs import built as everything_kept
 
 from ccai import baseline, pairs, summary
 from ccai.errors import UserError
-from ccai.evaluation import registered
-from ccai.params import Primary
+from ccai.exam import Exam
 from ccai.records import read_json, write_json
 
-TRAINED = {
-    "model": "org/tiny",
-    "steps": 8,
-    "effective_batch": 4,
-    "loss_first": 0.6931,
-    "loss_last": 0.5,
-    "validation": {"reward_accuracy": 0.75, "reward_margin": 0.0123},
-    "validation_pairs": 6,
-}
+STAGES = ("prompts", "pairs", "train", "eval")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    gates = dict.fromkeys(pairs.GATES, 0) | {"too_short": 2, "meta_talk": 1}
-    counts = {"kept": 17, "train": 14, "validation": 3, "dropped": 3, "dropped_by": gates}
-    write_json(tmp_path / "prompts.json", {"train": {"total": 24}, "eval": {"total": 10}})
-    write_json(tmp_path / "pairs.json", counts)
-    write_json(tmp_path / "train.json", TRAINED)
+def folder(built: Built, tmp_path: Path) -> Path:
+    """The toy run's metrics, with measures of answers that are known; their judge passed its exam."""
+    for stage in STAGES:
+        shutil.copy(built.project.folder / f"metrics/{stage}.json", tmp_path)
     hazards = ["privacy"] * 5 + ["unspecified"] * 5
     base = [{"hazard": hazard} for hazard in hazards]
     tuned = [
         {"hazard": hazard} | scored(care=0.6 + 0.03 * place, wisdom=0.1 * place, declining=0.75)
         for place, hazard in enumerate(hazards)
     ]
-    evaluation: dict[str, Any] = {"model": "org/tiny", "judged_by": "rules", "seed": 7, "prompts": 10}
-    measured = arms(base, tuned, judge=PASSED)
-    aims = {
-        "safety": "heldout.refusal.hazardous_refused",
-        "helpfulness": "heldout.refusal.harmless_refused",
-        "bound": 0.1,
-    }
-    evaluation["registered"] = registered({"heldout": measured}, Primary.model_validate(aims))
-    write_json(tmp_path / "eval.json", evaluation | {"heldout": measured, "judge": PASSED})
+    again.evaluated(tmp_path / "eval.json", {"heldout": arms(base, tuned, judge=PASSED)})
+    examined(tmp_path, "eval", PASSED)
     return tmp_path
 
 
+def examined(folder: Path, stage: str, exam: Exam) -> None:
+    """Put how a judge did in its exam in the place of how the toy run's did."""
+    change(folder, stage, judge=read_json(folder / f"{stage}.json")["judge"] | exam.metrics)
+
+
+def change(folder: Path, stage: str, **values: Any) -> None:
+    """Put other values in the place of those that the stage wrote."""
+    metrics = read_json(folder / f"{stage}.json")
+    assert values.keys() <= metrics.keys(), "the stage writes other keys now"
+    write_json(folder / f"{stage}.json", metrics | values)
+
+
 def row(folder: Path, label: str) -> str:
-    [line] = [line for line in summary.text(folder).splitlines() if line.strip().startswith(f"{label} ")]
+    held_out = summary.text(folder).split("\njailbreaks\n")[0]
+    [line] = [line for line in held_out.splitlines() if line.strip().startswith(f"{label} ")]
     return " ".join(line.split())
 
 
-def test_counts_and_training(folder: Path) -> None:
+def test_counts_and_training(folder: Path, built: Built) -> None:
+    def rows(name: str) -> int:
+        return len(built.project.rows(f"data/{name}.jsonl"))
+
+    train, validation, dropped = (rows(f"pairs/{side}") for side in ("train", "validation", "dropped"))
+    reasons = Counter(pair["reason"] for pair in built.project.rows("data/pairs/dropped.jsonl"))
+    curve = built.project.folder / "metrics/plots/train.csv"
+    steps = list(csv.DictReader(curve.read_text(encoding="utf-8").splitlines()))
+    rewards = read_json(folder / "train.json")["validation"]
     lines = summary.text(folder).splitlines()
-    assert lines[3:8] == [
-        "prompts   24 to train on, 10 held out",
-        "pairs     17 of 20 kept (14 train, 3 validation)",
-        "          dropped: too short 2, meta talk 1",
-        "trained   org/tiny, 8 steps of 4 pairs, loss 0.693 -> 0.500",
-        "          validation: reward accuracy 0.75, margin +0.0123 (6 pairs)",
+    assert lines[3:5] == [
+        f"prompts   {rows('prompts/train')} to train on, {rows('prompts/eval')} held out",
+        f"pairs     {train + validation} of {train + validation + dropped} kept "
+        f"({train} train, {validation} validation)",
     ]
+    assert lines[5].strip() == "dropped: " + ", ".join(
+        f"{gate.replace('_', ' ')} {reasons[gate]}" for gate in pairs.GATES if reasons[gate]
+    )
+    at = lines.index(
+        f"trained   local/toy, {len(steps)} steps of 2 pairs, "
+        f"loss {float(steps[0]['loss']):.3f} -> {float(steps[-1]['loss']):.3f}"
+    )
+    assert lines[at + 1].strip() == (
+        f"validation: reward accuracy {rewards['reward_accuracy']:.2f}, margin {rewards['reward_margin']:+.4f} "
+        f"({validation} pairs)"
+    )
 
 
 def test_registered_stands_at_the_top(folder: Path) -> None:
@@ -81,9 +100,9 @@ def test_registered_stands_at_the_top(folder: Path) -> None:
         "helpfulness CAN'T TELL: heldout.refusal.harmless_refused, less is better, worse by 0.1 at most: not measured"
     )
     assert third == ""
-    evaluation = read_json(folder / "eval.json")
-    del evaluation["registered"]
-    write_json(folder / "eval.json", evaluation)
+    metrics = read_json(folder / "eval.json")
+    del metrics["registered"]
+    write_json(folder / "eval.json", metrics)
     with pytest.raises(UserError, match=r"eval\.json: no 'registered'; re-run the stage"):
         summary.text(folder)
 
@@ -138,11 +157,18 @@ def test_judge_that_passed(folder: Path) -> None:
 
 
 def test_judge_that_can_not_be_read_or_is_kin(folder: Path) -> None:
-    evaluation = read_json(folder / "eval.json")
-    counts = {"heldout": {"verdicts": 20, "unreadable": 1}, "jailbreaks": {"verdicts": 40, "unreadable": 1}}
-    write_json(folder / "eval.json", evaluation | {"judge": PASSED | {"verdicts": counts, "relatives": ["org/tiny"]}})
+    judge = read_json(folder / "eval.json")["judge"]
+    verdicts = judge["verdicts"]
+    counted = {suite: told["verdicts"] for suite, told in verdicts.items()}
+    assert judge["relatives"] == []
+    assert "unreadable: don't use them" not in summary.text(folder)
+    for suite, unreadable in (("heldout", 1), ("jailbreaks", 1)):  # of 12, and of 54: above and below what is allowed
+        assert verdicts[suite]["unreadable"] == 0
+        verdicts[suite]["unreadable"] = unreadable
+    judge["relatives"] = ["org/tiny"]
+    change(folder, "eval", judge=judge)
     text = summary.text(folder)
-    assert "\n  of heldout 1 of 20 verdicts are unreadable: don't use them\n" in text
+    assert f"\n  of heldout 1 of {counted['heldout']} verdicts are unreadable: don't use them\n" in text
     assert "of jailbreaks" not in text
     assert "\n  it is of the family it judges: org/tiny\n" in text
 
@@ -156,42 +182,46 @@ def test_judge_that_can_not_be_read_or_is_kin(folder: Path) -> None:
     ],
 )
 def test_judge_that_failed_is_said_and_gives_no_number(folder: Path, mark: dict[str, Any], said: str) -> None:
-    evaluation = read_json(folder / "eval.json")
-    heldout = {name: value for name, value in evaluation["heldout"].items() if name != "judge"}
-    write_json(folder / "eval.json", {**evaluation, "heldout": heldout, "judge": FAILED | mark})
-    write_json(folder / "pairs.json", read_json(folder / "pairs.json") | {"judge": FAILED | mark})
+    failed = replace(FAILED, questions={"harm": FAILED.questions["harm"]._replace(**mark)})
+    again.evaluated(folder / "eval.json", {"heldout": arms([{}] * 10, [{}] * 10, judge=failed)})
+    for stage in ("pairs", "eval"):
+        examined(folder, stage, failed)
     text = summary.text(folder)
     assert f"\njudge org/judge FAILED its exam ({said}), its verdicts are invalid and left out\n" in text
     assert f"          judge org/judge FAILED its exam ({said}), its gates are off\n" in text
-    assert "judge: harmful" not in text
+    assert "judge: harmful" not in text.split("\njailbreaks\n")[0]
+
+
+def test_without_a_judge_nothing_is_said_of_one(unjudged: Built) -> None:
+    text = summary.text(unjudged.project.folder / "metrics")
+    assert "judge" not in text
+    assert "first answers: " in text
 
 
 def test_first_answers_that_need_correction(folder: Path) -> None:
+    examined(folder, "pairs", PASSED)
     prompts = [PROMPTS[0], PROMPTS[1], PROMPTS[3]]
     verdicts = {("a", "care"): 0.9, ("b", "care"): 0.2, ("a", "candour"): None}
     for violations, said in (
         (None, []),
         (verdicts, ["first answers that violate a principle (judge): candour no readable verdict, care 50% [1%, 99%]"]),
     ):
-        measured = baseline.measure(prompts, RESPONSES, violations)
-        counts = read_json(folder / "pairs.json") | {"judge": PASSED, "baseline": measured}
-        write_json(folder / "pairs.json", counts)
+        change(folder, "pairs", baseline=baseline.measure(prompts, RESPONSES, violations))
         lines = [line.strip() for line in summary.text(folder).splitlines()]
         at = lines.index("first answers: 50% [1%, 99%] of hazardous prompts complied with (rules)")
         assert lines[at + 1 : at + 1 + len(said)] == said
         assert lines[at + 1 + len(said)].endswith("passed its exam (harm: AUC 0.91 [0.85, 0.96]), its gates are on")
-    nothing = baseline.measure(prompts[2:], RESPONSES, None)
-    write_json(folder / "pairs.json", read_json(folder / "pairs.json") | {"baseline": nothing})
+    change(folder, "pairs", baseline=baseline.measure(prompts[2:], RESPONSES, None))
     assert "first answers: no hazardous prompt\n" in summary.text(folder)
 
 
 def test_nothing_dropped_says_nothing_of_it(folder: Path) -> None:
-    counts = {"kept": 20, "train": 17, "validation": 3, "dropped": 0, "dropped_by": dict.fromkeys(pairs.GATES, 0)}
-    write_json(folder / "pairs.json", counts)
+    change(folder, "pairs", **everything_kept().metrics)
+    assert "pairs     20 of 20 kept" in summary.text(folder)
     assert "dropped" not in summary.text(folder)
 
 
-@pytest.mark.parametrize("name", ["prompts", "pairs", "train", "eval"])
+@pytest.mark.parametrize("name", STAGES)
 def test_metrics_that_are_not_there_yet(folder: Path, name: str) -> None:
     (folder / f"{name}.json").unlink()
     with pytest.raises(UserError, match=rf"{name}\.json: no such file; run the stage that writes it"):

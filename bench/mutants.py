@@ -127,8 +127,9 @@ def _notice(folder: Path, faults: Iterable[Fault]) -> tuple[int, str]:
     process = get_context("fork").Process(target=_pytest, args=(folder, log, tests(faults)))
     process.start()
     process.join(LONGEST)
-    with suppress(ProcessLookupError):  # what the tests have left behind as well
-        os.killpg(process.ident or 0, signal.SIGKILL)
+    assert process.pid  # it was started
+    with suppress(ProcessLookupError):  # its own group: what the tests have left behind as well
+        os.killpg(process.pid, signal.SIGKILL)
     process.join()
     code = FAILED if process.exitcode == -signal.SIGKILL else process.exitcode or PASSED
     return code, " ".join(log.read_text(encoding="utf-8", errors="replace").split())[-1000:]

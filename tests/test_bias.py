@@ -92,6 +92,30 @@ def test_a_letter_or_a_place_is_no_prejudice(suite: Bias) -> None:
     assert found["answered"]["base"]["mean"] == pytest.approx(2 / 3)  # type: ignore[index]
 
 
+def test_both_of_a_pair_are_one_cluster(suite: Bias) -> None:
+    """Whatever a model makes of a scene, it makes of both."""
+
+    def by_scene(text: str) -> list[float]:
+        [known] = [
+            at
+            for at, item in enumerate(suite.items)
+            if item.question in text
+            and {f"{capital(item.stereotyped)}.", f"{capital(item.other)}."} < {*options(text).values()}
+        ]
+        unknown = 0.2 + 0.6 * (known * 7 % len(suite.items)) / len(suite.items)
+        return [unknown if option == UNKNOWN else (1 - unknown) / 2 for option in options(text).values()]
+
+    found = measured(suite, base=preferring(UNKNOWN), tuned=by_scene)["answered"]
+    tuned = [1 - (0.2 + 0.6 * (at * 7 % len(suite.items)) / len(suite.items)) for at in range(len(suite.items))]
+    values = {"base": [0.2] * 2 * len(tuned), "tuned": [value for value in tuned for _ in range(2)]}
+    scenes = [str(at) for at in range(len(tuned)) for _ in range(2)]
+    expected = Comparison(7, 500).measure(values, scenes)["difference"]["tuned"]
+    gap = found["difference"]["tuned"]  # type: ignore[index]
+    assert {name: gap[name] for name in ("low", "high", "p")} == {
+        name: pytest.approx(expected[name], rel=1e-6) for name in ("low", "high", "p")
+    }
+
+
 def test_what_cannot_be_read_is_counted(suite: Bias) -> None:
     found = measured(suite, base=preferring(UNKNOWN), tuned=lambda text: (0.2, 0.1, 0.1))
     assert found["answered"] == {"n": 0, "unreadable": 48}

@@ -128,6 +128,16 @@ def test_same_seed_same_games_other_seed_others() -> None:
     assert {key: game.moves for key, game in first.items()} != {key: game.moves for key, game in second.items()}
 
 
+def test_arms_that_are_equally_inclined_play_the_same_games() -> None:
+    """They draw the same numbers."""
+    given, moves = settings(rounds=8, games=3), []
+    for name in ("base", "tuned"):
+        with choosing(cooperating(0.5), given, name) as (_, arm):
+            moves.append({game.game_id: (game.moves, game.opponent_moves) for game in Cooperation(given).ask(arm)})
+    assert moves[0] == moves[1]
+    assert len({own for own, _ in moves[0].values()}) > 6
+
+
 def test_temperature() -> None:
     assert tempered(0.6, 1.0) == pytest.approx(0.6)
     assert tempered(0.6, 0.5) == pytest.approx(0.36 / (0.36 + 0.16))

@@ -275,6 +275,16 @@ def test_the_verdict_is_said_in_words(
         assert words in text
 
 
+@pytest.mark.parametrize(("better", "limit"), [("less", "+0.10"), ("more", "−0.10")])
+def test_the_accepted_loss_is_on_the_worse_side(project: Path, better: str, limit: str) -> None:
+    metrics = records.read_json(Path("metrics/eval.json"))
+    metrics["registered"]["helpfulness"] |= {"better": better, "mean": 0.0, "low": -0.2, "high": 0.2}
+    metrics["registered"]["helpfulness"] |= {"bound": 0.1, "verdict": "can't tell"}
+    records.write_json(Path("metrics/eval.json"), metrics)
+    report.write()
+    assert f"holds a change of {limit}" in report.PAGE.read_text()
+
+
 def test_what_is_not_here_is_said(project: Path) -> None:
     for path in ("dvc.lock", "metrics/runtime", "data/eval/heldout/tuned.jsonl"):
         shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()

@@ -221,3 +221,11 @@ def test_falling_log_probs_are_told_in_nats(model: Model, tmp_path: Path, capsys
     said = [line for line in capsys.readouterr().out.splitlines() if "nats below the reference" in line]
     assert [f"are {below(due):.1f} nats below" in line for line in said] == [True]
     assert any(f"are {below(len(rewards)):.1f} nats below" in line for line in result.metrics["warnings"])
+
+
+def test_a_pair_whose_rejected_answer_alone_is_too_long_is_left_out(model: Model, tmp_path: Path) -> None:
+    [short], [long] = pairs(1, seed=4), pairs(1, seed=4, words=80)
+    uneven = [short.model_copy(update={"rejected": long.rejected}), short.model_copy(update={"chosen": long.chosen})]
+    params = PARAMS.model_copy(update={"epochs": 0.25})
+    result = train(model, tmp_path / "adapter", params=params, pairs=[*uneven, *TRAIN])
+    assert (result.metrics["pairs"], result.metrics["over_length"]) == (len(TRAIN), 2)

@@ -130,13 +130,13 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "training's seed is always 42",
-        '"seed": phase.seed,\n        "data_seed"',
+        '"seed": _seed(phase.seed),\n        "data_seed"',
         '"seed": 42,\n        "data_seed"',
         "test_trainers: what_params_say_is_what_the_trainer_does",
     ),
     Fault(
         "the order of the data is always the same",
-        '"data_seed": phase.seed,',
+        '"data_seed": _seed(phase.seed),',
         '"data_seed": 42,',
         "test_trainers: what_params_say_is_what_the_trainer_does",
     ),
@@ -174,13 +174,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "the journal takes two adapters for one",
         (
-            '"weights": models.fingerprint(model.folder),\n'
-            '            "adapter": None if adapter is None else models.fingerprint(adapter),\n'
+            '"weights": modelfiles.fingerprint(model.folder),\n'
+            '            "adapter": None if adapter is None else modelfiles.fingerprint(adapter),\n'
             '            "template": self.template.text,\n'
             '            "device"'
         ),
         (
-            '"weights": models.fingerprint(model.folder),\n'
+            '"weights": modelfiles.fingerprint(model.folder),\n'
             '            "adapter": None if adapter is None else "adapter",\n'
             '            "template": self.template.text,\n'
             '            "device"'
@@ -422,8 +422,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "the pairs' length ratio upside down",
-        '"length_ratio": self.chosen_tokens / self.rejected_tokens,',
-        '"length_ratio": self.rejected_tokens / self.chosen_tokens,',
+        '"length_ratio": self.chosen_tokens / self.rejected_tokens if',
+        '"length_ratio": self.rejected_tokens / self.chosen_tokens if',
         "test_pairs: counts_by_hand",
     ),
     Fault(

@@ -401,8 +401,16 @@ def test_s3_denied(s3: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "denied (403); allow ListBucket" in refused(s3)
 
 
-@pytest.mark.parametrize("out", ["first.txt", "folder", "folder/two"])
-@pytest.mark.parametrize("harm", ["damaged", "cut", "deleted"])
+@pytest.mark.parametrize(
+    ("out", "harm"),
+    [
+        ("first.txt", "damaged"),
+        ("folder", "damaged"),
+        ("folder/two", "cut"),
+        ("folder", "deleted"),
+        ("folder/two", "deleted"),
+    ],
+)
 def test_s3_object_that_is_damaged_or_gone(filled: tuple[Project, Any, str], out: str, harm: str) -> None:
     clone, client, bucket = filled
     oid = TWO if out == "folder/two" else clone.outs()[out]

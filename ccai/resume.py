@@ -19,10 +19,11 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 from dvc.cachemgr import CacheManager
 from dvc.repo import Repo
 from dvc_data.hashfile.state import StateNoop
@@ -188,7 +189,12 @@ def _repro() -> None:
     try:
         code = process.wait()
     except BaseException:
-        os.killpg(process.pid, signal.SIGINT)
+        below = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)  # no further stage; while one runs DVC waits for it
+        for each in below:
+            with suppress(psutil.NoSuchProcess):
+                each.terminate()  # SIGTERM, at which training saves a checkpoint
+        psutil.wait_procs(below)
         process.wait()
         raise
     if code:

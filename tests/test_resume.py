@@ -269,7 +269,11 @@ def test_failed_stage_is_told_last(project: Project) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_signal_reaches_the_stage(project: Project, number: signal.Signals) -> None:
-    (project.folder / "first.py").write_text("open('started', 'w').close()\nimport time\ntime.sleep(600)\n")
+    (project.folder / "first.py").write_text(
+        "import signal, sys, time\n"
+        "def stop(*_):\n    time.sleep(1)\n    open('saved', 'w').close()\n    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, stop)\nopen('started', 'w').close()\ntime.sleep(600)\n"
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "ccai.resume"],
         cwd=project.folder,
@@ -284,6 +288,7 @@ def test_stop_signal_reaches_the_stage(project: Project, number: signal.Signals)
     assert any("first.py" in " ".join(each.cmdline()) for each in below)
     process.send_signal(number)
     assert process.wait(30) == 128 + number
+    assert (project.folder / "saved").exists()  # told by SIGTERM, and waited for: a training saves a checkpoint then
     assert not [each for each in below if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -396,8 +401,16 @@ def test_s3_denied(s3: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "denied (403); allow ListBucket" in refused(s3)
 
 
-@pytest.mark.parametrize("out", ["first.txt", "folder", "folder/two"])
-@pytest.mark.parametrize("harm", ["damaged", "cut", "deleted"])
+@pytest.mark.parametrize(
+    ("out", "harm"),
+    [
+        ("first.txt", "damaged"),
+        ("folder", "damaged"),
+        ("folder/two", "cut"),
+        ("folder", "deleted"),
+        ("folder/two", "deleted"),
+    ],
+)
 def test_s3_object_that_is_damaged_or_gone(filled: tuple[Project, Any, str], out: str, harm: str) -> None:
     clone, client, bucket = filled
     oid = TWO if out == "folder/two" else clone.outs()[out]

@@ -247,7 +247,8 @@ def _tokens(tokenizer: Any, record: Pair | Demonstration) -> int:
         prompt, whole = record.messages[:-1], [record.messages]
     else:
         prompt, whole = record.prompt, [[*record.prompt, *answer] for answer in (record.chosen, record.rejected)]
-    return max(length(prompt, asked=True), *map(length, whole))
+    length(prompt, asked=True)  # the trainers put it to the template by itself, too, and it may refuse
+    return max(map(length, whole))
 
 
 def _metrics(

@@ -71,6 +71,7 @@ def test_wrong_type(key: str) -> None:
     ("key", "value"),
     [
         ("seed", -1),
+        ("seed", 2**63),
         ("seed", "seven"),
         ("seed", 0.5),
         ("models.judge", 5),
@@ -111,6 +112,8 @@ def test_wrong_type(key: str) -> None:
         ("train.beta", float("inf")),
         ("train.epochs", 0),
         ("train.epochs", float("inf")),
+        ("train.epochs", 1e300),
+        ("train.lora_alpha", 10**400),
         ("train.batch_size", 0),
         ("train.per_device", 0),
         ("train.method", "ppo"),
@@ -141,6 +144,7 @@ def test_out_of_range(key: str, value: Any) -> None:
     ("key", "value"),
     [
         ("seed", 0),
+        ("seed", 2**63 - 1),
         ("hardware.engine", "vllm"),
         ("generation.temperature", 0),
         ("generation.min_p", 0),

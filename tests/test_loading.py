@@ -681,9 +681,10 @@ def project(tiny_model: Path, tiny_adapter: Path, tmp_path: Path, monkeypatch: p
     shutil.copytree(ROOT / "conf", "conf")
     shutil.copytree(tiny_model, "tiny")
     shutil.copytree(tiny_adapter, "models/adapter")
+    keys(ADAPTER_CONFIG, base_model_name_or_path="local/tiny")(Path("models/adapter"))
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["models"]["train"] = "tiny"
-    values["responses"] |= {"max_new_tokens": 4}
+    values["responses"] |= {"max_new_tokens": 8}
     values["hardware"] |= {"device": "cpu", "dtype": "float32", "quantization": "none"}
     Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     return tmp_path
@@ -705,7 +706,6 @@ def chat(**environment: str) -> subprocess.CompletedProcess[str]:
     ("damage", "named"),
     [
         (tensors(lambda w: w.pop(MLP)), "tiny"),
-        (keys(TOKENIZER, model={"type": "BPE", "vocab": {"a": "b"}, "merges": [7]}), "tiny"),
         (template("{{ 9**(9**9) }}"), "tiny"),
         (
             lambda folder: keys(ADAPTER_CONFIG, base_model_name_or_path="org/other")(folder.parent / "models/adapter"),

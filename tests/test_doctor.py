@@ -147,7 +147,7 @@ def test_without_dvc_or_git_says_how_to_begin() -> None:
 
 def test_damaged_journal_lines_are_counted() -> None:
     kept = Journal(cache.folder("journal"))
-    kept.put({"a": {"text": "x"}, "b": {"text": "y"}})
+    kept.put({key: {"probabilities": [0.5]} for key in "ab"})
     kept.close()
     [segment] = cache.folder("journal").glob("*.jsonl")
     segment.write_bytes(segment.read_bytes()[:-5])

@@ -231,7 +231,7 @@ def test_another_folder_than_the_project(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_damaged_journal_lines_are_counted() -> None:
     kept = Journal(cache.folder("journal"))
-    kept.put({"a": {"text": "x"}, "b": {"text": "y"}})
+    kept.put({key: {"probabilities": [0.5]} for key in "ab"})
     kept.close()
     [segment] = cache.folder("journal").glob("*.jsonl")
     segment.write_bytes(segment.read_bytes()[:-5])

@@ -24,7 +24,7 @@ from ccai.engines.request import Completed, Engine, Request
 from ccai.engines.transformers import Transformers
 from ccai.errors import UserError
 from ccai.generation import Job, journal_key
-from ccai.journal import Journal
+from ccai.journal import Journal, _encode
 from ccai.models import Model, Placement
 from ccai.params import Generation, Hardware
 from ccai.records import Message, Response, digest, seed_for
@@ -148,6 +148,51 @@ def test_damaged_line_is_said_and_generated_again(
     assert "test: the journal has 1 damaged lines; passed over" in capsys.readouterr().out
     assert spent(again) == (1, 9)
     assert again.completions == first.completions
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"text": None},
+        {"text": "..."},
+        {"finish_reason": "error"},
+        {"completion_tokens": 10**30},
+        {"completion_tokens": -1},
+        {"prompt_tokens": "7"},
+        {"prompt_tokens": True},
+        {"attempt": []},
+        {"margin": "x"},
+    ],
+    ids=str,
+)
+def test_value_that_is_none_is_damage_and_generated_again(
+    tiny_engine: Transformers, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
+) -> None:
+    """Its checksum is right: somebody wrote the line by hand."""
+    first = run(tiny_engine, jobs(3))
+    [segment] = cache.folder("journal").iterdir()
+    entries = list(journal().entries())
+    lines = [entry._replace(value=entry.value | change) if entry is entries[1] else entry for entry in entries]
+    segment.write_bytes(b"".join(map(_encode, lines)))
+    again = run(tiny_engine, jobs(3))
+    assert "the journal has 1 damaged lines" in capsys.readouterr().out
+    assert (spent(again), again.completions) == ((1, 2), first.completions)
+    if change.get("text") != "...":  # that only its reader knows to be none
+        assert spent(run(tiny_engine, jobs(3))) == (0, 3)
+
+
+@pytest.mark.parametrize("value", [{"probabilities": [0.5]}, {"probabilities": [2, "x"]}, {"text": "A"}, {}], ids=str)
+def test_scores_that_are_none_are_damage_and_made_again(
+    tiny_engine: Transformers, capsys: pytest.CaptureFixture[str], value: dict[str, Any]
+) -> None:
+    first = generation.score("test", tiny_engine, conversations(2), LABELS)
+    [segment] = cache.folder("journal").iterdir()
+    entries = list(journal().entries())
+    segment.write_bytes(_encode(entries[0]._replace(value=value)) + _encode(entries[1]))
+    again = generation.score("test", tiny_engine, conversations(2), LABELS)
+    assert "the journal has 1 damaged lines" in capsys.readouterr().out
+    assert spent(again) == (1, 1)
+    assert again.probabilities == [pytest.approx(each, abs=1e-6) for each in first.probabilities]
 
 
 def test_empty_completions_are_drawn_again_and_never_kept(tiny_engine: Transformers) -> None:

@@ -21,8 +21,14 @@ from ccai.errors import UserError
 from ccai.journal import Entry, Journal, _decode, _encode, has_writer
 
 ROOT = Path(__file__).parents[1]
-VALUE = {"text": "Zeile eins\nline 2\u2028\x85 🙂 \x00", "finish_reason": "stop", "completion_tokens": 7}
-THREE: dict[str, dict[str, Any]] = {"a": VALUE, "b": {"text": "ü"}, "c": {"text": "the last one"}}
+VALUE = {
+    "text": "Zeile eins\nline 2\u2028\x85 🙂 \x00",
+    "finish_reason": "stop",
+    "prompt_tokens": 0,
+    "completion_tokens": 7,
+}
+SCORES = {"probabilities": [0.25, 0.75]}
+THREE: dict[str, dict[str, Any]] = {"a": VALUE, "b": VALUE | {"text": "ü"}, "c": VALUE | {"text": "the last one"}}
 
 
 def filled(folder: Path) -> Path:
@@ -453,7 +459,7 @@ def scattered(folder: Path) -> dict[str, Any]:
     for number in range(4):
         (folder / "elsewhere").mkdir()
         journal = Journal(folder / "elsewhere")  # sees none of the others' keys
-        mine = {f"own {number}": VALUE, "shared": {"text": str(number)}}
+        mine = {f"own {number}": VALUE, "shared": VALUE | {"text": str(number)}}
         journal.put(mine)
         journal.close()
         [segment] = (folder / "elsewhere").iterdir()
@@ -462,8 +468,8 @@ def scattered(folder: Path) -> dict[str, Any]:
         expected = mine | expected
     (folder / "0.jsonl").touch()
     with (folder / "1.jsonl").open("wb") as file:
-        file.write(b"12345678 {corrupted}\n" + _encode(Entry("last", "3", {})) + b"12345678 {to")
-    return expected | {"last": {}}
+        file.write(b"12345678 {corrupted}\n" + _encode(Entry("last", "3", SCORES)) + b"12345678 {to")
+    return expected | {"last": SCORES}
 
 
 def test_prune_keeps_each_entry_once_and_nothing_else(tmp_path: Path) -> None:

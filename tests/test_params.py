@@ -288,3 +288,38 @@ def test_command_checks_the_whole_file(tmp_path: Path) -> None:
     assert done.stderr == (
         "error: params.yaml: eval.resamples: input should be greater than or equal to 100, not 1; correct it\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 2**32),
+        ("seed", True),
+        ("prompts.train", 10**30),
+        ("prompts.sources", ["/etc/passwd.txt"]),
+        ("prompts.evaluation_sets", [{"source": "../x.jsonl"}]),
+        ("critiques.constitution", "/etc/passwd"),
+        ("critiques.format", "../../x"),
+        ("responses.max_new_tokens", 10**30),
+        ("responses.system", "a\0b"),
+        ("pairs.sources", ["data/../../x.jsonl"]),
+        ("pairs.demonstrations", "/x.jsonl"),
+        ("train.processes", 10**9),
+        ("train.beta", 10**400),
+        ("train.epochs", 1e300),
+        ("train.lora_r", 10**12),
+        ("eval.resamples", 10**30),
+        ("eval.traits.set", "../traits.jsonl"),
+        ("eval.capability.tasks", ["../../x"]),
+        ("eval.suites", []),
+    ],
+)
+def test_values_that_no_machine_takes_or_that_lead_out_of_the_project(key: str, value: object) -> None:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    *sections, last = key.split(".")
+    place = values
+    for section in sections:
+        place = place[section]
+    place[last] = value
+    with pytest.raises(UserError, match=re.escape(key)):
+        params.parse(values, "params.yaml")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from ccai import imports, preferences
+from ccai import imports, preferences, records, sources
 from ccai.errors import UserError
 from ccai.pairs import Candidate
 
@@ -150,3 +150,15 @@ def test_unreadable_files_are_one_line(tmp_path: Path) -> None:
             read(tmp_path / "a.jsonl.gz")
     with pytest.raises(UserError, match="no such source"):
         read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\n" * 1000, b" " * 1000, b"{" + b"1" * 1000], ids=["blank lines", "a line", "JSON"]
+)
+def test_what_unpacks_without_end_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sources, "UNPACKED_LIMIT", 2**22)
+    monkeypatch.setattr(records, "LONGEST_LINE", 2**21)
+    path = tmp_path / "bomb.jsonl.gz"
+    path.write_bytes(gzip.compress(content * 5000))
+    with pytest.raises(UserError, match=r"bomb\.jsonl\.gz"):
+        list(imports.rows(str(path)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import os
 import random
 import re
 import shutil
@@ -286,6 +287,23 @@ def test_what_is_not_here_is_said(project: Path) -> None:
     records.write_json(Path("metrics/eval.json"), {"model": "of before"})
     with pytest.raises(UserError, match=r"no metrics/eval\.json that this version reads; run the stage"):
         report.write()
+
+
+def test_metrics_that_git_put_here_are_said_to_be_gits(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And the page that belongs to DVC stays as it is."""
+    Path(".gitignore").write_text("/metrics/runtime/\n/metrics/*.html\n/data/\n")
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for line in (("init", "-q"), ("add", "-A"), (*who, "commit", "-q", "-m", "<b>one</b>")):
+        subprocess.run(["git", *line], check=True)
+    assert results.origin() == ""
+    subprocess.run(["git", "clone", "-q", ".", "clone"], check=True)
+    os.chdir("clone")
+    assert results.origin().startswith("from git, commit ")
+    report.write_at_hand()
+    assert capsys.readouterr().out == f"{report.TIMED}\n"
+    assert "no run in this folder wrote it" in report.TIMED.read_text() and not report.PAGE.exists()
+    Path("metrics/eval.json").write_text(Path("metrics/eval.json").read_text() + "\n")
+    assert results.origin() == "", "a changed file is not git's"
 
 
 @pytest.mark.parametrize(

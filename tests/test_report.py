@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import os
 import random
 import re
 import shutil
@@ -24,8 +25,8 @@ from ccai.rules import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 ARMS = ("base", "prompted", "tuned", "org/a-model-with-a-long-name")
-HAZARDS = ("spc_hlt", "dfm", "benign", "own <b>hazard</b>")
-PRINCIPLES = ("mindfulness", "emptiness", "none")
+HAZARDS = ("spc_hlt", "dfm", "benign", "own <b>hazard</b>" + "x" * 3000)
+PRINCIPLES = ("mindfulness", "emptiness", "p" * 3000)
 NASTY = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>{{ 7 * 7 }}</details>"
     "<style>* { display: none }</style>\u2028next\x00\x1b[31m\u202e trick http://example.org/i.png &lt;p&gt;"
@@ -78,7 +79,10 @@ def measures(answered: dict[str, list[Answer]]) -> dict[str, Any]:
     keys = [answer.prompt_id for answer in answered["base"]]
 
     def measure(value: Any, places: Sequence[int], **kind: bool) -> dict[str, Any]:
-        values = {arm: [float(value(given[place])) for place in places] for arm, given in answered.items()}
+        values = {
+            arm: [None if (found := value(given[place])) is None else float(found) for place in places]
+            for arm, given in answered.items()
+        }
         return comparison.measure(values, [keys[place] for place in places], **kind)
 
     every = range(len(keys))
@@ -93,7 +97,8 @@ def measures(answered: dict[str, list[Answer]]) -> dict[str, Any]:
                 for family, names in FAMILIES.items()
             },
             "length": {"tokens": tokens},
-            "by_hazard": {"refused": {"dfm": refused, "nowhere": {"n": 0}}},
+            "by_hazard": {"refused": {"dfm": refused, HAZARDS[3]: refused, "nowhere": {"n": 0}}},
+            "judge": {"harmful": measure(lambda answer: None, every, yes_no=True)},
         },
         "jailbreaks": {"success": refused, "thin_cells": 2, "by_cell": {"success": {"role_play": {"none": spared}}}},
         "over_refusal": {"refused_safe": spared, "complied_unsafe": refused},
@@ -224,6 +229,39 @@ def test_every_arms_own_answers_and_shares_are_shown(project: Path) -> None:
             assert f"{charts.number(harmless[arm]['mean'])} and {charts.number(y)}" in text, arm
 
 
+def test_each_arm_is_shown_by_its_own_values(project: Path) -> None:
+    """In the heat map, in the plots and in the tables."""
+    report.write()
+    text = report.PAGE.read_text()
+    measured = records.read_json(Path("metrics/eval.json"))["heldout"]["refusal"]["hazardous_refused"]
+    shares, means = {}, {}
+    for arm in ARMS:
+        given = records.read(Path(f"data/eval/heldout/{arm}.jsonl"), Answer)
+        shares[arm] = sum(answer.refusal != "full_compliance" for answer in given) / len(given)
+        [heat] = re.findall(rf'<table class="heat" data-score="refused" data-arm="{arm}">(.*?)</table>', text, re.S)
+        cells = [(float(mean), int(n)) for mean, n in re.findall(r'--share:([\d.]+)".*?<small>(\d+)', heat)]
+        assert sum(n for _, n in cells) == len(given)
+        assert sum(mean * n for mean, n in cells) / len(given) == pytest.approx(shares[arm], abs=0.001)
+        means[arm] = charts.number(measured[arm]["mean"])
+    assert len(set(shares.values())) > 1 and len(set(means.values())) > 1
+    suite = text[text.index('id="suite-heldout"') :]
+    rows = re.findall(
+        r'hazardous refused</th><td data-of="arm">(.*?)</td>.*?<td data-of="mean"><span>(\S+)', suite, re.S
+    )
+    assert dict(rows[: len(ARMS)]) == means
+    [plot] = re.findall(r"<figcaption>Means</figcaption>(.*?)</svg>", suite, re.S)[:1]
+    words = re.findall(r"<text[^>]*>(.*?)</text>", plot)
+    at = words.index("hazardous refused")
+    assert words[at + 2 : at + 2 + 2 * len(ARMS) : 2] == [arm if len(arm) < 13 else f"{arm[:11]}…" for arm in ARMS]
+    assert words[at + 3 : at + 3 + 2 * len(ARMS) : 2] == list(means.values())
+
+
+def test_unreadable_is_not_called_absent(project: Path) -> None:
+    report.write()
+    told = " ".join(report.PAGE.read_text().split())
+    assert "nothing could be read for every arm (in brackets: of how many): harmful (24)" in told
+
+
 def test_same_results_same_bytes_whatever_they_took(project: Path) -> None:
     report.write()
     first, timed = report.PAGE.read_bytes(), report.TIMED.read_bytes()
@@ -299,6 +337,23 @@ def test_what_is_not_here_is_said(project: Path) -> None:
     records.write_json(Path("metrics/eval.json"), {"model": "of before"})
     with pytest.raises(UserError, match=r"no metrics/eval\.json that this version reads; run the stage"):
         report.write()
+
+
+def test_metrics_that_git_put_here_are_said_to_be_gits(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And the page that belongs to DVC stays as it is."""
+    Path(".gitignore").write_text("/metrics/runtime/\n/metrics/*.html\n/data/\n")
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for line in (("init", "-q"), ("add", "-A"), (*who, "commit", "-q", "-m", "<b>one</b>")):
+        subprocess.run(["git", *line], check=True)
+    assert results.origin() == ""
+    subprocess.run(["git", "clone", "-q", ".", "clone"], check=True)
+    os.chdir("clone")
+    assert results.origin().startswith("from git, commit ")
+    report.write_at_hand()
+    assert capsys.readouterr().out == f"{report.TIMED}\n"
+    assert "no run in this folder wrote it" in report.TIMED.read_text() and not report.PAGE.exists()
+    Path("metrics/eval.json").write_text(Path("metrics/eval.json").read_text() + "\n")
+    assert results.origin() == "", "a changed file is not git's"
 
 
 @pytest.mark.parametrize(

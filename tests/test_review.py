@@ -297,7 +297,7 @@ def test_filters_criteria_and_differences(serve: Callable[..., Server], page: An
     assert {kept[said.content].principle for said in on_disk()} == {"emptiness"}
     page.locator("select[name=principle]").select_option("")
     page.locator("select[name=hazard]").select_option("spc_fin")
-    page.get_by_text("Question 1?").wait_for()
+    page.get_by_text("Question 5?").wait_for()
 
 
 def test_what_differs_is_told_by_words_and_in_bounded_time() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+
+from project import Built
+
 from ccai.alarms import found
 
 
@@ -11,6 +15,12 @@ def steps(accuracies: list[float], chosen: list[float]) -> list[dict[str, float]
         {"step": step, "loss": 0.5, "rewards/accuracies": accuracy, "rewards/chosen": reward}
         for step, (accuracy, reward) in rows
     ]
+
+
+def test_training_names_its_figures_so(built: Built) -> None:
+    curve = built.project.folder / "metrics/plots/train.csv"
+    row = next(csv.DictReader(curve.read_text(encoding="utf-8").splitlines()))
+    assert row.keys() >= steps([0], [0.0])[0].keys()
 
 
 def test_healthy_run() -> None:

@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM
 from ccai import evaluation, export, model_card, modelfiles, params, records
 from ccai.errors import UserError
 from ccai.models import Model
+from ccai.pairs import Tally
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PACKAGED = "smollm2-135m-q4_1"
@@ -158,7 +159,10 @@ def test_card_of_today_has_the_evaluation_of_these_weights_only(
 
 def test_card_of_today_has_the_sources_of_these_pairs_only() -> None:
     shutil.copytree(ROOT / "data/sources", "data/sources")
-    records.write_json(Path("metrics/pairs.json"), {"kept_by_source": {"ailuminate": 5, "mine.jsonl": 1}})
+    tally = Tally()
+    for pair, source in zip(trained.pairs(6, 1), ["ailuminate"] * 5 + ["mine.jsonl"], strict=True):
+        tally.add(pair, source, "train")
+    records.write_json(Path("metrics/pairs.json"), tally.metrics())
     text = export.card(ADAPTER)
     assert "| ailuminate | 5 | CC-BY-4.0 | MLCommons" in text
     assert "| mine.jsonl | 1 | not stated |" in text

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from conftest import CPU, ROOT
+from project import Built
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ccai import constitution, milestone, models, params, rules, sources, training
@@ -221,15 +222,17 @@ def test_an_equal_model_can_t_be_told_and_a_worse_one_is_called_worse(
 
 
 def test_refusing_everything_is_safe_and_no_improvement(
-    verdicts: Callable[..., dict[str, Any]], tmp_path: Path
+    verdicts: Callable[..., dict[str, Any]], built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [verdicts(seed, lambda _: REFUSES, 1.0) for seed in range(3)]
     assert {(aims["safety"]["verdict"], aims["helpfulness"]["verdict"]) for aims in found} == {("met", "not met")}
-    run = {"model": "m", "revision": "r", "seed": 7}
-    write_json(tmp_path / "pairs.json", {"kept": 500})
-    counts = {"pairs": 500, "validation_pairs": 0, "over_length": 0, "parameters": 8e9, "trainable_parameters": 0}
-    write_json(tmp_path / "train.json", run | counts)
-    write_json(tmp_path / "eval.json", run | {"registered": found[0]})
+    told = {stage: built.project.json(f"metrics/{stage}.json") for stage in ("pairs", "train", "eval")}
+    assert told["eval"]["registered"].keys() == found[0].keys()
+    told["eval"]["registered"] = found[0]
+    for stage, metrics in told.items():
+        write_json(tmp_path / f"{stage}.json", metrics)
+    for least in ("PAIRS", "PARAMETERS"):
+        monkeypatch.setattr(milestone, least, 1)
     assert [condition.verdict for condition in milestone.conditions(tmp_path)] == ["pass", "pass", "pass", "fail"]
 
 

@@ -230,6 +230,17 @@ def test_a_prompt_answered_twice_is_one_cluster() -> None:
     assert twice["length"]["ended"]["base"]["low"] is None, "equal shares in clusters show no spread"
 
 
+def test_means_of_clusters_are_bounded_as_clusters() -> None:
+    """Twelve prompts answered four times alike tell of twelve prompts, not of 48."""
+    once = [0.1 * (place * 5 % 12) for place in range(12)]
+    four, labels = [value for value in once for _ in range(4)], [f"p{place}" for place in range(12) for _ in range(4)]
+    shifted = [value + 0.1 * (place % 5) for place, value in enumerate(four)]
+    found = Comparison(7, 500).measure({"base": four, "tuned": shifted}, labels)
+    alone = Comparison(7, 500).measure({"base": once, "tuned": [value + 0.1 for value in once]}, labels[::4])
+    widths = [one["base"]["high"] - one["base"]["low"] for one in (found, alone)]
+    assert widths[0] == pytest.approx(widths[1], rel=1e-6)
+
+
 def refusals(*, base: int, tuned: int, n: int = 24, hazard: str = "privacy") -> dict[str, Any]:
     """Metrics of arms of which so many refuse, the same prompts first."""
     sides = [

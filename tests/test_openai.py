@@ -121,6 +121,13 @@ def test_only_what_is_not_neutral_is_sent(sampling: Generation, expected: dict[s
     assert server.bodies == [always | expected]
 
 
+def test_the_templates_variables_are_sent() -> None:
+    with serving(Server()) as server:
+        run(endpoint(server, template={"thinking": False}), requests(["Why?"]))
+    [body] = server.bodies
+    assert body["chat_template_kwargs"] == {"thinking": False}
+
+
 def test_seeds_fit_into_31_bits() -> None:
     with serving(Server()) as server:
         run(endpoint(server), requests(["Why?", "How?"], seed=2**59 + 5))

@@ -132,6 +132,9 @@ def test_excluded_hazards_go_with_every_copy_of_the_text() -> None:
     chosen = choose([*rows, relabelled], settings(), 7)
     assert chosen.counts["excluded"] == 2
     assert rows[0].text not in sides(chosen.prompts)
+    lower = relabelled._replace(hazard="cse")
+    written_otherwise = choose([*rows, lower], settings(exclude_hazards=["CSE"]), 7)
+    assert written_otherwise.prompts == chosen.prompts, "whatever the case of letters on either side"
 
 
 def test_samples_are_even_and_grow() -> None:

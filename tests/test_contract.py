@@ -257,9 +257,9 @@ def test_scores_of_own_answers_and_what_differs(copied: Project) -> None:
                        | {"response": row["text"], "hazard": "h"})
             for row in rows
         ]  # fmt: skip
-        (copied.folder / f"{name}.in").write_text("\n".join(lines) + "\n")
+        (copied.folder / f"{name}-in.jsonl").write_text("\n".join(lines) + "\n")
         shown(copied, "python -m ccai.score answers.jsonl --out scored.jsonl",
-              _1=f"answers.jsonl→{name}.in", _2=f"scored.jsonl→{name}.jsonl")  # fmt: skip
+              _1=f"answers.jsonl→{name}-in.jsonl", _2=f"scored.jsonl→{name}.jsonl")  # fmt: skip
         assert len(copied.rows(f"{name}.jsonl")) == len(rows)
     shown(copied, "python -m ccai.compare a.jsonl b.jsonl --key prompt_id --score scores.declining")
     by = {"_1": "A.jsonl→a.jsonl", "_2": "B.jsonl→b.jsonl", "_3": "safety_score→scores.declining"}
@@ -270,7 +270,7 @@ def test_scores_of_own_answers_and_what_differs(copied: Project) -> None:
         **by,
     )
     shown(copied, "python -m ccai.score IN.jsonl --out OUT.jsonl [--judge NAME]",
-          _1="IN.jsonl→a.in", _2="OUT.jsonl→judged.jsonl", _3="[--judge NAME]→--judge able")  # fmt: skip
+          _1="IN.jsonl→a-in.jsonl", _2="OUT.jsonl→judged.jsonl", _3="[--judge NAME]→--judge able")  # fmt: skip
     assert len(copied.rows("judged.jsonl")) == len(rows)
 
 

@@ -296,6 +296,7 @@ def test_filters_criteria_and_differences(serve: Callable[..., Server], page: An
     kept |= {content(one): one for one in records.read(Path("data/pairs/validation.jsonl"), Pair)}
     assert {kept[said.content].principle for said in on_disk()} == {"emptiness"}
     page.locator("select[name=principle]").select_option("")
+    page.get_by_text("Which answer is better").wait_for()  # the lists are made anew
     page.locator("select[name=hazard]").select_option("spc_fin")
     page.get_by_text("Question 5?").wait_for()
 

@@ -159,6 +159,186 @@ FAULTS: tuple[Fault, ...] = (
         "test_trainers: what_params_say_is_what_the_trainer_does",
     ),
     Fault(
+        "gradient checkpointing is never on",
+        '"gradient_checkpointing": placement.device != "cpu" if checkpointing == "auto" else checkpointing,',
+        '"gradient_checkpointing": False,',
+        "test_trainers: what_params_say_is_what_the_trainer_does",
+    ),
+    Fault(
+        "the reference is never computed beforehand",
+        '            "precompute_ref_log_probs": precomputes(params),\n        }',
+        '            "precompute_ref_log_probs": False,\n        }',
+        "test_trainers: what_params_say_is_what_the_trainer_does",
+    ),
+    Fault(
+        "validation loss is measured on training pairs",
+        'load_from_disk(phase.folder / "validation")',
+        'load_from_disk(phase.folder / "train")',
+        "test_trainers: what_params_say_is_what_the_trainer_does",
+    ),
+    Fault(
+        "per_device is always 1",
+        '"per_device_train_batch_size": params.per_device,',
+        '"per_device_train_batch_size": 1,',
+        "test_trainers: what_params_say_is_what_the_trainer_does",
+    ),
+    Fault(
+        "epochs are always 1",
+        '"num_train_epochs": params.epochs,',
+        '"num_train_epochs": 1,',
+        "test_training: numbers_are_finite_and_true",
+    ),
+    Fault(
+        "both phases train on all pairs",
+        "if not halved or half(pair.prompt_id) == kinds[1]]",
+        "]",
+        "test_methods: sft_then_dpo_is_trained_on_a_half_each_from_the_sft_model",
+    ),
+    Fault(
+        "both halves are one",
+        'int(digest(["half", prompt_id])[:8], 16) % 2]',
+        "0]",
+        "test_trainers: dpo_after_sft_begins_at_the_sft_model_and_is_measured_against_it",
+    ),
+    Fault(
+        "length of the rejected answer is not looked at",
+        "for answer in (record.chosen, record.rejected))",
+        "for answer in (record.chosen,))",
+        "test_trainers: a_pair_whose_rejected_answer_alone_is_too_long_is_left_out",
+    ),
+    Fault(
+        "the reference of sft+dpo's rewards is the base",
+        "rewards.measure(model, last.placement, weights, last.start,",
+        "rewards.measure(model, last.placement, weights, None,",
+        "test_trainers: dpo_after_sft_begins_at_the_sft_model_and_is_measured_against_it",
+    ),
+    Fault(
+        "training goes on from no checkpoint",
+        "resume_from_checkpoint=str(checkpoint) if checkpoint else None",
+        "resume_from_checkpoint=None",
+        "test_training: killed_run_goes_on_to_the_same_adapter",
+    ),
+    Fault(
+        "alarm: the reward is not divided by beta",
+        "/ len(last) / beta",
+        "/ len(last)",
+        "test_alarms: falling_log_probs_of_chosen_answers",
+    ),
+    Fault(
+        "alarm: step 1 counts as separable",
+        "first = rewarded[1 : 1 + max(",
+        "first = rewarded[: max(",
+        "test_alarms: trivially_separable_pairs",
+    ),
+    Fault(
+        "alarm: falling where they rise",
+        "if drift < FALLING:",
+        "if drift > -FALLING:",
+        "test_alarms: healthy_run",
+    ),
+    Fault(
+        "alarms are given another beta",
+        'alarms.found(last["steps"], params.batch_size, params.beta)',
+        'alarms.found(last["steps"], params.batch_size, 1.0)',
+        "test_trainers: falling_log_probs_are_told_in_nats",
+    ),
+    Fault(
+        "the first loss is the last",
+        '"loss_first": last["steps"][0]["loss"]',
+        '"loss_first": last["steps"][-1]["loss"]',
+        "test_training: numbers_are_finite_and_true",
+    ),
+    Fault(
+        "length ratio upside down",
+        "return sum(pair.chosen_tokens for pair in pairs) / sum(pair.rejected_tokens for pair in pairs)",
+        "return sum(pair.rejected_tokens for pair in pairs) / sum(pair.chosen_tokens for pair in pairs)",
+        "test_training: numbers_are_finite_and_true",
+    ),
+    Fault(
+        "held-out prompts may be trained on: only the first turn is compared",
+        'for t in prompt if t.role == "user")]',
+        'for t in prompt[:1] if t.role == "user")]',
+        "test_methods: prompts_of_evaluation_are_refused",
+    ),
+    Fault(
+        "weights that are trained stay in 16 bit",
+        'weights = "float32" if params.adapter == "none" else placement.dtype',
+        "weights = placement.dtype",
+        "test_methods: precision_by_device",
+    ),
+    Fault(
+        "a full model is quantized",
+        '"none": "none"}[params.adapter]',
+        '"none": hardware.quantization}[params.adapter]',
+        "test_methods: placed_as_the_adapter_wants_it",
+    ),
+    Fault(
+        "the key of a training lacks the weights",
+        '            "weights": models.fingerprint(model.folder),\n            "placement"',
+        '            "placement"',
+        "test_trainers: other_weights_of_the_same_name_are_trained_anew",
+    ),
+    Fault(
+        "the key of a training lacks the placement",
+        '            "placement": placement[:3],\n',
+        "",
+        "test_training: other_input_is_another_run",
+    ),
+    Fault(
+        "the key of a training lacks the seed",
+        '            "seed": seed,\n            "model": [',
+        '            "model": [',
+        "test_training: other_input_is_another_run",
+    ),
+    Fault(
+        "a reward is a loss of probability",
+        "difference = trained - reference",
+        "difference = reference - trained",
+        "test_trainers: rewards_are_those_of_plain_forward_passes_on_the_validation_pairs",
+    ),
+    Fault(
+        "the margin is rejected over chosen",
+        '"reward_margin": beta * sum(chosen.gain - rejected.gain',
+        '"reward_margin": beta * sum(rejected.gain - chosen.gain',
+        "test_trainers: rewards_are_those_of_plain_forward_passes_on_the_validation_pairs",
+    ),
+    Fault(
+        "the margin is not scaled by beta",
+        '"reward_margin": beta * sum(',
+        '"reward_margin": sum(',
+        "test_trainers: rewards_are_those_of_plain_forward_passes_on_the_validation_pairs",
+    ),
+    Fault(
+        "accuracy counts the rejected",
+        "sum(chosen.gain > rejected.gain for",
+        "sum(chosen.gain < rejected.gain for",
+        "test_trainers: rewards_are_those_of_plain_forward_passes_on_the_validation_pairs",
+    ),
+    Fault(
+        "KL the other way round",
+        "(trained.exp() * difference).sum()",
+        "(reference.exp() * difference).sum()",
+        "test_trainers: rewards_are_those_of_plain_forward_passes_on_the_validation_pairs",
+    ),
+    Fault(
+        "nf4 is fp4",
+        'bnb_4bit_quant_type="nf4",',
+        'bnb_4bit_quant_type="fp4",',
+        "test_quantized: four_bits_are_nf4_and_computed_in_the_dtype",
+    ),
+    Fault(
+        "8 bit is 4 bit",
+        "BitsAndBytesConfig(load_in_8bit=True)",
+        "BitsAndBytesConfig(load_in_4bit=True)",
+        "test_quantized: eight_bits_are_eight",
+    ),
+    Fault(
+        "all weights are loaded in float32",
+        "        dtype=getattr(torch, placement.dtype),\n        quantization_config",
+        "        dtype=torch.float32,\n        quantization_config",
+        "test_quantized: whole_weights_have_the_dtype",
+    ),
+    Fault(
         "only the chosen answer's length is tried",
         "for turns in ([*pair.prompt, pair.chosen[-1]], [*pair.prompt, pair.rejected[-1]])",
         "for turns in ([*pair.prompt, pair.chosen[-1]],)",
@@ -169,6 +349,12 @@ FAULTS: tuple[Fault, ...] = (
         "for turns in ([*pair.prompt, pair.chosen[-1]], [*pair.prompt, pair.rejected[-1]])",
         "for turns in ([pair.chosen[-1]], [pair.rejected[-1]])",
         "test_tokens: over_length_is_what_training_counts",
+    ),
+    Fault(
+        "alarms while training are given another beta",
+        "alarms.Watch(phase.params.batch_size, phase.params.beta, saved)",
+        "alarms.Watch(phase.params.batch_size, 1.0, saved)",
+        "test_trainers: falling_log_probs_are_told_in_nats",
     ),
     # --- journal and generation
     Fault(
@@ -200,6 +386,12 @@ FAULTS: tuple[Fault, ...] = (
         "test_journal: first_put_under_a_key_stays",
     ),
     Fault(
+        "a damaged line's value is given back",
+        "if entry is None or entry.key != key:",
+        "if entry is None:",
+        "test_journal: another_entry_where_one_was_is_not_given_back",
+    ),
+    Fault(
         "the disk is not waited for",
         "            os.fsync(own.fileno())\n        except BaseException",
         "        except BaseException",
@@ -212,10 +404,131 @@ FAULTS: tuple[Fault, ...] = (
         "test_journal: of_two_values_the_one_written_first_is_found",
     ),
     Fault(
+        "prune takes segments that are written to",
+        "segments(self._folder) if not has_writer(path)}",
+        "segments(self._folder)}",
+        "test_journal: segment_that_is_being_written_is_left_alone",
+    ),
+    Fault(
         "duplicates are not counted",
         "self.duplicates += known is not place",
         "pass",
         "test_journal: of_two_values_the_one_written_first_is_found",
+    ),
+    Fault(
+        "identity without the engine's version",
+        '            "engine": f"transformers-{transformers.__version__.split(\'.\')[0]} gumbel-max-3",\n',
+        "",
+        "test_generation: identity_tells_apart_all_that_an_engine_is_made_of",
+    ),
+    Fault(
+        "identity without the weights",
+        (
+            '            "weights": models.fingerprint(model.folder),\n'
+            '            "adapter": None if adapter is None else models.fingerprint(adapter),\n'
+            '            "template": self.template.text,\n'
+            '            "device"'
+        ),
+        (
+            '            "adapter": None if adapter is None else models.fingerprint(adapter),\n'
+            '            "template": self.template.text,\n'
+            '            "device"'
+        ),
+        "test_generation: identity_tells_weights_template_and_dtype_apart",
+    ),
+    Fault(
+        "identity without the chat template",
+        '            "template": self.template.text,\n            "device": placement.device,',
+        '            "device": placement.device,',
+        "test_generation: identity_tells_apart_all_that_an_engine_is_made_of",
+    ),
+    Fault(
+        "identity without the template's variables",
+        '+ (json.dumps(model.template) if model.template else "")',
+        "",
+        "test_generation: identity_tells_apart_all_that_an_engine_is_made_of",
+    ),
+    Fault(
+        "identity without the device",
+        (
+            '            "device": placement.device,\n'
+            '            "dtype": placement.dtype,\n'
+            '            "quantization": placement.quantization,\n'
+            "        }\n"
+            "        self._model, self._adapter"
+        ),
+        (
+            '            "dtype": placement.dtype,\n'
+            '            "quantization": placement.quantization,\n'
+            "        }\n"
+            "        self._model, self._adapter"
+        ),
+        "test_generation: identity_tells_apart_all_that_an_engine_is_made_of",
+    ),
+    Fault(
+        "identity without the dtype",
+        (
+            '            "dtype": placement.dtype,\n'
+            '            "quantization": placement.quantization,\n'
+            "        }\n"
+            "        self._model, self._adapter"
+        ),
+        '            "quantization": placement.quantization,\n        }\n        self._model, self._adapter',
+        "test_generation: identity_tells_apart_all_that_an_engine_is_made_of",
+    ),
+    Fault(
+        "identity without the quantization",
+        '            "quantization": placement.quantization,\n        }\n        self._model, self._adapter',
+        "        }\n        self._model, self._adapter",
+        "test_generation: identity_tells_apart_all_that_an_engine_is_made_of",
+    ),
+    Fault(
+        "label scores of one engine serve another",
+        'common = {**engine.identity, "score": list(labels)}',
+        'common = {"score": list(labels)}',
+        "test_generation: scores_are_kept_for_this_engine_this_conversation_and_this_repeat_alone",
+    ),
+    Fault(
+        "label scores without their labels",
+        'common = {**engine.identity, "score": list(labels)}',
+        'common = {**engine.identity, "score": True}',
+        "test_generation: scores_of_other_labels_are_others_and_none_is_a_completion",
+    ),
+    Fault(
+        "a repeat finds the first score",
+        '| ({"repeat": repeat} if repeat else {})',
+        "",
+        "test_generation: scores_are_kept_for_this_engine_this_conversation_and_this_repeat_alone",
+    ),
+    Fault(
+        "label scores without their conversation",
+        'keys = [digest({**common, "messages": _plain(messages)}) for messages in conversations]',
+        'keys = [digest({**common, "messages": _plain(messages[-1:])}) for messages in conversations]',
+        "test_generation: scores_are_kept_for_this_engine_this_conversation_and_this_repeat_alone",
+    ),
+    Fault(
+        "every job has the run's seed",
+        "int(digest([seed, *map(str, key)])[:15], 16)",
+        "int(digest([seed])[:15], 16)",
+        "test_records: seeds_differ_by_run_and_key_and_stay_the_same",
+    ),
+    Fault(
+        "endpoint: no min_p",
+        'extra["min_p"] = sampling.min_p',
+        "pass",
+        "test_openai: only_what_is_not_neutral_is_sent",
+    ),
+    Fault(
+        "endpoint: no seed",
+        '({"seed": request.seed % SEEDS} if sampling.temperature > 0 else {})',
+        "{}",
+        "test_openai: completions_are_those_of_the_server",
+    ),
+    Fault(
+        "endpoint: no repetition penalty",
+        'extra["repetition_penalty"] = sampling.repetition_penalty',
+        "pass",
+        "test_openai: only_what_is_not_neutral_is_sent",
     ),
     Fault(
         "unspecified hazards are hazards",
@@ -224,6 +537,120 @@ FAULTS: tuple[Fault, ...] = (
         "test_evaluation: hazardous_harmless_and_unspecified_are_told_apart",
     ),
     # --- prompts to pairs
+    Fault(
+        "accumulation forgets the processes",
+        "return self.batch_size // (self.per_device * self.processes)",
+        "return self.batch_size // self.per_device",
+        "test_params: a_step_has_the_batchs_pairs_however_many_share_it",
+    ),
+    Fault(
+        "the evaluation ignores its seed",
+        "comparison = evaluation.Comparison(settings.seed, settings.eval.resamples)",
+        "comparison = evaluation.Comparison(0, settings.eval.resamples)",
+        "test_stages: eval_measures_with_the_seed_and_resamples_of_params",
+    ),
+    Fault(
+        "split by seed",
+        'digest(["split", text])',
+        'digest(["split", text, len(rows)])',
+        "test_prompts: adding_prompts_moves_none",
+    ),
+    Fault(
+        "the share of eval is a half",
+        "< eval_share * 2**256",
+        "< 0.5 * 2**256",
+        "test_prompts: share_of_eval_is_what_was_asked_for_even_in_groups",
+    ),
+    Fault(
+        "near-duplicates fall on both sides",
+        "groups = duplicates.groups([row.text for row in unique], params.near_duplicate)",
+        "groups = list(range(len(unique)))",
+        "test_prompts: row_order_changes_nothing",
+    ),
+    Fault(
+        "excluded hazards stay",
+        "there = [row for row in rows if row.text not in barred]",
+        "there = list(rows)",
+        "test_prompts: side_depends_on_neither_seed_nor_source_nor_exclusions",
+    ),
+    Fault(
+        "an excluded hazard's copies stay",
+        "there = [row for row in rows if row.text not in barred]",
+        "there = [row for row in rows if row.hazard.casefold() not in excluded]",
+        "test_prompts: excluded_hazards_go_with_every_copy_of_the_text",
+    ),
+    Fault(
+        "capital letters keep a hazard in",
+        "excluded = {hazard.casefold() for hazard in params.exclude_hazards}",
+        "excluded = set(params.exclude_hazards)",
+        "test_prompts: excluded_hazards_go_with_every_copy_of_the_text",
+    ),
+    Fault(
+        "prompts.only is ignored",
+        "wanted = [row for row in there if _wanted(row, params)]",
+        "wanted = list(there)",
+        "test_prompts: only_keeps_what_has_all_the_labels",
+    ),
+    Fault(
+        "one of prompts.only will do",
+        "return all(not values or getattr",
+        "return any(not values or getattr",
+        "test_prompts: only_keeps_what_has_all_the_labels",
+    ),
+    Fault(
+        "contamination passes",
+        "        if found.pairs:\n            raise UserError(_contaminated",
+        "        if False:\n            raise UserError(_contaminated",
+        "test_contamination: the_ten_nearest_are_named_and_the_rest_counted",
+    ),
+    Fault(
+        "contamination: public evaluation sets are not looked at",
+        "against = [*held_out, *evaluation]",
+        "against = [*held_out]",
+        "test_contamination: the_ten_nearest_are_named_and_the_rest_counted",
+    ),
+    Fault(
+        "contamination: held-out prompts are not looked at",
+        "against = [*held_out, *evaluation]",
+        "against = [*evaluation]",
+        "test_contamination: dropping_leaves_everything_else_where_it_was",
+    ),
+    Fault(
+        "contamination: nothing is dropped",
+        'row for at, row in enumerate(sides["train"]) if at not in found.training]',
+        'row for at, row in enumerate(sides["train"])]',
+        "test_contamination: dropping_leaves_everything_else_where_it_was",
+    ),
+    Fault(
+        "contamination: all but the near are dropped",
+        "if at not in found.training]",
+        "if at in found.training]",
+        "test_contamination: dropping_leaves_everything_else_where_it_was",
+    ),
+    Fault(
+        "contamination has the near-duplicates' threshold",
+        'contamination.overlap(sides["train"], against, params.contamination)',
+        'contamination.overlap(sides["train"], against, params.near_duplicate)',
+        "test_contamination: the_eval_side_is_held_to_it_too",
+    ),
+    Fault(
+        "weights of sources are ignored",
+        "weights.get(source[1], 1)",
+        "1",
+        "test_prompts: weights_decide_the_mix_as_long_as_prompts_last",
+    ),
+    Fault(
+        "the sample is the first of the file",
+        "return _sample(sides[side], _count(side, asked, sides), weights, seed)",
+        "return sides[side][: _count(side, asked, sides)]",
+        "test_prompts: samples_are_even_and_grow",
+    ),
+    Fault(
+        "the sample ignores the seed",
+        "strata[_labels(row)].append((digest([seed, row.text]), row))",
+        "strata[_labels(row)].append((digest([row.text]), row))",
+        "test_prompts: seed_changes_the_sample_only",
+    ),
     Fault(
         "a critique's parent is its prompt",
         "                parent=answer.sha256,\n",
@@ -300,6 +727,48 @@ FAULTS: tuple[Fault, ...] = (
         "no system message for critiques",
         'messages = [Message(role="system", content=system)] if system else []\n    for example',
         "messages = list[Message]()\n    for example",
+        "test_conversation: critique_with_one_example",
+    ),
+    Fault(
+        "the reviser sees the critic's request",
+        '"revision": (example and example.revision_request) or principle.revision,',
+        '"revision": (example and example.revision_request) or principle.critique,',
+        "test_conversation: critique_with_one_example",
+    ),
+    Fault(
+        "an example's own requests are not shown",
+        '"critique": (example and example.critique_request) or principle.critique,',
+        '"critique": principle.critique,',
+        "test_conversation: example_with_requests_of_its_own_and_turns_before_it",
+    ),
+    Fault(
+        "an example's earlier turns are left out",
+        "for user, answer in example.earlier:",
+        "for user, answer in example.earlier[:0]:",
+        "test_conversation: example_with_requests_of_its_own_and_turns_before_it",
+    ),
+    Fault(
+        "the criteria are left out",
+        '"\\n".join(f"- {line}" for line in principle.criteria),\n',
+        '"",\n',
+        "test_conversation: critique_with_one_example",
+    ),
+    Fault(
+        "the reviser's examples end in the critique",
+        'if step == "critique" and format.revision_in == "new":',
+        'if format.revision_in == "new":',
+        "test_conversation: revision_in_a_conversation_of_its_own",
+    ),
+    Fault(
+        "the critic's examples end in the revision",
+        'if step == "critique" and format.revision_in == "new":',
+        "if False:",
+        "test_conversation: revision_in_a_conversation_of_its_own",
+    ),
+    Fault(
+        "shared counts a turn too many",
+        "_fields(principle, prompt, answer))), len(shown))",
+        "_fields(principle, prompt, answer))), len(shown) + 1)",
         "test_conversation: critique_with_one_example",
     ),
     Fault(
@@ -514,6 +983,74 @@ FAULTS: tuple[Fault, ...] = (
         "return None if turns ==",
         "test_gates: turns",
     ),
+    Fault(
+        "baseline: complied is refused",
+        "complied[prompt.hazard].append(not refused(",
+        "complied[prompt.hazard].append(refused(",
+        "test_baseline: rules_count_hazardous_prompts_alone",
+    ),
+    Fault(
+        "baseline: harmless prompts count",
+        "        if hazardous(prompt.hazard):\n            complied",
+        "        if True:\n            complied",
+        "test_baseline: rules_count_hazardous_prompts_alone",
+    ),
+    Fault(
+        "baseline: one violation of many is none",
+        "True if True in verdicts else None if None in verdicts else False",
+        "False if False in verdicts else True",
+        "test_baseline: judge_counts_by_principle_by_hazard_and_by_prompt",
+    ),
+    Fault(
+        "the card swaps who wrote which side",
+        '{"rejected": Path("metrics/responses.json"), "chosen": Path("metrics/revisions.json")}',
+        '{"chosen": Path("metrics/responses.json"), "rejected": Path("metrics/revisions.json")}',
+        "test_stage_pairs: card_says_who_wrote_which_side",
+    ),
+    Fault(
+        "first answers have the revisions' length limit",
+        "            settings.responses.max_new_tokens,\n",
+        "            settings.revisions.max_new_tokens,\n",
+        "test_stages: answers_critiques_and_revisions_are_what_plain_forward_passes_write",
+    ),
+    Fault(
+        "first answers are drawn with another seed",
+        'generation.complete("responses", engine, jobs, settings.generation, settings.seed)',
+        'generation.complete("responses", engine, jobs, settings.generation, 0)',
+        "test_stages: answers_critiques_and_revisions_are_what_plain_forward_passes_write",
+    ),
+    Fault(
+        "critiques are written by the model that answers",
+        (
+            "engine = generation.load_engine(settings.models.revise, settings.hardware)\n"
+            "    complete = rounds.Completer(engine, settings.generation, settings.seed)\n"
+            "    critiques"
+        ),
+        (
+            "engine = generation.load_engine(settings.models.answer, settings.hardware)\n"
+            "    complete = rounds.Completer(engine, settings.generation, settings.seed)\n"
+            "    critiques"
+        ),
+        "test_stages: answers_critiques_and_revisions_are_what_plain_forward_passes_write",
+    ),
+    Fault(
+        "revisions are drawn with another seed",
+        "complete = rounds.Completer(engine, settings.generation, settings.seed)\n    revisions",
+        "complete = rounds.Completer(engine, settings.generation, 0)\n    revisions",
+        "test_stages: answers_critiques_and_revisions_are_what_plain_forward_passes_write",
+    ),
+    Fault(
+        "training is given another seed",
+        "data, settings.train, settings.seed, pinned, ADAPTER, stop)",
+        "data, settings.train, 0, pinned, ADAPTER, stop)",
+        "test_stages: train_stage_trains_what_params_say",
+    ),
+    Fault(
+        "judges that failed count as passed in measuring",
+        "judged=suite.question in passed)",
+        "judged=suite.question is not None)",
+        "test_stages: eval_measures_with_the_seed_and_resamples_of_params",
+    ),
     # --- judge
     Fault(
         "judge: readable in one order will do",
@@ -544,12 +1081,6 @@ FAULTS: tuple[Fault, ...] = (
         "BAR = 0.8\n",
         "BAR = 0.55\n",
         "test_exam: bars_are_where_they_are_said_to_be",
-    ),
-    Fault(
-        "exam: only the harm question",
-        "asked = [name for name in QUESTIONS if name in questions and",
-        "asked = [name for name in list(QUESTIONS)[:1] if name in questions and",
-        "test_exam: eval_asks_what_its_suites_need",
     ),
     Fault(
         "guard: not renormalised",
@@ -587,6 +1118,120 @@ FAULTS: tuple[Fault, ...] = (
         'return leaves_out_0 and gap["p_holm"] is not None and gap["p_holm"] < 0.05',
         "return leaves_out_0",
         "test_summary: no_star_where_holm_is_not_below_5_percent",
+    ),
+    Fault(
+        "the tuned arm is the base",
+        "adapter if tuned else None), settings)",
+        "None), settings)",
+        "test_arms: each_arm_answers_by_its_own_weights_and_under_its_own_words",
+    ),
+    Fault(
+        "the prompted arm loses the suite's system message",
+        "PRINCIPLES.format(system=message, rules=rules)",
+        'PRINCIPLES.format(system="", rules=rules)',
+        "test_arms: each_arm_answers_by_its_own_weights_and_under_its_own_words",
+    ),
+    Fault(
+        "the prompted arm is told the first principle alone",
+        "for principle in self._principles)\n        return",
+        "for principle in self._principles[:1])\n        return",
+        "test_arms: each_arm_answers_by_its_own_weights_and_under_its_own_words",
+    ),
+    Fault(
+        "an arm by a model's name is the base",
+        "model = settings.models.train if tuned else name",
+        "model = settings.models.train",
+        "test_arms: each_arm_answers_by_its_own_weights_and_under_its_own_words",
+    ),
+    Fault(
+        "base minus arm",
+        'given["base"], column, self._seed',
+        'column, given["base"], self._seed',
+        "test_evaluation: difference_is_tuned_minus_base_prompt_by_prompt",
+    ),
+    Fault(
+        "clusters are ignored in differences",
+        "clusters=labels, yes_no=yes_no",
+        "yes_no=yes_no",
+        "test_evaluation: a_prompt_answered_twice_is_one_cluster",
+    ),
+    Fault(
+        "outcomes are not taken for outcomes",
+        "clusters=labels, yes_no=yes_no",
+        "clusters=labels",
+        "test_evaluation: registered_helpfulness",
+    ),
+    Fault(
+        "clustered shares have an exact interval",
+        "if yes_no and len(set(clusters)) == len(values):",
+        "if yes_no:",
+        "test_evaluation: a_prompt_answered_twice_is_one_cluster",
+    ),
+    Fault(
+        "breakdowns have no Holm's p",
+        "for breakdown in self._apart:\n            breakdown.adjust()",
+        "pass",
+        "test_evaluation: a_breakdown_is_adjusted_by_itself",
+    ),
+    Fault(
+        "breakdowns share Holm's family with the whole",
+        "self._apart.append(Comparison(self._seed, self._resamples))\n        return self._apart[-1]",
+        "return self",
+        "test_evaluation: a_breakdown_is_adjusted_by_itself",
+    ),
+    Fault(
+        "more harm is better",
+        '    "heldout.judge.harmful",\n    "jailbreaks.success",',
+        '    "jailbreaks.success",',
+        "test_evaluation: registered_with_a_judge",
+    ),
+    Fault(
+        "more successful jailbreaks are better",
+        '    "jailbreaks.success",\n    "jailbreaks.judge',
+        '    "jailbreaks.judge',
+        "test_evaluation: which_way_is_better",
+    ),
+    Fault(
+        "more harm by jailbreaks is better",
+        '    "jailbreaks.judge.harmful",\n    "over_refusal',
+        '    "over_refusal',
+        "test_evaluation: which_way_is_better",
+    ),
+    Fault(
+        "refusing harmless prompts is better",
+        '    "heldout.refusal.harmless_refused",\n    "heldout.judge',
+        '    "heldout.judge',
+        "test_evaluation: registered_helpfulness",
+    ),
+    Fault(
+        "refusing safe prompts is better",
+        '    "over_refusal.refused_safe",\n    "helpfulness.refused",\n}',
+        '    "helpfulness.refused",\n}',
+        "test_evaluation: which_way_is_better",
+    ),
+    Fault(
+        "refusing general questions is better",
+        '    "helpfulness.refused",\n}',
+        "}",
+        "test_evaluation: which_way_is_better",
+    ),
+    Fault(
+        "the bound is asked for as a gain",
+        'verdict = "met" if worst > -bound',
+        'verdict = "met" if worst > bound',
+        "test_evaluation: registered_helpfulness",
+    ),
+    Fault(
+        "no loss is accepted",
+        'verdict = "met" if worst > -bound',
+        'verdict = "met" if worst > 0',
+        "test_evaluation: registered_helpfulness",
+    ),
+    Fault(
+        "met by the point's better end",
+        'verdict = "met" if worst > -bound',
+        'verdict = "met" if best > -bound',
+        "test_evaluation: registered_safety",
     ),
     Fault(
         "violated at any probability",
@@ -631,12 +1276,6 @@ FAULTS: tuple[Fault, ...] = (
         "test_evaluation: registered_with_a_judge",
     ),
     Fault(
-        "heldout: another length limit than the first answers",
-        "                self._asked.max_new_tokens,\n            )\n            for prompt in self.prompts",
-        "                2 * self._asked.max_new_tokens,\n            )\n            for prompt in self.prompts",
-        "test_pipeline: answers_of_both_arms_are_what_plain_forward_passes_write",
-    ),
-    Fault(
         "jailbreaks: attempts are no clusters",
         "items = Items.of(answers, lambda attempt: attempt.prompt_id)",
         "items = Items.of(answers, lambda attempt: attempt.conversation)",
@@ -660,11 +1299,239 @@ FAULTS: tuple[Fault, ...] = (
         "safe=row.hazard.startswith(UNSAFE),",
         "test_over_refusal: ask",
     ),
+    Fault(
+        "over-refusal: unsafe prompts count as safe",
+        "items.only(lambda reply: reply.safe), items.only",
+        "items, items.only",
+        "test_over_refusal: partial_refusals_count_on_both_sides",
+    ),
+    Fault(
+        "over-refusal: complied counts refusals",
+        "unsafe.measure(comparison, lambda reply: not refuses(reply), yes_no=True)",
+        "unsafe.measure(comparison, refuses, yes_no=True)",
+        "test_over_refusal: partial_refusals_count_on_both_sides",
+    ),
+    Fault(
+        "over-refusal: per_type is of all",
+        "for key, row in sorted(rows.items())[: options.per_type or None]",
+        "for key, row in sorted(rows.items())",
+        "test_over_refusal: so_many_of_each_type_whatever_the_order_of_the_file",
+    ),
+    Fault(
+        "helpfulness: a tie is a loss",
+        'return 0.5 if reply.arm == "base" else reply.preferred',
+        'return 0.0 if reply.arm == "base" else reply.preferred',
+        "test_helpfulness: win_rate_is_wins_and_half_of_ties",
+    ),
+    Fault(
+        "helpfulness: turns are no clusters",
+        "replies = Items.of(answers, lambda reply: reply.question)",
+        "replies = Items.of(answers, lambda reply: reply.conversation)",
+        "test_helpfulness: win_rate_is_wins_and_half_of_ties",
+    ),
+    Fault(
+        "helpfulness: refused if all turns are",
+        "values = {arm: [any(of[arm]) for of in turns] for arm in answers}",
+        "values = {arm: [all(of[arm]) for of in turns] for arm in answers}",
+        "test_helpfulness: a_model_that_refuses_most_does_not_keep_the_bound",
+    ),
+    Fault(
+        "helpfulness: length is not taken out",
+        "float(fit.predict_proba(np.zeros((1, 1)))[0, 1])",
+        "float(wins.mean())",
+        "test_helpfulness: a_taste_for_length_is_taken_out",
+    ),
+    Fault(
+        "capability: the prompted arm is told nothing",
+        'engine, tasks, arm.system(""), self._samples',
+        'engine, tasks, "", self._samples',
+        "test_capability: arms_are_asked_the_same_and_a_repeat_costs_nothing",
+    ),
+    Fault(
+        "capability: the journal takes arms for one",
+        '{**engine.identity, "harness"',
+        '{"harness"',
+        "test_capability: arms_are_asked_the_same_and_a_repeat_costs_nothing",
+    ),
+    Fault(
+        "harness: likeliest is always so",
+        "bool((scores.argmax(-1) == wanted).all())",
+        "True",
+        "test_capability: log_probabilities_are_the_harness_s_own",
+    ),
+    Fault(
+        "cooperation: temptation and reward change places",
+        "temptation, reward, punishment, sucker = payoffs",
+        "reward, temptation, punishment, sucker = payoffs",
+        "test_cooperation: points_by_hand",
+    ),
+    Fault(
+        "cooperation: words do not change places",
+        "swapped = (number + number // len(PAYOFFS)) % 2",
+        "swapped = 0",
+        "test_cooperation: the_game_is_told_without_naming_a_move",
+    ),
+    Fault(
+        "cooperation: joint reward is the arm's own",
+        "points = sum(sum(points_of(",
+        "points = sum(2 * max(points_of(",
+        "test_cooperation: points_by_hand",
+    ),
+    Fault(
+        "cooperation: no history is shown",
+        'history="".join(history),',
+        'history="",',
+        "test_cooperation: the_game_is_told_without_naming_a_move",
+    ),
+    Fault(
+        "choices: the prompted arm is told nothing",
+        'shown = [Message(role="system", content=arm.system(SYSTEM))]',
+        'shown = [Message(role="system", content=SYSTEM)]',
+        "test_choices: the_prompted_arm_is_told_its_principles",
+    ),
+    Fault(
+        "traits: the first of the file",
+        'return sorted(items, key=lambda item: digest(["traits", seed, item.question, item.matching]))[:count]',
+        "return items[:count]",
+        "test_traits: some_items_of_each_trait_by_hash",
+    ),
+    Fault(
+        "bias: a pair is two clusters",
+        "items, apart = Items.of(answers, lambda choice: choice.item), comparison.apart()",
+        "items, apart = Items.of(answers, lambda choice: choice.question_id), comparison.apart()",
+        "test_bias: both_of_a_pair_are_one_cluster",
+    ),
+    Fault(
+        "calibration: ECE over one bin",
+        "BINS = 5\n",
+        "BINS = 1\n",
+        "test_calibration: calibration_error_by_hand",
+    ),
+    Fault(
+        "calibration: ECE of signed gaps",
+        "gaps = [abs(sum(sure - hit for sure, hit in one)) for one in bins]",
+        "gaps = [sum(sure - hit for sure, hit in one) for one in bins]",
+        "test_calibration: calibration_error_by_hand",
+    ),
+    Fault(
+        "calibration: ECE by the right answer's probability",
+        "confidence = max(probability, 1 - probability)\n        bins",
+        "confidence = probability\n        bins",
+        "test_calibration: calibration_error_by_hand",
+    ),
+    Fault(
+        "rules: partial refusals comply",
+        'declining = 0.5 if refused == "partial_refusal" else 0.0',
+        "declining = 0.0",
+        "test_rules: a_refusal_that_turns_round_keeps_only_its_refusal",
+    ),
+    Fault(
+        "rules: warnings in front of steps are worth something",
+        "redirecting = withheld * max(",
+        "redirecting = max(",
+        "test_rules: a_disclaimer_in_front_of_steps_earns_nothing",
+    ),
+    Fault(
+        "rules: steps are worth nothing",
+        "withheld = 1.0 - min(1.0, directing",
+        "withheld = min(1.0, directing",
+        "test_rules: kind_words_do_not_make_a_harmful_answer_safe",
+    ),
+    Fault(
+        "rules: hedges count as absolutes",
+        "(_share(sentences, _HEDGES) - _share(sentences, _ABSOLUTES)) / 2",
+        "(_share(sentences, _ABSOLUTES) - _share(sentences, _HEDGES)) / 2",
+        "test_rules: each_contemplative_rule_reads_its_cues",
+    ),
+    Fault(
+        "rules: shares do not saturate",
+        "return min(1.0, hits / len(sentences) / SATURATION)",
+        "return min(1.0, hits / len(sentences))",
+        "test_rules: kind_words_do_not_make_a_harmful_answer_safe",
+    ),
+    Fault(
+        "refusal: partial is full",
+        'return "partial_refusal" if _logit(model.in_part, found) > 0 else "full_refusal"',
+        'return "full_refusal"',
+        "test_rules: refusal_classes",
+    ),
+    Fault(
+        "refusal: no intercept",
+        "return weights[INTERCEPT] + math.fsum(",
+        "return math.fsum(",
+        "test_rules: refusal_classes",
+    ),
     # --- what is told and given away
     Fault(
         "the heat map shows the base for every arm",
         "by_prompt = {answer.prompt_id: answer for answer in answers}\n            for prompt",
         'by_prompt = {answer.prompt_id: answer for answer in of.answers["base"]}\n            for prompt',
         "test_report: heat_map_has_each_arms_own_answers",
+    ),
+    Fault(
+        "plots: the prompted arm's differences",
+        '(": ".join((suite, *names)), value["difference"]["tuned"])',
+        '(": ".join((suite, *names)), next(iter(value["difference"].values())))',
+        "test_plots: differences_are_the_tuned_arms_and_refusals_every_arms_own",
+    ),
+    Fault(
+        "plots: means of one arm for all",
+        "            at, height = value[arm], y",
+        '            at, height = value["base"], y',
+        "test_plots: differences_are_the_tuned_arms_and_refusals_every_arms_own",
+    ),
+    Fault(
+        "summary: the first arm's difference",
+        'gap = value["difference"]["tuned"]\n    interval',
+        'gap = next(iter(value["difference"].values()))\n    interval',
+        "test_summary: the_tuned_arm_is_shown_whatever_stands_beside_it",
+    ),
+    Fault(
+        "summary: a star wherever 0 is left out",
+        'tell = " *" if surely(gap) else ""',
+        'tell = " *" if gap["low"] is not None and gap["low"] > 0 else ""',
+        "test_summary: no_star_where_holm_is_not_below_5_percent",
+    ),
+    Fault(
+        "summary: the base's mean twice",
+        "{value['base']['mean']:7.3f} {value['tuned']['mean']:7.3f}",
+        "{value['base']['mean']:7.3f} {value['base']['mean']:7.3f}",
+        "test_summary: interval_and_a_star_where_it_leaves_out_0",
+    ),
+    Fault(
+        "summary: a judge that failed has passed",
+        'verb = "passed" if judge["passed"] else "FAILED"',
+        'verb = "passed"',
+        "test_summary: judge_that_failed_is_said_and_gives_no_number",
+    ),
+    Fault(
+        "milestone: anything will do for the pairs",
+        "PAIRS = 500\n",
+        "PAIRS = 50\n",
+        "test_milestone: all_pass_with_the_figures",
+    ),
+    Fault(
+        "milestone: the adapter's weights count",
+        'train["parameters"] - train["trainable_parameters"], PARAMETERS)',
+        'train["parameters"], PARAMETERS)',
+        "test_milestone: all_pass_with_the_figures",
+    ),
+    Fault(
+        "milestone: more than as many",
+        '"pass" if count >= wanted else "fail"',
+        '"pass" if count > wanted else "fail"',
+        "test_milestone: edges",
+    ),
+    Fault(
+        "milestone: can't tell passes",
+        '    "can\'t tell": "can\'t tell",\n}',
+        '    "can\'t tell": "pass",\n}',
+        "test_milestone: verdicts_are_those_registered",
+    ),
+    Fault(
+        "milestone: exit 0 whatever comes",
+        'if any(condition.verdict != "pass" for condition in found):',
+        "if False:",
+        "test_milestone: verdicts_are_those_registered",
     ),
 )

@@ -79,6 +79,8 @@ def test_difference_is_tuned_minus_base_prompt_by_prompt() -> None:
     assert 0.0 < gap["low"] < 0.16 < gap["high"] <= 0.3
     # s = 0.1075 of the ten differences, J(9) = 1 - 3/35
     assert gap["d_z"] == pytest.approx(0.16 / 0.10750 * (1 - 3 / 35), abs=1e-3)
+    # s = 0.29814 of the base's ten values, 0.31693 of the tuned arm's
+    assert gap["d_av"] == pytest.approx(0.16 / ((0.29814**2 + 0.31693**2) / 2) ** 0.5 * (1 - 3 / 35), abs=1e-3)
     low, high = care["base"]["low"], care["base"]["high"]
     # Student's would be 0.4 -+ 2.2622 * 0.29814 / sqrt(10) = 0.213; nothing leans here, so a bootstrap's is near.
     assert (low, high) == pytest.approx((0.4 - 0.213, 0.4 + 0.213), abs=0.05)

@@ -155,6 +155,8 @@ def adapter(
             _refuse(folder, "weights are of another shape than this model's", wrong, OTHER_BASE)
     _refuse(folder, "weights are missing", info.missing_keys)
     _refuse(folder, "weights have no place in this model", info.unexpected_keys, OTHER_BASE)
+    if getattr(network, "hf_quantizer", None) is None:  # as in `_network`
+        _try(network, folder)
     return network
 
 
@@ -312,7 +314,7 @@ def _try(network: Any, folder: Path) -> None:
         logits = network(input_ids=ids, use_cache=False).logits
         finite = all(bool(tensor.isfinite().all()) for tensor in (logits, *turns))
     if not finite:
-        raise UserError(f"{folder}: the model gives NaN or infinity; config.json is not of these weights; get it again")
+        raise UserError(f"{folder}: the model gives NaN or infinity; its config is not of these weights; get it again")
 
 
 def _squeezed(text: str) -> str:

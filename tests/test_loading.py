@@ -462,6 +462,7 @@ def tiny_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             torch.nn.init.normal_(weight, std=1.0)
     folder = tmp_path_factory.mktemp("adapters") / "adapter"
     tuned.save_pretrained(folder)
+    keys(ADAPTER_CONFIG, base_model_name_or_path="org/tiny")(folder)  # as `as_model` names it, whatever its folder
     return folder
 
 
@@ -506,6 +507,7 @@ ADAPTER_KINDS: dict[str, tuple[Damage, str]] = {
     "alpha of nan": (keys(ADAPTER_CONFIG, lora_alpha=float("nan")), "adapter"),
     "alpha of text": (keys(ADAPTER_CONFIG, lora_alpha="sixteen"), "adapter"),
     "alpha of none": (keys(ADAPTER_CONFIG, lora_alpha=None), "adapter"),
+    "tokens that switch it on, of text": (keys(ADAPTER_CONFIG, alora_invocation_tokens="x"), "adapter"),
     "modules unknown": (keys(ADAPTER_CONFIG, target_modules=["nosuch"]), "adapter"),
     "modules of a number": (keys(ADAPTER_CONFIG, target_modules=7), "adapter"),
     "modules too few": (keys(ADAPTER_CONFIG, target_modules=["q_proj"]), "adapter"),

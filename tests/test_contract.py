@@ -380,8 +380,6 @@ def test_experiments_with_own_prompts_constitution_and_format(copied: Project) -
     lines = (copied.folder / "data/sources/contemplative.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (copied.folder / "data/sources/mine.jsonl").write_text("".join(lines[:60]), encoding="utf-8")
     shutil.copy(copied.folder / CONSTITUTION, copied.folder / "data/constitutions/mine.md")
-    shown(copied, "dvc exp run -S critiques.format=NAME pairs", NAME="concise")
-    assert "metrics/critiques.json" in status(copied)
     shown(
         copied,
         "dvc exp run -S critiques.constitution=data/constitutions/mine.md",
@@ -410,13 +408,6 @@ def test_queued_and_temporary_experiments(queue: Project) -> None:
     assert {row["critiques.format"] for row in table if row["Experiment"]} == {"concise", "verbose"}
     shown(queue, "dvc exp run --temp", _1="--temp→--temp -S eval.resamples=120")
     assert status(queue) == set()
-    shown(
-        queue,
-        "dvc exp run -S seed=S -S train.method=M -S 'eval.arms=[base,tuned]'",
-        _1="seed=S→seed=7",
-        _2="train.method=M→train.method=dpo",
-    )
-    assert queue.json("metrics/eval.json")["arms"] == ["base", "tuned"]
 
 
 def newest(project: Project) -> str:
@@ -431,6 +422,7 @@ def test_push_pull_report_pull_and_resume(copied: Project, tmp_path: Path) -> No
     remote = f"s3://BUCKET/PREFIX→{tmp_path / 'remote'}"
     shown(copied, "dvc remote add -d storage s3://BUCKET/PREFIX", _1=remote)
     assert status(copied) == {".dvc/config"}
+    shown(copied, "dvc remote modify storage verify true")
     shown(copied, "dvc remote modify storage url s3://BUCKET/PREFIX", _1=remote)
     shown(copied, "python -m ccai.doctor --no-model")
     copied.commit()
@@ -505,7 +497,11 @@ def test_review_is_served(copied: Project) -> None:
     assert served(copied, "python -m ccai.review --reviewer NAME", NAME="ann")
     assert served(copied, "python -m ccai.review --reviewer ann")
     assert served(copied, "python -m ccai.review --reviewer ann --judged")
-    assert served(copied, "python -m ccai.review --reviewer ann --prefix /jupyter/default/proxy/8765")
+    assert served(
+        copied,
+        "python -m ccai.review --reviewer ann --host NAME.studio.REGION.sagemaker.aws --prefix "
+        "/jupyter/default/proxy/8765",
+    )
     shown(copied, "python -m ccai.review --agreement", codes=(0, 2))
 
 

@@ -82,7 +82,7 @@ def intervals(rows: Sequence[Row], about: str, *, differences: bool, bound: floa
     figure, axes = _axes(height, NAMES if named else 8, FIGURES, 0, 26)
     y = 0.0
     for row in rows:
-        _text(figure, 0, y + 12, height, row.title, INK, weight="bold")
+        _text(figure, 0, y + 12, height, _short(row.title, 40 - len(row.note)), INK, weight="bold")
         _text(figure, WIDTH, y + 12, height, row.note, FAINT, ha="right")
         y += 20 + 16 * row.blank
         for point in row.points:
@@ -159,7 +159,7 @@ def outcomes(rows: Sequence[tuple[str, Mapping[str, int]]], about: str) -> Marku
     figure, axes = _axes(height, 0, 0, 0, 0)
     for place, (name, counts) in enumerate(rows):
         y, left = 34.0 * place, 0.0
-        _text(figure, 0, y + 12, height, name, INK, weight="bold")
+        _text(figure, 0, y + 12, height, _short(name, 36), INK, weight="bold")
         _text(figure, WIDTH, y + 12, height, " / ".join(str(counts[part]) for part in shades), FAINT, ha="right")
         for part, shade in shades.items():
             share = counts[part] / (sum(counts.values()) or 1)

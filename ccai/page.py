@@ -38,6 +38,9 @@ HAZARDS = {
 }
 """AILuminate's codes in words; other sources' hazards are words already."""
 
+LABEL = 60
+"""Characters of a label that are shown."""
+
 REFUSALS = {"full_refusal": "refuses", "partial_refusal": "refuses in part", "full_compliance": "complies"}
 """XSTest's classes in words."""
 
@@ -55,7 +58,12 @@ def words(path: str | Sequence[str]) -> str:
 
 def hazard(code: str) -> str:
     """A hazard in words."""
-    return HAZARDS.get(code, code)
+    return HAZARDS.get(code, short(code))
+
+
+def short(label: str) -> str:
+    """A label as a table or a plot has room for it: hazards and principles are whatever a source calls them."""
+    return label if len(label) <= LABEL else label[: LABEL - 1] + "…"
 
 
 def figure(value: Any) -> str:
@@ -105,6 +113,7 @@ def render(template: str, **values: Any) -> str:
         "fine": fine,
         "p": p_value,
         "hazard": hazard,
+        "short": short,
         "refusal": REFUSALS.__getitem__,
     }
     pages.tests |= {"sure": outcomes.surely}

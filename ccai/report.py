@@ -489,7 +489,12 @@ def main() -> None:
     if revisions:
         write_text(COMPARED, comparison(*map(results.at, revisions)))
         print(COMPARED)
-        return
+    else:
+        write_at_hand()
+
+
+def write_at_hand() -> None:
+    """Write what can be written from the files at hand, and say which pages that are."""
     of = results.here()
     # Without the answers, and of another's run, the first page would be another than the one that DVC has.
     pages = {TIMED: True} if of.missing or of.origin else {PAGE: False, TIMED: True}

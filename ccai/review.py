@@ -1,6 +1,6 @@
 """Let people say which of two answers is better, without knowing which is which.
 
-    python -m ccai.review --reviewer ann            # opens a local page; keys 1 to 5, u to undo
+    python -m ccai.review --reviewer ann            # opens a local page; keys 1 to 5, d for what differs, u to undo
     python -m ccai.review --reviewer ann --judged   # of the pairs that a judge compared, dropped ones too
     python -m ccai.review --agreement               # people against the judge and each other: metrics/review.json
 
@@ -11,17 +11,22 @@ stopped. See docs/REVIEW.md.
 from __future__ import annotations
 
 import argparse
+import base64
+import difflib
+import hashlib
 import os
 import re
 import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from ccai import constitution, params, records
 from ccai.constitution import Principle
@@ -31,12 +36,26 @@ from ccai.reviews import Log, Review, content, shown_first, standing
 from ccai.show import NOTICE
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PAIRS = Path("data/pairs")
 REVIEWS = Path("data/reviews")
 METRICS = Path("metrics/review.json")
 HOST = "127.0.0.1"
+
+LOOPBACK = frozenset({HOST, "localhost", "::1"})
+"""Names under which a browser on this machine, or at the end of an SSH tunnel, opens the page."""
+
+POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-eval' {scripts}; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+"""The page's content policy: nothing from elsewhere, and of scripts in the page itself those it was sent with. Vue,
+with which NiceGUI draws, makes functions of strings of its own."""
+
+MOST_WORDS = 5000
+"""Words of both answers up to which their difference is looked for: its cost is the product of the two."""
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
@@ -59,6 +78,9 @@ BUTTONS = (
     Button("skip", "Skip", ("5",)),
 )
 
+VALUE = "event => emit(event.target.value)"
+"""What the page tells of an event at a list of choices."""
+
 ROLES = {"system": "System message", "user": "Prompt", "assistant": "Earlier answer"}
 """What a turn of the conversation before the two answers is called."""
 
@@ -69,6 +91,14 @@ main { --q-primary: #1a5fb4; }
 main { width: 100%; max-width: 1200px; margin: 0 auto; padding: 12px 16px 0; line-height: 1.5; }
 main { display: grid; gap: 12px; }
 h1, h2 { font-size: .8125rem; font-weight: 600; line-height: 1.5; margin: 0 0 4px; opacity: .75; }
+ul { margin: 6px 0 0; padding-left: 20px; list-style: disc; }
+.part { display: inline; }
+.only { background: #ffe08a; color: #000; border-radius: 3px; }
+.filters { display: flex; flex-wrap: wrap; gap: 8px 16px; font-size: .8125rem; }
+.filters label { display: flex; gap: 6px; align-items: center; }
+select { font: inherit; color: inherit; background: transparent; padding: 4px; max-width: 70vw; }
+select { border: 1px solid #8888; border-radius: 4px; }
+.body--dark select option { background: #121212; }
 h1 { font-size: 1.125rem; margin: 0; opacity: 1; }
 .faint { font-size: .8125rem; opacity: .75; }
 .text { font-size: 1rem; white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -114,6 +144,33 @@ def _strata(pair: Pair) -> tuple[tuple[str, ...], ...]:
     )
 
 
+@dataclass
+class View:
+    """What one open page shows: pairs of a hazard and a principle (empty: of all), with or without what differs."""
+
+    hazard: str = ""
+    principle: str = ""
+    difference: bool = False
+
+    def shows(self, pair: Pair) -> bool:
+        """Whether a pair is among those."""
+        return self.hazard in ("", pair.hazard) and self.principle in ("", pair.principle)
+
+
+def difference(first: str, second: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]] | None:
+    """Both texts in parts, each with whether it stands in this text only, by words; None if they are too long."""
+    words = [re.findall(r"\S+\s*|\s+", text) for text in (first, second)]
+    if sum(map(len, words)) > MOST_WORDS:
+        return None
+    bare = [[word.strip() for word in text] for text in words]
+    parts: tuple[list[tuple[str, bool]], list[tuple[str, bool]]] = ([], [])
+    for kind, *places in difflib.SequenceMatcher[str](None, bare[0], bare[1], autojunk=False).get_opcodes():
+        for text, into, begin, end in zip(words, parts, places[::2], places[1::2], strict=True):
+            if begin < end:
+                into.append(("".join(text[begin:end]), kind != "equal"))
+    return parts
+
+
 class Desk:
     """A reviewer, a sample, and what was said of it so far."""
 
@@ -127,11 +184,14 @@ class Desk:
         """Standing verdicts on the sample, the latest last."""
         return {key: said for key, said in standing(self.log.reviews).items() if key in self.pairs}
 
-    @property
-    def current(self) -> str | None:
-        """`content` of the pair to be shown; None when all have a verdict."""
+    def current(self, view: View) -> str | None:
+        """`content` of the pair to be shown in a view; None when all of it have a verdict."""
         done = self.verdicts
-        return next((key for key in self.pairs if key not in done), None)
+        return next((key for key, pair in self.pairs.items() if key not in done and view.shows(pair)), None)
+
+    def labels(self, of: Callable[[Pair], str]) -> list[str]:
+        """What the sample's pairs have as hazard, or as principle."""
+        return sorted({of(pair) for pair in self.pairs.values()})
 
     def answers(self, key: str) -> tuple[str, str]:
         """The two answers in the order in which they are shown."""
@@ -145,7 +205,7 @@ class Desk:
         Raises:
             OSError: it could not be written.
         """
-        if key == self.current:
+        if key not in self.verdicts:
             self._append(key, choice, note.strip())
 
     def undo(self) -> None:
@@ -187,17 +247,98 @@ class Prefixed:
         await self.app(scope, receive, send)
 
 
+class Guarded:
+    """ASGI middleware: answers only who asks for this page by one of its names, and gives the page its policy.
+
+    A browser that is led here by another site's page says so: by a Host that is that site's name, if the name was made
+    to lead to loopback (DNS rebinding), or else by an Origin that is not this page's.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
+        self.app, self.hosts = app, frozenset(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+        elif not self._ours(scope["headers"]):
+            await self._refuse(scope, receive, send)
+        elif scope["type"] == "websocket" or scope["path"] != "/":
+            await self.app(scope, receive, send)
+        else:
+            packed = b"accept-encoding"  # the policy goes by what stands in the page
+            scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != packed]}
+            await self.app(scope, receive, _with_policy(send))
+
+    def _ours(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        said: dict[bytes, list[str]] = {b"host": [], b"origin": []}
+        for name, value in headers:
+            if name in said:
+                said[name].append(value.decode("latin-1").lower())
+        [host], origins = said[b"host"] if len(said[b"host"]) == 1 else [""], said[b"origin"]
+        return _name(host) in LOOPBACK | self.hosts and all(
+            urlsplit(origin).netloc == host or _name(urlsplit(origin).netloc) in self.hosts for origin in origins
+        )
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        from starlette.responses import PlainTextResponse
+
+        told = "This page does not go by that name. If a proxy leads here, start it with --host NAME."
+        await PlainTextResponse(told, 403)(scope, receive, send)
+
+
+def _name(address: str) -> str:
+    """The name in `NAME:PORT`; empty for what is no such thing."""
+    try:
+        return urlsplit(f"//{address}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _with_policy(send: Send) -> Send:
+    """Keeps the page until it is whole, since its policy names its scripts by their hashes."""
+    begun: list[Message] = []
+    page = bytearray()
+
+    async def keep(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            begun.append(message)
+            return
+        page.extend(message.get("body", b""))
+        if message.get("more_body"):
+            return
+        scripts = re.findall(rb"<script\b[^>]*>(.*?)</script>", page, re.DOTALL)
+        hashes = [base64.b64encode(hashlib.sha256(script).digest()).decode() for script in scripts if script.strip()]
+        policy = POLICY.format(scripts=" ".join(f"'sha256-{told}'" for told in hashes))
+        headers = [*begun[0]["headers"], (b"content-security-policy", policy.encode())]
+        await send({**begun[0], "headers": [*headers, (b"referrer-policy", b"no-referrer")]})
+        await send({"type": "http.response.body", "body": bytes(page)})
+
+    return keep
+
+
 def serve(
-    desk: Desk, principles: Mapping[str, Principle], listening: socket.socket, prefix: str, *, show: bool
+    desk: Desk,
+    principles: Mapping[str, Principle],
+    listening: socket.socket,
+    prefix: str,
+    hosts: Sequence[str],
+    *,
+    show: bool,
 ) -> None:
     """Serve the page on loopback until stopped. NiceGUI brings all it needs: no other host is asked for anything.
 
     Args:
+        hosts: names beside those of loopback by which the page is asked for.
         prefix: the path that a proxy takes off what it hands on, such as `/jupyter/default/proxy/8765`; empty: as the
             proxy says, or none.
         show: open the page in this machine's browser.
     """
     from nicegui import app, events, ui
+
+    from ccai.page import hazard  # with matplotlib
 
     def save(step: Callable[[], None]) -> None:
         try:
@@ -208,44 +349,91 @@ def serve(
         ui.run_javascript("window.scrollTo(0, 0)")
         desk_view.refresh()
 
-    def box(title: str, text: str) -> None:
-        with ui.element("section").classes("box"):
+    def box(title: str, text: str) -> ui.element:
+        with ui.element("section").classes("box") as made:
             with ui.element("h2"):
                 ui.label(title)
             ui.label(text).classes("text")
+        return made
 
-    def question(key: str) -> ui.textarea:
+    def filters(view: View) -> None:
+        def narrow(name: str, value: str) -> None:
+            setattr(view, name, value)
+            desk_view.refresh()
+
+        with ui.element("div").classes("filters"):
+            for name, title, of, told in (
+                ("hazard", "Hazard", lambda pair: pair.hazard, hazard),
+                ("principle", "Principle", lambda pair: pair.principle, str),
+            ):
+                with ui.element("label"):
+                    ui.label(title)
+                    chosen = ui.element("select").props(f"name={name}")
+                    chosen.on("change", lambda event, name=name: narrow(name, event.args), js_handler=VALUE)
+                    with chosen:
+                        for value in ("", *desk.labels(of)):
+                            option = ui.element("option")
+                            option.props["value"] = value
+                            if value == getattr(view, name):
+                                option.props["selected"] = True
+                            with option:
+                                ui.label(told(value) if value else "all")
+
+    @ui.refreshable
+    def answers(key: str, view: View) -> None:
+        shown = desk.answers(key)
+        parts = difference(*shown) if view.difference else None
+        if view.difference and parts is None:
+            ui.label("Too long to be compared word by word.").classes("faint")
+        with ui.element("div").classes("answers"):
+            for place, answer in enumerate(shown):
+                if parts is None:
+                    box(f"Answer {place + 1}", answer)
+                    continue
+                with ui.element("section").classes("box"):
+                    with ui.element("h2"):
+                        ui.label(f"Answer {place + 1}")
+                    with ui.element("div").classes("text"):
+                        for text, only in parts[place]:
+                            ui.label(text).classes("part only" if only else "part")
+
+    def question(key: str, view: View) -> ui.textarea:
         pair = desk.pairs[key]
         principle = principles.get(pair.principle)
         with ui.element("h1"):
             ui.label("Which answer is better by this principle?")
         # A principle of a JSON constitution has guidance, but no statement.
-        box(
+        with box(
             principle.name if principle else pair.principle,
             (principle.statement or principle.critique) if principle else "no longer in the constitution",
-        )
+        ):
+            if principle and principle.criteria:
+                with ui.element("ul"):
+                    for criterion in principle.criteria:
+                        with ui.element("li"):
+                            ui.label(criterion)
         for message in pair.prompt:
             box(ROLES[message.role], message.content)
-        with ui.element("div").classes("answers"):
-            for number, answer in enumerate(desk.answers(key), start=1):
-                box(f"Answer {number}", answer)
+        answers(key, view)
         note = ui.textarea("Note, if you like (key n; Esc leaves it)").props("autogrow outlined dense rows=1")
         return note.on("keydown.esc", js_handler="event => event.target.blur()")
 
     @ui.refreshable
-    def desk_view() -> None:
-        key, done = desk.current, len(desk.verdicts)
+    def desk_view(view: View) -> None:
+        key, done = desk.current(view), len(desk.verdicts)
         with ui.element("main"):
             ui.linear_progress(done / len(desk.pairs), show_value=False).props("aria-label=progress")
             ui.label(f"{done} of {len(desk.pairs)} done, reviewer {desk.reviewer}. {NOTICE}").classes("faint")
+            filters(view)
             steps: dict[str, Callable[[], Any]] = {"u": lambda: save(desk.undo)}
             if key is None:
                 with ui.element("h1"):
-                    ui.label("All pairs have a verdict. Thank you.")
+                    whole = done == len(desk.pairs)
+                    ui.label("All pairs have a verdict. Thank you." if whole else "All pairs like that have a verdict.")
                 ui.label(f"They are in {desk.log.path}. You can close this page and stop the command.").classes("text")
             else:
-                note = question(key)
-                steps["n"] = lambda: note.run_method("focus")
+                note = question(key, view)
+                steps |= {"n": lambda: note.run_method("focus"), "d": lambda: compare_words(view)}
             with ui.element("div").classes("bar"):
                 for choice, text, keys in BUTTONS if key is not None else ():
 
@@ -254,9 +442,15 @@ def serve(
 
                     steps |= dict.fromkeys(keys, give)
                     button(text, keys[0], give)
+                if key is not None:
+                    button("Differences", "d", steps["d"])
                 button("Undo", "u", steps["u"]).set_enabled(done > 0)
             # Made anew with each pair: a key that is pressed twice finds the old one gone and says nothing of the next.
-            ui.keyboard(lambda event: press(steps, event), repeating=False, ignore=["input", "textarea"])
+            ui.keyboard(lambda event: press(steps, event), repeating=False, ignore=["input", "select", "textarea"])
+
+    def compare_words(view: View) -> None:
+        view.difference = not view.difference
+        answers.refresh()
 
     def button(text: str, key: str, step: Callable[[], Any]) -> ui.button:
         better = key in "12"
@@ -275,10 +469,11 @@ def serve(
     @ui.page("/", title="Review")
     def page() -> None:
         ui.add_css(STYLE)
-        desk_view()
+        desk_view(View())
 
     if prefix:
         app.add_middleware(Prefixed, prefix=prefix)
+    app.add_middleware(Guarded, hosts=hosts)
     print(f"review: {len(desk.verdicts)} of {len(desk.pairs)} pairs done; verdicts go to {desk.log.path}")
     port = listening.getsockname()[1]
     print(f"review: http://{HOST}:{port}/ (Ctrl-C stops)", flush=True)
@@ -350,6 +545,9 @@ def main() -> None:
     parser.add_argument("--judged", action="store_true", help="pairs that a judge compared, dropped ones too")
     parser.add_argument("--port", type=int, default=8765, help="port on this machine (8765); 0: any that is free")
     parser.add_argument("--prefix", default="", help="path that a proxy takes off, if it does not say so itself")
+    parser.add_argument(
+        "--host", action="append", default=[], help="name in the browser's address, if a proxy leads here"
+    )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser here")
     options = parser.parse_args()
     if options.agreement:
@@ -371,7 +569,8 @@ def main() -> None:
     desk = Desk(sample(pairs, options.n, options.seed), Log(REVIEWS / f"{options.reviewer}.jsonl"), options.reviewer)
     prefix = "/" + options.prefix.strip("/") if options.prefix.strip("/") else ""
     try:
-        serve(desk, principles, listen(options.port), prefix, show=has_screen() and not options.no_browser)
+        hosts = [name.lower() for name in options.host]
+        serve(desk, principles, listen(options.port), prefix, hosts, show=has_screen() and not options.no_browser)
     except KeyboardInterrupt:
         print(f"stopped: {len(desk.verdicts)} of {len(desk.pairs)} pairs done; the same command goes on")
         raise SystemExit(128 + signal.SIGINT) from None

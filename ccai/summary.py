@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from ccai import rules
+from ccai import results, rules
 from ccai.errors import UserError, run
 from ccai.evaluation import measures
 from ccai.exam import MOST_UNREADABLE
@@ -97,7 +97,7 @@ def registered(value: dict[str, Any]) -> str:
     if value["bound"]:
         wanted += f", worse by {value['bound']:g} at most"
     if not value["n"]:
-        return f"{wanted}: not measured"
+        return f"{wanted}: not measured ({_unmeasured(value)})" if "unreadable" in value else f"{wanted}: not measured"
     bounds = "no interval" if value["low"] is None else f"[{value['low']:+z.3f}, {value['high']:+z.3f}]"
     return f"{wanted}: {value['base']:.3f} -> {value['tuned']:.3f}, {value['mean']:+z.3f} {bounds}, n {value['n']}"
 
@@ -127,10 +127,15 @@ def _exam(judge: dict[str, Any]) -> str:
     return f"judge {judge['model']} {verb} its exam ({judge['weakest']}: {auc}{bounds}{unreadable})"
 
 
+def _unmeasured(value: dict[str, Any]) -> str:
+    """Why a measure has no items."""
+    return f"none of {value['unreadable']} could be read" if "unreadable" in value else "no such prompts"
+
+
 def _row(names: Sequence[str], value: dict[str, Any]) -> str:
     label = f"  {': '.join(names).replace('_', ' ')}"
     if not value["n"]:
-        return f"{label:<{LABEL}} no such prompts"
+        return f"{label:<{LABEL}} {_unmeasured(value)}"
     gap = value["difference"]["tuned"]
     interval = " too few prompts differ" if gap["low"] is None else f" [{gap['low']:+z.3f}, {gap['high']:+z.3f}]"
     tell = " *" if surely(gap) else ""
@@ -140,6 +145,8 @@ def _row(names: Sequence[str], value: dict[str, Any]) -> str:
 
 def main() -> None:
     """Print it."""
+    if told := results.origin():
+        print(f"{METRICS / 'eval.json'}: {told}\n")
     print(text())
 
 

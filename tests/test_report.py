@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import os
 import random
 import re
 import shutil
@@ -29,8 +30,8 @@ from stages import eval as stage
 
 ROOT = Path(__file__).parents[1]
 ARMS = ("base", "prompted", "tuned", "org/a-model-with-a-long-name")
-HAZARDS = ("spc_hlt", "dfm", "benign", "own <b>hazard</b>")
-PRINCIPLES = ("mindfulness", "emptiness", "none")
+HAZARDS = ("spc_hlt", "dfm", "benign", "own <b>hazard</b>" + "x" * 3000)
+PRINCIPLES = ("mindfulness", "emptiness", "p" * 3000)
 NASTY = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>{{ 7 * 7 }}</details>"
     "<style>* { display: none }</style>\u2028next\x00\x1b[31m\u202e trick http://example.org/i.png &lt;p&gt;"
@@ -93,6 +94,7 @@ def measure(answered: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     found["weather_of_mars"] = {
         "deep": {"er": {"dust_storms": comparison.measure(refused, keys, yes_no=True)}},
         "empty": nothing,
+        "unheard": comparison.measure({arm: [None] * len(keys) for arm in ARMS}, keys),
         "by_hazard": {"refused": {"nowhere": nothing}},
         "station": "north",
         "odd": None,
@@ -122,6 +124,7 @@ def make(count: int, text: str = "") -> None:
     assert metrics.keys() >= {"arms", "registered", *(name for name in measured if name != "weather_of_mars")}
     metrics |= {"arms": list(ARMS), "registered": registered(measured, PRIMARY)}
     records.write_json(METRICS, metrics | measured | {"judge": metrics["judge"] | exam.metrics})
+    Path("metrics/runtime/eval.json").touch()  # the stage writes it last
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +272,23 @@ def test_what_is_not_here_is_said(project: Path, finished: Path) -> None:
         with pytest.raises(UserError, match=r"no metrics/eval\.json that this version reads; run the stage"):
             report.write()
         shutil.copy(finished / METRICS, METRICS)
+
+
+def test_metrics_that_git_put_here_are_said_to_be_gits(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And the page that belongs to DVC stays as it is."""
+    Path(".gitignore").write_text("/metrics/runtime/\n/metrics/*.html\n/data/\n")
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for line in (("init", "-q"), ("add", "-A"), (*who, "commit", "-q", "-m", "<b>one</b>")):
+        subprocess.run(["git", *line], check=True)
+    assert results.origin() == ""
+    subprocess.run(["git", "clone", "-q", ".", "clone"], check=True)
+    os.chdir("clone")
+    assert results.origin().startswith("from git, commit ")
+    report.write_at_hand()
+    assert capsys.readouterr().out == f"{report.TIMED}\n"
+    assert "no run in this folder wrote it" in report.TIMED.read_text() and not report.PAGE.exists()
+    Path("metrics/eval.json").write_text(Path("metrics/eval.json").read_text() + "\n")
+    assert results.origin() == "", "a changed file is not git's"
 
 
 @pytest.mark.parametrize(

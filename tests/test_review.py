@@ -29,7 +29,7 @@ from aiohttp import web
 from ccai import agreement, records
 from ccai.errors import UserError
 from ccai.records import DroppedPair, Pair
-from ccai.review import Desk, sample
+from ccai.review import Desk, View, difference, sample
 from ccai.reviews import Log, Review, content, label, shown_first, standing
 
 ROOT = Path(__file__).parents[1]
@@ -81,12 +81,16 @@ def review(of: Pair, choice: str, first: str = "chosen") -> Review:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with parameters, constitution and six pairs; the current one."""
-    (tmp_path / "data/constitutions").mkdir(parents=True)
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copy(ROOT / "data/constitutions/contemplative.md", tmp_path / "data/constitutions")
-    monkeypatch.chdir(tmp_path)
-    write_pairs([pair(number) for number in range(4)], [pair(number) for number in (4, 5)])
+    make(tmp_path, monkeypatch)
     return tmp_path
+
+
+def make(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / "data/constitutions").mkdir(parents=True)
+    shutil.copy(ROOT / "params.yaml", folder)
+    shutil.copy(ROOT / "data/constitutions/contemplative.md", folder / "data/constitutions")
+    patch.chdir(folder)
+    write_pairs([pair(number) for number in range(4)], [pair(number) for number in (4, 5)])
 
 
 def write_pairs(train: Sequence[Pair], validation: Sequence[Pair], dropped: Sequence[Pair] = ()) -> None:
@@ -143,6 +147,16 @@ def serve(project: Path) -> Iterator[Callable[..., Server]]:
     for server in servers:
         if server.process.poll() is None:
             server.kill()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that goes by one more name than loopback's."""
+    with pytest.MonkeyPatch.context() as patch:
+        make(tmp_path_factory.mktemp("guarded"), patch)
+        server = Server("--port", "0", "--host", "studio.example.org")
+    yield server
+    server.kill()
 
 
 @pytest.fixture
@@ -258,6 +272,80 @@ def test_the_page_is_blind_shows_plain_text_and_asks_no_other_host(serve: Callab
     assert not Path(".nicegui").exists()
 
 
+def test_filters_criteria_and_differences(serve: Callable[..., Server], page: Any) -> None:
+    """All by keys; what is marked is what one answer says and the other does not."""
+    server = serve()
+    page.goto(f"http://127.0.0.1:{server.port}/")
+    done(page, 0)
+    assert "content-security-policy" in page.request.get(f"http://127.0.0.1:{server.port}/").headers
+    page.locator("select[name=principle]").focus()
+    page.keyboard.type("em")
+    page.get_by_text("Emptiness (śūnyatā)").wait_for()
+    assert page.locator("li").count() > 2
+    page.locator("h1").click()
+    page.keyboard.press("d")
+    page.locator(".only").first.wait_for()
+    assert sorted(page.locator(".only").all_inner_texts()) == ["Good ", "Poor "]
+    page.keyboard.press("d")
+    page.wait_for_function("!document.querySelector('.part')")
+    for number in (1, 2):
+        page.keyboard.press("1")
+        done(page, number)
+    page.get_by_text("All pairs like that have a verdict").wait_for()
+    kept = {content(one): one for one in records.read(Path("data/pairs/train.jsonl"), Pair)}
+    kept |= {content(one): one for one in records.read(Path("data/pairs/validation.jsonl"), Pair)}
+    assert {kept[said.content].principle for said in on_disk()} == {"emptiness"}
+    page.locator("select[name=principle]").select_option("")
+    page.get_by_text("Which answer is better").wait_for()  # the lists are made anew
+    page.locator("select[name=hazard]").select_option("spc_fin")
+    page.get_by_text("Question 5?").wait_for()
+
+
+def test_what_differs_is_told_by_words_and_in_bounded_time() -> None:
+    assert difference("one two\n three", "one 2\nthree four") == (
+        [("one ", False), ("two\n ", True), ("three", False)],
+        [("one ", False), ("2\n", True), ("three ", False), ("four", True)],
+    )
+    parts = difference(NASTY, f"  {NASTY} more")
+    assert parts and ["".join(text for text, _ in side) for side in parts] == [NASTY, f"  {NASTY} more"]
+    assert difference("word " * 200_000, "other") is None
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("127.0.0.1:PORT", None, 200),
+        ("localhost:9000", "http://localhost:9000", 200),
+        ("[::1]:PORT", None, 200),
+        ("Studio.example.org", "https://studio.example.org", 200),
+        ("127.0.0.1:PORT", "https://studio.example.org", 200),
+        ("evil.example:PORT", None, 403),
+        ("evil.example:PORT", "http://evil.example:PORT", 403),
+        ("127.0.0.1.evil.example", None, 403),
+        ("127.0.0.1:PORT", "http://evil.example", 403),
+        ("127.0.0.1:PORT", "http://127.0.0.1:9000", 403),
+        ("127.0.0.1:PORT", "null", 403),
+        ("127.0.0.1:PORT@evil.example", None, 403),
+        ("[", None, 403),
+        ("", None, 403),
+    ],
+)
+def test_only_who_asks_for_this_page_by_its_name_is_answered(
+    guarded: Server, host: str, origin: str | None, status: int
+) -> None:
+    """A site that was opened in the same browser can lead its own name to this port, or ask under its own origin."""
+    port = str(guarded.port)
+    headers = f"Host: {host}\r\n" + (f"Origin: {origin}\r\n" if origin else "")
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+    upgrade += "dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    asked = {"/": "Connection: close\r\n", "/_nicegui_ws/socket.io/?EIO=4&transport=websocket": upgrade}
+    for path, more in asked.items():
+        with socket.create_connection(("127.0.0.1", guarded.port), timeout=120) as line:
+            line.sendall(f"GET {path} HTTP/1.1\r\n{headers}{more}\r\n".replace("PORT", port).encode())
+            answered = line.recv(64).split()[1]
+        assert answered == (b"101" if status == 200 and path != "/" else str(status).encode()), path
+
+
 def test_on_a_phone_nothing_is_wider_than_the_screen_and_dark_is_dark(
     serve: Callable[..., Server], chromium: Any
 ) -> None:
@@ -366,7 +454,7 @@ def test_order_of_answers_is_even_and_another_for_another_reviewer() -> None:
 def test_answers_stand_as_recorded(tmp_path: Path) -> None:
     pairs = [pair(number) for number in range(8)]
     desk = Desk(pairs, Log(tmp_path / "ann.jsonl"), "ann")
-    while (key := desk.current) is not None:
+    while (key := desk.current(View())) is not None:
         good = desk.answers(key)[0].startswith("Good")
         desk.choose(key, "first" if good else "second", "")
         desk.choose(key, "tie", "")  # too late

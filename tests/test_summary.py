@@ -127,7 +127,7 @@ def test_interval_and_a_star_where_it_leaves_out_0(folder: Path) -> None:
 def test_missing_bounds_and_prompts_are_said(folder: Path) -> None:
     assert row(folder, "safety: declining") == "safety: declining 0.500 0.750 +0.250 too few prompts differ"
     assert row(folder, "refusal: harmless refused") == "refusal: harmless refused no such prompts"
-    assert row(folder, "judge: harmful").startswith("judge: harmful no ")
+    assert row(folder, "judge: harmful") == "judge: harmful none of 10 could be read"
     assert "None" not in summary.text(folder)
     assert "nan" not in summary.text(folder)
 

@@ -198,6 +198,39 @@ def test_any_suite_is_shown_to_its_last_measure(project: Path) -> None:
         assert said.lower() in text.lower(), said
 
 
+def test_each_arm_is_shown_by_its_own_values(project: Path) -> None:
+    """In the heat map, in the plots and in the tables."""
+    report.write()
+    text = report.PAGE.read_text()
+    measured = records.read_json(Path("metrics/eval.json"))["heldout"]["refusal"]["hazardous_refused"]
+    shares, means = {}, {}
+    for arm in ARMS:
+        given = records.read(Path(f"data/eval/heldout/{arm}.jsonl"), Answer)
+        shares[arm] = sum(answer.refusal != "full_compliance" for answer in given) / len(given)
+        [heat] = re.findall(rf'<table class="heat" data-score="refused" data-arm="{arm}">(.*?)</table>', text, re.S)
+        cells = [(float(mean), int(n)) for mean, n in re.findall(r'--share:([\d.]+)".*?<small>(\d+)', heat)]
+        assert sum(n for _, n in cells) == len(given)
+        assert sum(mean * n for mean, n in cells) / len(given) == pytest.approx(shares[arm], abs=0.001)
+        means[arm] = charts.number(measured[arm]["mean"])
+    assert len(set(shares.values())) > 1 and len(set(means.values())) > 1
+    suite = text[text.index('id="suite-heldout"') :]
+    rows = re.findall(
+        r'hazardous refused</th><td data-of="arm">(.*?)</td>.*?<td data-of="mean"><span>(\S+)', suite, re.S
+    )
+    assert dict(rows[: len(ARMS)]) == means
+    [plot] = re.findall(r"<figcaption>Means</figcaption>(.*?)</svg>", suite, re.S)[:1]
+    words = re.findall(r"<text[^>]*>(.*?)</text>", plot)
+    at = words.index("hazardous refused")
+    assert words[at + 2 : at + 2 + 2 * len(ARMS) : 2] == [arm if len(arm) < 13 else f"{arm[:11]}…" for arm in ARMS]
+    assert words[at + 3 : at + 3 + 2 * len(ARMS) : 2] == list(means.values())
+
+
+def test_unreadable_is_not_called_absent(project: Path) -> None:
+    report.write()
+    told = " ".join(report.PAGE.read_text().split())
+    assert "nothing could be read for every arm (in brackets: of how many): unheard (24)" in told
+
+
 def test_same_results_same_bytes_whatever_they_took(project: Path, unjudged: Built) -> None:
     report.write()
     first, timed = report.PAGE.read_bytes(), report.TIMED.read_bytes()

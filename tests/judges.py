@@ -38,6 +38,8 @@ class Asked(Handler):
     server: Judge
 
     def completion(self, body: dict[str, Any], fault: str | None) -> dict[str, Any]:
+        if not body.get("logprobs"):  # no question to a judge: the doctor's greeting
+            return super().completion(body, fault)
         given = self.server.reads(body["messages"][-1]["content"])
         top = [{"token": letter, "logprob": log(value)} for letter, value in zip("AB", given, strict=True) if value > 0]
         completion = super().completion(body, fault)

@@ -9,19 +9,24 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from project import Built
+from test_evaluation import arms
 
-from ccai import charts, records, report, results
+from ccai import charts, params, records, report, results
 from ccai.errors import UserError
 from ccai.evaluation import Comparison, registered
+from ccai.exam import Exam, Mark
 from ccai.params import Primary
 from ccai.records import Answer, Prompt
 from ccai.rules import FAMILIES
+from ccai.suites.suite import Suite
+from stages import eval as stage
 
 ROOT = Path(__file__).parents[1]
 ARMS = ("base", "prompted", "tuned", "org/a-model-with-a-long-name")
@@ -31,6 +36,7 @@ NASTY = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>{{ 7 * 7 }}</details>"
     "<style>* { display: none }</style>\u2028next\x00\x1b[31m\u202e trick http://example.org/i.png &lt;p&gt;"
 )
+METRICS = Path("metrics/eval.json")
 PRIMARY = Primary(safety="heldout.refusal.hazardous_refused", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
 
 
@@ -73,72 +79,73 @@ def answers(asked: Sequence[Prompt], arm: str, text: str = "") -> list[Answer]:
     ]
 
 
-def measures(answered: dict[str, list[Answer]]) -> dict[str, Any]:
-    """Suites of every shape there is, by the evaluation's own statistics."""
+def measure(answered: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """What the suites measure of answers in the current folder, of which those to held-out prompts are given; and a
+    suite that there is not, with other shapes."""
+    settings = params.load()
+    suites = [kind(settings) for kind in stage.SUITES]
+    everything: stage.Answers = {suite.name: {arm: read(suite, arm) for arm in ARMS} for suite in suites}
+    everything["heldout"] = {arm: list(given) for arm, given in answered.items()}
+    found = stage.measure(settings, suites, everything, {"helpful"}, {name: {"seconds": 0.0} for name in everything})
     comparison = Comparison(1, 200)
     keys = [answer.prompt_id for answer in answered["base"]]
-
-    def measure(value: Any, places: Sequence[int], **kind: bool) -> dict[str, Any]:
-        values = {
-            arm: [None if (found := value(given[place])) is None else float(found) for place in places]
-            for arm, given in answered.items()
-        }
-        return comparison.measure(values, [keys[place] for place in places], **kind)
-
-    every = range(len(keys))
-    refused = measure(lambda answer: answer.refusal != "full_compliance", every[::2], yes_no=True)
-    spared = measure(lambda answer: answer.refusal == "full_refusal", every[1::2], yes_no=True)
-    tokens = measure(lambda answer: answer.completion_tokens, every)
-    found = {
-        "heldout": {
-            "refusal": {"hazardous_refused": refused, "harmless_refused": spared},
-            **{
-                family: {name: measure(lambda answer, name=name: answer.scores[name], every) for name in names}
-                for family, names in FAMILIES.items()
-            },
-            "length": {"tokens": tokens},
-            "by_hazard": {"refused": {"dfm": refused, HAZARDS[3]: refused, "nowhere": {"n": 0}}},
-            "judge": {"harmful": measure(lambda answer: None, every, yes_no=True)},
-        },
-        "jailbreaks": {"success": refused, "thin_cells": 2, "by_cell": {"success": {"role_play": {"none": spared}}}},
-        "over_refusal": {"refused_safe": spared, "complied_unsafe": refused},
-        "cooperation": {"joint_reward": tokens, "invalid": dict.fromkeys(ARMS, 0.25)},
-        "helpfulness": {"pairwise": {"tuned": {"wins": 5, "ties": 3, "losses": 4}}},
-        "weather_of_mars": {
-            "deep": {"er": {"dust_storms": refused}},
-            "empty": {"n": 0},
-            "station": "north",
-            "odd": None,
-        },
+    refused = {arm: [float(one.refusal != "full_compliance") for one in given] for arm, given in answered.items()}
+    nothing = comparison.measure({arm: [] for arm in ARMS}, [])
+    found["weather_of_mars"] = {
+        "deep": {"er": {"dust_storms": comparison.measure(refused, keys, yes_no=True)}},
+        "empty": nothing,
+        "unheard": comparison.measure({arm: [None] * len(keys) for arm in ARMS}, keys),
+        "by_hazard": {"refused": {"nowhere": nothing}},
+        "station": "north",
+        "odd": None,
     }
     comparison.adjust()
     return found
 
 
-def make(folder: Path, count: int = 24, text: str = "") -> None:
-    """A run's files in a folder."""
+def read(suite: Suite[Any], arm: str) -> list[Any]:
+    """The toy run's answers; of an arm that it has not, those of another."""
+    there = ARMS[1] if arm == ARMS[3] else arm
+    given = records.read(Path(f"data/eval/{suite.name}/{there}.jsonl"), suite.record)
+    return [one.model_copy(update={"arm": arm} if "arm" in one.model_fields_set else {}) for one in given]
+
+
+def make(count: int, text: str = "") -> None:
+    """Other held-out prompts and answers in the toy run's files in the current folder, and all measured anew."""
     asked = prompts(count, text)
     given = {arm: answers(asked, arm, text) for arm in ARMS}
-    records.write(folder / "data/prompts/eval.jsonl", asked)
+    records.write(Path("data/prompts/eval.jsonl"), asked)
+    measured = measure(given)
     for arm in ARMS:
-        records.write(folder / f"data/eval/heldout/{arm}.jsonl", given[arm])
-    measured = measures(given)
-    judge = {"model": "judge <i>", "passed": False, "questions": {}}
-    judge["questions"]["harm"] = {"n": 64, "unreadable": 3, "auc": None, "low": None, "high": None}
-    about = {"model": "tiny", "revision": "r1", "adapter": "a" * 64, "judged_by": "rules", "unverified_weights": False}
-    about |= {"seed": 7, "arms": list(ARMS), "registered": registered(measured, PRIMARY)}
-    records.write_json(folder / "metrics/eval.json", about | measured | {"judge": judge})
-    arm = {"generated": count, "reused": 0, "generated_tokens": 900, "tokens_per_second": 58.9}
-    cost = {"heldout": {"seconds": 64.1, **dict.fromkeys(ARMS, arm)}, "exam": arm}
-    records.write_json(folder / "metrics/runtime/eval.json", {"seconds": 70.5, "peak_memory_mb": 1537, **cost})
-    shutil.copy(ROOT / "params.yaml", folder)
-    shutil.copy(ROOT / "dvc.lock", folder)
+        records.write(Path(f"data/eval/heldout/{arm}.jsonl"), given[arm])
+    metrics = records.read_json(METRICS)
+    helpful = Mark(**metrics["judge"]["questions"]["helpful"])
+    exam = Exam("judge <i>", "r1", {"harm": Mark(64, 3, None, None, None, None), "helpful": helpful}, None, {})
+    assert metrics.keys() >= {"arms", "registered", *(name for name in measured if name != "weather_of_mars")}
+    metrics |= {"arms": list(ARMS), "registered": registered(measured, PRIMARY)}
+    records.write_json(METRICS, metrics | measured | {"judge": metrics["judge"] | exam.metrics})
+    Path("metrics/runtime/eval.json").touch()  # the stage writes it last
+
+
+@pytest.fixture(scope="module")
+def finished(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy run's files with 24 held-out prompts of every kind and a fourth arm."""
+    folder = tmp_path_factory.mktemp("report") / "run"
+    no_pages = shutil.ignore_patterns(".gitignore", "*.html")
+    for name in ("conf", "data", "metrics"):
+        shutil.copytree(built.project.folder / name, folder / name, ignore=no_pages)
+    for name in ("params.yaml", "dvc.lock"):
+        shutil.copy(built.project.folder / name, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make(24)
+    return folder
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a run; the current one."""
-    make(tmp_path)
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -181,10 +188,12 @@ def test_others_text_is_text_and_headings_are_in_order(project: Path) -> None:
 def test_any_suite_is_shown_to_its_last_measure(project: Path) -> None:
     report.write()
     text = report.PAGE.read_text()
+    pairwise = records.read_json(METRICS)["helpfulness"]["pairwise"]["tuned"]
+    outcomes = " / ".join(str(pairwise[outcome]) for outcome in ("wins", "ties", "losses"))
     for said in (
-        *("Jailbreaks", "Weather of mars", "Deep › er", "dust storms", "success › role play › none", "thin cells"),
+        *("Jailbreaks", "Weather of mars", "Deep › er", "dust storms", "success › none › plain", "thin cells"),
         *("for want of such items: empty", "for want of such items: refused › nowhere", "north", "joint reward"),
-        *("pairwise against the base", "5 / 3 / 4", "all 24", "judge &lt;i&gt;", "md5 ", "defamation"),
+        *("pairwise against the base", outcomes, "all 24", "judge &lt;i&gt;", "md5 ", "defamation"),
     ):
         assert said.lower() in text.lower(), said
 
@@ -259,13 +268,13 @@ def test_each_arm_is_shown_by_its_own_values(project: Path) -> None:
 def test_unreadable_is_not_called_absent(project: Path) -> None:
     report.write()
     told = " ".join(report.PAGE.read_text().split())
-    assert "nothing could be read for every arm (in brackets: of how many): harmful (24)" in told
+    assert "nothing could be read for every arm (in brackets: of how many): unheard (24)" in told
 
 
-def test_same_results_same_bytes_whatever_they_took(project: Path) -> None:
+def test_same_results_same_bytes_whatever_they_took(project: Path, unjudged: Built) -> None:
     report.write()
     first, timed = report.PAGE.read_bytes(), report.TIMED.read_bytes()
-    records.write_json(Path("metrics/runtime/eval.json"), {"seconds": 1.5})
+    shutil.copy(unjudged.project.folder / "metrics/runtime/eval.json", "metrics/runtime/eval.json")
     report.write()
     assert report.PAGE.read_bytes() == first
     assert report.TIMED.read_bytes() != timed
@@ -273,7 +282,7 @@ def test_same_results_same_bytes_whatever_they_took(project: Path) -> None:
 
 
 def test_a_thousand_prompts_are_sampled_and_the_page_says_so(project: Path) -> None:
-    make(project, 1000, text="word " * 300)
+    make(1000, text="word " * 300)
     report.write()
     text = report.PAGE.read_text()
     assert f"A sample of {report.MOST} of 1000 prompts" in " ".join(text.split())
@@ -293,20 +302,25 @@ def test_a_sample_is_even_whatever_the_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict", "said"),
+    ("refusals", "one_prompt", "verdict", "said"),
     [
-        (0.1, 0.3, "met", ["Safer than the base", "better side of no change"]),
-        (-0.3, -0.1, "not met", ["Less safe than the base", "worse side of no change"]),
-        (-0.1, 0.3, "can't tell", ["can&#39;t tell whether the tuned model is safer", "holds no change"]),
-        (None, None, "can't tell", ["Too few prompts differ"]),
+        ((2, 14), False, "met", ["Safer than the base", "better side of no change"]),
+        ((14, 2), False, "not met", ["Less safe than the base", "worse side of no change"]),
+        ((8, 10), False, "can't tell", ["can&#39;t tell whether the tuned model is safer", "holds no change"]),
+        ((0, 24), True, "can't tell", ["Too few prompts differ"]),
     ],
 )
 def test_the_verdict_is_said_in_words(
-    project: Path, low: float | None, high: float | None, verdict: str, said: list[str]
+    project: Path, refusals: tuple[int, int], one_prompt: bool, verdict: str, said: list[str]
 ) -> None:
-    metrics = records.read_json(Path("metrics/eval.json"))
-    metrics["registered"]["safety"] |= {"mean": 0.1, "low": low, "high": high, "verdict": verdict}
-    records.write_json(Path("metrics/eval.json"), metrics)
+    same = {"prompt_id": "p"} if one_prompt else {}
+    base, tuned = (
+        [{"hazard": "dfm", "refusal": "full_refusal" if at < count else "full_compliance"} | same for at in range(24)]
+        for count in refusals
+    )
+    found = registered({"heldout": arms(base, tuned)}, PRIMARY)
+    assert found["safety"]["verdict"] == verdict
+    records.write_json(METRICS, records.read_json(METRICS) | {"registered": found})
     report.write()
     text = report.PAGE.read_text()
     for words in said:
@@ -323,7 +337,7 @@ def test_the_accepted_loss_is_on_the_worse_side(project: Path, better: str, limi
     assert f"holds a change of {limit}" in report.PAGE.read_text()
 
 
-def test_what_is_not_here_is_said(project: Path) -> None:
+def test_what_is_not_here_is_said(project: Path, finished: Path) -> None:
     for path in ("dvc.lock", "metrics/runtime", "data/eval/heldout/tuned.jsonl"):
         shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
     report.write()
@@ -334,9 +348,13 @@ def test_what_is_not_here_is_said(project: Path) -> None:
     Path("data/eval/heldout/tuned.jsonl").write_text('{"old": 1}\n')
     report.write()
     assert "records of another version" in report.PAGE.read_text()
-    records.write_json(Path("metrics/eval.json"), {"model": "of before"})
-    with pytest.raises(UserError, match=r"no metrics/eval\.json that this version reads; run the stage"):
-        report.write()
+    for key in ("registered", "arms"):
+        metrics = records.read_json(METRICS)
+        del metrics[key]
+        records.write_json(METRICS, metrics)
+        with pytest.raises(UserError, match=r"no metrics/eval\.json that this version reads; run the stage"):
+            report.write()
+        shutil.copy(finished / METRICS, METRICS)
 
 
 def test_metrics_that_git_put_here_are_said_to_be_gits(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

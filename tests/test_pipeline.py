@@ -27,7 +27,7 @@ from project import ARMS, STAGES, Built, Project, working_in
 from safetensors.torch import load_file
 from textbook import Textbook
 
-from ccai import conversation, params, records
+from ccai import conversation, exam, params, records
 from ccai.journal import Journal
 from ccai.pairs import GATES
 
@@ -329,7 +329,7 @@ def test_shuffled_source_pays_for_nothing(alone: Project) -> None:
 
 
 def test_judge_that_fails_its_exam_is_asked_nothing_else(alone: Project, model: Path) -> None:
-    """Random weights give no readable verdict."""
+    """Random weights name letters at random."""
     alone.set({"models": {"judge": str(model)}, "eval": {"suites": ["heldout"]}})
     for expected in ((128, 0), (0, 128)):
         assert alone.module("stages.eval").returncode == 0
@@ -340,12 +340,8 @@ def test_judge_that_fails_its_exam_is_asked_nothing_else(alone: Project, model: 
     metrics = alone.json("metrics/eval.json")
     assert (metrics["judged_by"], metrics["unverified_weights"]) == ("rules", False)
     judge = metrics["judge"]
-    assert (judge["model"], judge["passed"], judge["auc"], judge["unreadable"]) == (
-        "local/toy",
-        False,
-        None,
-        judge["n"],
-    )
+    assert (judge["model"], judge["passed"]) == ("local/toy", False)
+    assert judge["auc"] < exam.BAR
     assert "judge" not in metrics["heldout"]
     assert {row["harmful"] for arm in ARMS for row in answers(alone, arm)} == {None}
     assert "judge local/toy FAILED its exam" in alone.module("ccai.summary").stdout
@@ -361,13 +357,13 @@ def test_judge_that_passes_its_exam_gives_verdicts_and_they_are_kept(alone: Proj
     first = alone.json("metrics/runtime/eval.json")
     questions = 2 * len({(row["prompt_id"], row["text"]) for row in rows})
     assert (first["heldout"]["judge"]["generated"], first["heldout"]["judge"]["reused"]) == (questions, 24 - questions)
-    assert first["exam"]["reused"] == 0
+    asked = first["exam"]["generated"] + first["exam"]["reused"]  # what the pairs' exam asked, too, is not asked again
     assert "judge able passed its exam" in alone.module("ccai.summary").stdout
 
     before = snapshot(alone)
     assert alone.module("stages.eval").returncode == 0
     again = alone.json("metrics/runtime/eval.json")
-    assert (again["exam"]["generated"], again["exam"]["reused"]) == (0, first["exam"]["generated"])
+    assert (again["exam"]["generated"], again["exam"]["reused"]) == (0, asked)
     assert (again["heldout"]["judge"]["generated"], again["heldout"]["judge"]["reused"]) == (0, 24)
     assert snapshot(alone) == before
 
@@ -618,7 +614,7 @@ def test_public_source_that_is_not_the_pinned_file(changed: Project) -> None:
 
 def test_model_that_is_unknown(changed: Project) -> None:
     changed.set({"models": {"answer": "nobody"}})
-    refused(changed, "responses", "model 'nobody': neither a folder nor a hub id nor one of ")
+    refused(changed, "responses", "model 'nobody': ")
 
 
 def test_model_that_is_too_large_for_this_machine(changed: Project, model: Path, tmp_path: Path) -> None:

@@ -202,8 +202,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "length of the rejected answer is not looked at",
-        "for answer in (record.chosen, record.rejected))",
-        "for answer in (record.chosen,))",
+        "for answer in (record.chosen, record.rejected)]",
+        "for answer in (record.chosen,)]",
         "test_trainers: a_pair_whose_rejected_answer_alone_is_too_long_is_left_out",
     ),
     Fault(
@@ -250,8 +250,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "length ratio upside down",
-        "return sum(pair.chosen_tokens for pair in pairs) / sum(pair.rejected_tokens for pair in pairs)",
-        "return sum(pair.rejected_tokens for pair in pairs) / sum(pair.chosen_tokens for pair in pairs)",
+        "    return sum(pair.chosen_tokens for pair in pairs) / rejected",
+        "    return rejected / sum(pair.chosen_tokens for pair in pairs)",
         "test_training: numbers_are_finite_and_true",
     ),
     Fault(
@@ -274,7 +274,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "the key of a training lacks the weights",
-        '            "weights": models.fingerprint(model.folder),\n            "placement"',
+        '            "weights": modelfiles.fingerprint(model.folder),\n            "placement"',
         '            "placement"',
         "test_trainers: other_weights_of_the_same_name_are_trained_anew",
     ),
@@ -334,8 +334,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "all weights are loaded in float32",
-        "        dtype=getattr(torch, placement.dtype),\n        quantization_config",
-        "        dtype=torch.float32,\n        quantization_config",
+        "    dtype = getattr(torch, placement.dtype)\n    quantization",
+        "    dtype = torch.float32\n    quantization",
         "test_quantized: whole_weights_have_the_dtype",
     ),
     Fault(
@@ -424,13 +424,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "identity without the weights",
         (
-            '            "weights": models.fingerprint(model.folder),\n'
-            '            "adapter": None if adapter is None else models.fingerprint(adapter),\n'
+            '            "weights": modelfiles.fingerprint(model.folder),\n'
+            '            "adapter": None if adapter is None else modelfiles.fingerprint(adapter),\n'
             '            "template": self.template.text,\n'
             '            "device"'
         ),
         (
-            '            "adapter": None if adapter is None else models.fingerprint(adapter),\n'
+            '            "adapter": None if adapter is None else modelfiles.fingerprint(adapter),\n'
             '            "template": self.template.text,\n'
             '            "device"'
         ),

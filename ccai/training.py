@@ -219,8 +219,6 @@ def _fitting(model: Model, offered: Data, params: Train) -> Data:
         raise _nothing("pairs", len(offered.pairs), len(offered.validation), params)
     if "sft" in params.method and not (found.demonstrations and found.validation_demonstrations):
         raise _nothing("demonstrations", len(offered.demonstrations), len(offered.validation_demonstrations), params)
-    if not any(pair.rejected_tokens for pair in found.pairs or found.validation):
-        raise UserError("data/pairs: rejected_tokens is 0 in every pair; run the pairs stage again (dvc repro)")
     return found
 
 

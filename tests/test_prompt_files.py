@@ -78,7 +78,7 @@ READINGS = st.fixed_dictionaries(
         "first_turn": st.booleans(),
     },
 )
-WEIGHTS = st.floats(min_value=0, exclude_min=True, allow_infinity=False, allow_nan=False)
+WEIGHTS = st.floats(min_value=0, exclude_min=True, max_value=1e6)
 LABEL = st.sampled_from(["vcr", "CSE", "skilled", "unspecified", "normal", "benign"])
 LABELS = st.lists(LABEL, max_size=2)
 GOOD_ROWS = st.lists(

@@ -29,7 +29,7 @@ SEED = 7
 def params(**values: Any) -> Params:
     return Params(
         **{
-            "constitution": CONSTITUTION,
+            "constitution": CONSTITUTION.relative_to(ROOT),
             "format": "conversation",
             "examples": 0,
             "rounds": 1,

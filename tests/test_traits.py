@@ -109,8 +109,8 @@ def test_no_file_and_no_items(tmp_path: Path) -> None:
         load(written(tmp_path / "empty.jsonl", ""))
 
 
-def asked_with(path: Path, items: int = 0) -> Traits:
-    settings = shipped(traits={"items": items})
+def asked_with(path: Path, items: int = 0, seed: int = 7) -> Traits:
+    settings = shipped(traits={"items": items}).model_copy(update={"seed": seed})
     traits = settings.eval.traits.model_copy(update={"set": path})
     return Traits(settings.model_copy(update={"eval": settings.eval.model_copy(update={"traits": traits})}))
 
@@ -139,7 +139,7 @@ def test_some_items_of_each_trait_by_hash(tmp_path: Path) -> None:
     )
     assert Counter(item.trait for item in forth.items) == {"t0": 4, "t1": 4}
     assert set(forth.items) == set(back.items)
-    other = Traits(shipped(traits={"set": str(tmp_path / "a.jsonl"), "items": 4}).model_copy(update={"seed": 8}))
+    other = asked_with(tmp_path / "a.jsonl", 4, seed=8)
     assert set(other.items) != set(forth.items), "the run's seed draws them"
 
 

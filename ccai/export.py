@@ -146,6 +146,7 @@ def main() -> None:
     if options.gguf:  # before the minutes that merging may take
         converter()
         _absent(options.gguf)
+    model_card.read(ADAPTER)  # before a model is fetched for nothing
     base = models.find(params.load().models.train)
     with _scratch(options.merge or options.gguf) as scratch:
         merged = options.merge or scratch / "merged"

@@ -254,7 +254,7 @@ def free_port() -> int:
 
 def environment(home: Path) -> dict[str, str]:
     """Variables under which nothing of this machine's settings, credentials and network is seen."""
-    own = ("AWS_", "CCAI_", "DVC_", "GIT_", "HF_", "PYTHON")
+    own = ("AWS_", "CCAI_", "DVC_", "GIT_", "HF_", "PYTEST_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     home.mkdir(parents=True, exist_ok=True)
     return kept | {

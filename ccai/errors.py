@@ -44,6 +44,7 @@ def run(main: Callable[[], None], about: str | None = None) -> None:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one, as from `orphan`, would end the tidying up in a traceback
         raise SystemExit(128 + number)
 
     _open_streams()

@@ -311,6 +311,7 @@ def test_edited_principle_pays_for_its_own_and_back_again_for_nothing(alone: Pro
     assert {stage: alone.rows(f"data/{stage}.jsonl") for stage in stages} == before
 
 
+@pytest.mark.slow
 def test_more_prompts_pay_for_themselves(alone: Project) -> None:
     alone.set({"prompts": {"train": 7}})
     assert alone.repro("revisions") == STAGES[:4]
@@ -375,6 +376,7 @@ def answers(project: Project, arm: str) -> list[dict[str, Any]]:
 # Experiments
 
 
+@pytest.mark.slow
 def test_queued_experiment_runs_the_code_it_recorded(queue: Project) -> None:
     journal = queue.folder / ".ccai-cache/journal"
     entries, trained = len(Journal(journal)), len(list((queue.folder / ".ccai-cache/training").iterdir()))

@@ -112,6 +112,7 @@ def files(revision: str | None) -> tuple[str, str, Files]:
         return HERE, "", Files(HERE, _lying)
     from dvc.api import DVCFileSystem  # seconds, and only two runs side by side need it
     from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexDirError
 
     try:
         system = DVCFileSystem(rev=revision, config={"core": {"remote": ""}})
@@ -122,7 +123,7 @@ def files(revision: str | None) -> tuple[str, str, Files]:
     def content(path: str) -> bytes | None:
         try:
             return bytes(system.read_bytes(path))
-        except (OSError, DvcException):  # not in that revision, or not in the cache
+        except (OSError, DvcException, DataIndexDirError):  # not in that revision, or not in the cache
             return None
 
     return revision, commit, Files(revision, content)

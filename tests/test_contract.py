@@ -430,6 +430,8 @@ def test_push_pull_report_pull_and_resume(copied: Project, tmp_path: Path) -> No
     shown(copied, "python -m ccai.report")
     shown(copied, "dvc pull")
     clone = copied.clone(tmp_path / "clone", CCAI_CACHE=str(tmp_path / "its cache"))
+    shown(clone, "python -m ccai.report HEAD~1 HEAD")  # its data are in no cache here
+    shown(clone, "python -m ccai.curves diff REV_A REV_B", REV_A="HEAD~1", REV_B="HEAD")
     shown(clone, "dvc pull")
     shown(clone, "python -m ccai.summary")
     shown(clone, "python -m ccai.resume")

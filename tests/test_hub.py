@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,33 +16,34 @@ from threading import Thread
 from typing import Any
 
 import pytest
-import trained
-from conftest import ROOT, as_model
+from conftest import ROOT
 from huggingface_hub import ModelCard
 from project import Built
 
-from ccai import model_card, params, records
+from ccai import records
 
 TOKEN = "hf_thetokenthatmustnotbeprinted"
 COMMIT = "1" * 40
 
 
+@pytest.fixture(scope="module")
+def finished(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, whose model was merged into `merged`."""
+    run = built.project.copy(tmp_path_factory.mktemp("finished") / "run")
+    done = run.module("ccai.export", "--merge", "merged")
+    assert done.returncode == 0, done.stderr
+    return run.folder
+
+
 @pytest.fixture(autouse=True)
-def project(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pairs, an adapter and a merged model. A push does not read weights: any bytes will do."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    trained.project(tiny_model, {})
-    trained.write_pairs(3, validation=2)
-    records.write_text(Path("data/pairs/README.md"), "---\nlicense: other\n---\n# Pairs\n")
-    for folder, files in (
-        ("models/adapter", ["adapter_config.json", "adapter_model.safetensors"]),
-        ("merged", ["config.json", "model.safetensors", "tokenizer.json"]),
-    ):
-        for name in files:
-            records.write_text(Path(folder, name), "{}")
-        settings = params.load()
-        model_card.write(Path(folder), as_model(tiny_model), settings.train, 7, Path("data/pairs"), {}, {"pairs": 3})
+def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can be pushed from a finished run, and what its cards are made of."""
+    here = tmp_path / "here"
+    for folder in ("conf", "data/pairs", "data/sources", "metrics", "models", "merged"):
+        shutil.copytree(finished / folder, here / folder)
+    for name in ("params.yaml", "dvc.lock"):
+        shutil.copy(finished / name, here)
+    monkeypatch.chdir(here)
 
 
 class Hub(ThreadingHTTPServer):
@@ -126,17 +128,17 @@ def push(hub: Hub | None, what: str, *options: str, token: str = TOKEN) -> subpr
             "pairs",
             "dataset",
             "data/pairs",
-            ["sft/train.jsonl", "sft/validation.jsonl", "train.jsonl", "validation.jsonl"],
+            {"sft/train.jsonl", "sft/validation.jsonl", "train.jsonl", "validation.jsonl"},
         ),
-        ("adapter", "model", "models/adapter", ["adapter_config.json", "adapter_model.safetensors", "training.yaml"]),
-        ("merged", "model", "merged", ["config.json", "model.safetensors", "tokenizer.json", "training.yaml"]),
+        ("adapter", "model", "models/adapter", {"adapter_config.json", "adapter_model.safetensors", "training.yaml"}),
+        ("merged", "model", "merged", {"config.json", "model.safetensors", "tokenizer.json", "training.yaml"}),
     ],
 )
-def test_what_a_dry_run_says_is_what_a_push_sends(
-    hub: Hub, what: str, kind: str, folder: str, names: list[str]
-) -> None:
+def test_what_a_dry_run_says_is_what_a_push_sends(hub: Hub, what: str, kind: str, folder: str, names: set[str]) -> None:
     if what == "pairs":
-        Path(folder, "dropped.jsonl").touch()
+        assert Path(folder, "dropped.jsonl").exists()
+    else:
+        names |= {path.name for path in Path(folder).iterdir() if path.name != "README.md"}
     dry = push(hub, what, "--dry-run", token="")
     assert dry.returncode == 0, dry.stderr
     assert dry.stdout.splitlines()[0] == f"org/name: private {kind} on {hub.address}:"
@@ -149,7 +151,7 @@ def test_what_a_dry_run_says_is_what_a_push_sends(
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"sent: {hub.address}/org/name/commit/{COMMIT}"
     assert {name: len(content) for name, content in hub.files.items()} == said
-    assert sorted(said) == ["README.md", *names]
+    assert said.keys() == {"README.md"} | names
     for name in names:
         assert hub.files[name] == Path(folder, name).read_bytes()
     [created] = hub.created
@@ -157,15 +159,12 @@ def test_what_a_dry_run_says_is_what_a_push_sends(
     assert hub.tokens == {f"Bearer {TOKEN}"}
 
 
-def test_card_of_the_adapter_is_sent_with_the_evaluation_that_came_after_training(
-    hub: Hub, built: Built, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(built.project.folder)
+def test_card_of_the_adapter_is_sent_with_the_evaluation_that_came_after_training(hub: Hub) -> None:
     assert push(hub, "adapter").returncode == 0
     sent = hub.files["README.md"].decode()
     assert "| heldout.safety.declining |" in sent
     assert ModelCard(sent).data.library_name == "peft"
-    assert "heldout.safety.declining" not in (trained.ADAPTER / "README.md").read_text()
+    assert "heldout.safety.declining" not in Path("models/adapter/README.md").read_text()
 
 
 @pytest.mark.parametrize("hub", [(403, True)], indirect=True)

@@ -16,9 +16,7 @@ import trained
 import yaml
 from conftest import ROOT
 from huggingface_hub import ModelCard
-from peft import LoraConfig, get_peft_model
 from project import ARMS, SUITES, Built
-from transformers import AutoModelForCausalLM
 
 from ccai import evaluation, export, model_card, modelfiles, params, records
 from ccai.errors import UserError
@@ -28,33 +26,34 @@ from ccai.pairs import Tally
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PACKAGED = "smollm2-135m-q4_1"
 VERSIONS = {"torch": "2.13.0", "trl": "1.16.0"}
-METRICS = {"pairs": 6, "validation_pairs": 2, "validation": {"reward_margin": 0.0625, "kl": None}, "length_ratio": 1.25}
 ADAPTER = trained.ADAPTER
 
 
 @pytest.fixture(scope="module")
-def weights(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter for the tiny model, as PEFT saves it."""
-    folder = tmp_path_factory.mktemp("weights") / "adapter"
-    base = AutoModelForCausalLM.from_pretrained(tiny_model)
-    get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")).save_pretrained(folder)
+def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the train stage trained the tiny model on six pairs."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("CCAI_CACHE", str(folder / "cache"))
+        trained.project(tiny_model, {})
+        trained.write_pairs(6, validation=2)
+        trained.run()
     return folder
 
 
 @pytest.fixture(autouse=True)
-def project(weights: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the train stage leaves, in a folder of its own."""
-    (tmp_path / "here").mkdir()
+def project(folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the train stage left there, with a card that names a model of the hub as the base."""
+    shutil.copytree(folder, tmp_path / "here", ignore=shutil.ignore_patterns("cache"))
     monkeypatch.chdir(tmp_path / "here")
-    trained.project(tiny_model, {})
-    trained.write_pairs(6, validation=2)
-    shutil.copytree(weights, ADAPTER)
     write(Model("org/tiny", COMMIT, tiny_model, "apache-2.0"))
 
 
 def write(model: Model, **recipe: Any) -> str:
     settings = params.load().train.model_copy(update=recipe)
-    model_card.write(ADAPTER, model, settings, 7, Path("data/pairs"), VERSIONS, METRICS)
+    metrics = model_card.read(ADAPTER).metrics
+    model_card.write(ADAPTER, model, settings, 7, Path("data/pairs"), VERSIONS, metrics)
     return (ADAPTER / "README.md").read_text(encoding="utf-8")
 
 
@@ -72,7 +71,8 @@ def test_says_what_was_trained_on_what_and_how(tiny_model: Path) -> None:
     digest = hashlib.sha256(Path("data/pairs/train.jsonl").read_bytes()).hexdigest()
     assert f"| data/pairs/train.jsonl | `{digest}` |" in text
     assert "data/pairs/sft" not in text
-    assert "| validation.reward_margin | 0.0625 |" in text
+    for name, value in model_card._flat(records.read_json(Path("metrics/train.json"))["validation"]):
+        assert f"| validation.{name} | {value} |" in text
     assert "None" not in text
     assert "torch 2.13.0, trl 1.16.0" in text
     assert "No person tested the model for safety." in text

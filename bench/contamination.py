@@ -24,9 +24,9 @@ from collections import Counter
 from pathlib import Path
 
 from bench import machine
-from ccai import duplicates
-from ccai.errors import run
-from ccai.records import read_json, write_json
+from ccai.base.errors import run
+from ccai.base.files import read_json, write_json
+from ccai.prompts import near_duplicates
 
 VOCABULARY = 30_000
 WORDS = (8, 40)
@@ -63,7 +63,7 @@ def gate(training: list[str], evaluation: list[str], threshold: float, sample: i
     start = time.perf_counter()
     found = {
         (int(left), int(right))
-        for pairs in duplicates.similar(training, evaluation, threshold)
+        for pairs in near_duplicates.similar(training, evaluation, threshold)
         for left, right in zip(pairs.left, pairs.right, strict=True)
     }
     seconds = time.perf_counter() - start
@@ -87,10 +87,10 @@ def gate(training: list[str], evaluation: list[str], threshold: float, sample: i
 
 def exact(training: list[str], evaluation: dict[int, str], threshold: float) -> set[tuple[int, int]]:
     """The pairs by comparing every set with every set, in plain Python."""
-    sets = {at: duplicates.grams(text) for at, text in evaluation.items()}
+    sets = {at: near_duplicates.grams(text) for at, text in evaluation.items()}
     pairs = set()
     for left, text in enumerate(training):
-        here = duplicates.grams(text)
+        here = near_duplicates.grams(text)
         for right, there in sets.items():
             if len(here & there) >= threshold * math.sqrt(len(here) * len(there)):
                 pairs.add((left, right))
@@ -100,7 +100,7 @@ def exact(training: list[str], evaluation: dict[int, str], threshold: float) -> 
 def groups(training: list[str], threshold: float) -> dict[str, object]:
     """Groups of near-duplicates among the training prompts, and seconds."""
     start = time.perf_counter()
-    sizes = Counter(duplicates.groups(training, threshold)).values()
+    sizes = Counter(near_duplicates.groups(training, threshold)).values()
     return {
         "groups_of_several": sum(size > 1 for size in sizes),
         "seconds": round(time.perf_counter() - start, 1),

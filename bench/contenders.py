@@ -32,13 +32,14 @@ from transformers.utils import logging
 from bench import machine, work
 from bench.prepare import Tokenizer
 from bench.work import STAGES, Item
-from ccai import models
-from ccai.engines.request import Completed, Request
+from ccai.base.files import write_text
+from ccai.base.hashing import digest, seed_for
+from ccai.base.params import Hardware
+from ccai.engines.base import Completed, Request
 from ccai.engines.sampling import draw
 from ccai.engines.transformers import Transformers
-from ccai.models import Model
-from ccai.params import Hardware
-from ccai.records import digest, seed_for, write_text
+from ccai.models import find, placement
+from ccai.models.model import Model
 
 LEAST = 18
 """Completions that are done at least. Lengths differ so much that three put the naive loop's time a third too high."""
@@ -86,7 +87,7 @@ class Ours:
         hardware = Hardware.model_validate(
             {"engine": "transformers", "device": "cpu", "dtype": dtype, "quantization": "none"}
         )
-        self._engine = Transformers(model, models.place(model, hardware))
+        self._engine = Transformers(model, placement.place(model, hardware))
         self.positions: int | None = 0
         _count_positions(self._engine.model, self)
 
@@ -354,7 +355,7 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path)
     options = parser.parse_args()
     todo = work.read(options.work)
-    contender = load(options.name, models.find(todo.model), options.dtype, options.gguf)
+    contender = load(options.name, find.find(todo.model), options.dtype, options.gguf)
     first = todo.items[0].request
     contender.complete([Request(first.messages, 0, first.seed, 8, first.sampling)])  # first calls allocate
     if contender.positions is not None:
@@ -374,6 +375,6 @@ def _span(item: Item) -> int:
 
 
 if __name__ == "__main__":
-    from ccai.errors import run
+    from ccai.base.errors import run
 
     run(main)

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import machine
-from ccai import stats
-from ccai.errors import run
+from ccai.base.errors import run
+from ccai.stats import intervals as stats
 
 SIZES = (24, 42, 100)
 RESAMPLES = 2_000

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from ccai import refusal
-from ccai.errors import UserError, run
-from ccai.records import write_json
+from ccai.base.errors import UserError, run
+from ccai.base.files import write_json
+from ccai.rules import refusal
 
 C = 0.2
 """Inverse strength of the penalty."""

@@ -29,13 +29,15 @@ from tqdm import tqdm
 
 from bench import machine, work
 from bench.prepare import FLOAT32, Tokenizer
-from ccai import models
-from ccai.engines import transformers as engines
-from ccai.engines.request import Completed, Engine, Request
+from ccai.base.errors import run
+from ccai.base.hashing import seed_for
+from ccai.engines import transformers
+from ccai.engines.base import Completed, Engine, Request
 from ccai.engines.transformers import Transformers
-from ccai.errors import run
-from ccai.models import Model, Placement
-from ccai.records import seed_for
+from ccai.models import find
+from ccai.models import placement as models
+from ccai.models.model import Model
+from ccai.models.placement import Placement
 
 
 class Layout(NamedTuple):
@@ -96,7 +98,7 @@ class Redrawing(Transformers):
             for again in range(1, self._draws + 1)
         ]
         tokens, margins = super()._draw(logits.repeat(len(others), 1), others)
-        near = [index for index, margin in enumerate(margins) if margin < engines.NEAR_TIE]
+        near = [index for index, margin in enumerate(margins) if margin < transformers.NEAR_TIE]
         if near:
             alone, _ = super()._draw(self._alone(row).repeat(len(near), 1), [others[index] for index in near])
             for index, token in zip(near, alone, strict=True):
@@ -172,12 +174,12 @@ def requests_for(tokens: int, todo: work.Work) -> list[Request]:
 @contextmanager
 def _rows(rows: int) -> Iterator[None]:
     """Batches of that many rows for a while."""
-    before = engines.MAX_ROWS["float32"]["cpu"]
-    engines.MAX_ROWS["float32"]["cpu"] = rows
+    before = transformers.MAX_ROWS["float32"]["cpu"]
+    transformers.MAX_ROWS["float32"]["cpu"] = rows
     try:
         yield
     finally:
-        engines.MAX_ROWS["float32"]["cpu"] = before
+        transformers.MAX_ROWS["float32"]["cpu"] = before
 
 
 def main() -> None:
@@ -196,7 +198,7 @@ def main() -> None:
         parser.error("--draws: at least 1")
     _, todo = work.prepare(options)
     torch.set_num_threads(machine.threads())
-    model = models.find(todo.model)
+    model = find.find(todo.model)
     engine, tokenizer = Redrawing(model, models.place(model, FLOAT32), options.draws), Tokenizer(model.folder)
     requests = requests_for(options.tokens, todo)
     print(f"{len(requests)} completions, {REFERENCE.name} against other layouts", flush=True)
@@ -218,12 +220,12 @@ def main() -> None:
     whole["moved"] = max(row["moved"] for row in rows.values())
     near = margins(list(reference.values()))
     print(f"all: {whole['flips']} flips in {whole['tokens']:,} tokens; moved by up to {whole['moved']:.1e}, ", end="")
-    print(f"bound {engines.NEAR_TIE:.0e}")
+    print(f"bound {transformers.NEAR_TIE:.0e}")
     rate = whole["draws_apart"] / whole["draws"] * 1e6
     print(f"     {whole['draws_apart']} flips in {whole['draws']:,} more draws, {rate:.2f} per million")
     print(f"closest decision of each completion: {near or 'the engine does not say'}")
     values = {"seed": todo.seed, "model": todo.model, "reference": REFERENCE._asdict(), "layouts": rows}
-    values |= {"all": whole, "near_tie": engines.NEAR_TIE, "margins": near}
+    values |= {"all": whole, "near_tie": transformers.NEAR_TIE, "margins": near}
     print(f"written: {machine.write(options.results, 'flips', 'bench.flips', sys.argv[1:], values)}")
 
 

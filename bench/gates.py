@@ -28,9 +28,10 @@ from typing import Any
 import yaml
 
 from bench import machine
-from ccai import constitution, records
-from ccai.errors import UserError, run
-from ccai.params import PARAMS
+from ccai.base import files
+from ccai.base.errors import UserError, run
+from ccai.base.params import PARAMS
+from ccai.constitution import principles
 
 ROOT = Path(__file__).parents[1]
 NEEDED = ("conf", "data/sources", "data/constitutions", "data/templates", "data/imports")
@@ -82,8 +83,8 @@ def measure(pairs: int) -> dict[str, Any]:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode:
             raise UserError(f"{PARAMS}: the pairs stage failed: {done.stderr.strip()[-300:]}")
-        metrics = records.read_json(folder / "metrics/pairs.json")
-        cost = records.read_json(folder / "metrics/runtime/pairs.json")
+        metrics = files.read_json(folder / "metrics/pairs.json")
+        cost = files.read_json(folder / "metrics/runtime/pairs.json")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {
         "kept": metrics["kept"],
@@ -105,7 +106,7 @@ def _project(folder: Path, pairs: int) -> None:
     (folder / PARAMS).write_text(yaml.safe_dump(settings), encoding="utf-8")
     shutil.copytree(ROOT / "data/exam", folder / "data/exam")
     for stage in ("responses", "revisions"):
-        records.write_json(folder / f"metrics/{stage}.json", ABOUT)
+        files.write_json(folder / f"metrics/{stage}.json", ABOUT)
     words = re.findall(r"[a-z]{2,}", CONSTITUTION.read_text(encoding="utf-8").lower())
     prompts = -(-pairs // len(PRINCIPLES))
     _write(folder / "data/prompts/train.jsonl", _prompts(words, prompts, "train"))
@@ -142,7 +143,7 @@ def _responses(words: list[str], count: int) -> Iterator[dict[str, Any]]:
 
 
 def _revisions(words: list[str], count: int) -> Iterator[dict[str, Any]]:
-    shown = {principle.slug: principle.examples[0].revision for principle in constitution.load(CONSTITUTION).principles}
+    shown = {principle.slug: principle.examples[0].revision for principle in principles.load(CONSTITUTION).principles}
     for at in range(count):
         prompt, principle = divmod(at, len(PRINCIPLES))
         drawn = random.Random(f"revision {at}")

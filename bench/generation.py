@@ -26,9 +26,9 @@ from typing import Any
 
 from bench import machine, roofline, work
 from bench.work import STAGES, Item, Work
-from ccai import sources
-from ccai.errors import UserError, run
-from ccai.records import read_json
+from ccai.base.errors import UserError, run
+from ccai.base.files import read_json
+from ccai.prompts import sources
 
 OURS = "ours"
 CONTENDERS = "naive,fixed-8,fixed-16,fixed-32,fixed-64,continuous-16,llama.cpp,ours"

@@ -19,9 +19,10 @@ from transformers import AutoConfig
 
 from bench import machine
 from bench.roofline import Linear, Machine, report
-from ccai import models, params
-from ccai.engines.linear import pack
-from ccai.records import write_json
+from ccai.base import params
+from ccai.base.files import write_json
+from ccai.engines.packed_linear import pack
+from ccai.models import find
 
 ROWS = (32, 64, 128, 256, 512, 1024, 2048)
 HEAD_ROWS = (32, 64, 128, 256, 512)
@@ -111,7 +112,7 @@ def main() -> None:
     machine.add_results(parser)
     options = parser.parse_args()
     torch.set_num_threads(machine.threads())
-    limits = measure(models.find(options.model).folder, getattr(torch, options.dtype))
+    limits = measure(find.find(options.model).folder, getattr(torch, options.dtype))
     if options.out:
         write_json(options.out, asdict(limits))
         return
@@ -121,6 +122,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from ccai.errors import run
+    from ccai.base.errors import run
 
     run(main)

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from ccai.records import write_json
+from ccai.base.files import write_json
 
 RESULTS = Path("bench/results")
 LIBRARIES = ("torch", "transformers", "numpy")

@@ -25,7 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from bench.faults import FAULTS, Fault
-from ccai.errors import UserError, run
+from ccai.base.errors import UserError, run
 
 ROOT = Path(__file__).parents[1]
 OURS = ("bench", "ccai", "stages")

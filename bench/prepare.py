@@ -10,11 +10,15 @@ from typing import Any, NamedTuple
 
 from bench import work
 from bench.work import GREEDY, Item, Work
-from ccai import conversation, generation, models, params, prompts, rounds, sources
-from ccai.engines.request import Request
-from ccai.generation import Job
-from ccai.params import Hardware
-from ccai.records import Response
+from ccai.base import params
+from ccai.base.params import Hardware
+from ccai.base.records import Response
+from ccai.constitution import dialogue
+from ccai.engines.base import Request
+from ccai.generate import completions, critique_revise
+from ccai.generate.completions import Job
+from ccai.models import find
+from ccai.prompts import select, sources
 
 FLOAT32 = Hardware(engine="transformers", device="cpu", dtype="float32", quantization="none")
 
@@ -43,13 +47,13 @@ def build(options: argparse.Namespace) -> Work:
     settings = params.load()
     rows = sources.load(options.source)
     wanted = settings.prompts.model_copy(update={"train": options.prompts, "eval": 1})
-    chosen = [prompt for prompt in prompts.choose(rows, wanted, settings.seed).prompts if prompt.split == "train"]
+    chosen = [prompt for prompt in select.choose(rows, wanted, settings.seed).prompts if prompt.split == "train"]
     asked = settings.critiques.model_copy(update={"rounds": 1, "principles": "all"})
-    method = rounds.load(chosen, asked.constitution, options.format, options.examples)
+    method = critique_revise.load(chosen, asked.constitution, options.format, options.examples)
     method = replace(method, principles=dict(list(method.principles.items())[: options.principles]))
     sampling = GREEDY if options.greedy else settings.generation
-    engine = generation.load_engine(options.model, FLOAT32)
-    completer = rounds.Completer(engine, sampling, settings.seed)
+    engine = completions.load_engine(options.model, FLOAT32)
+    completer = critique_revise.Completer(engine, sampling, settings.seed)
     jobs: list[tuple[str, Job]] = []
 
     def complete(stage: str, wanted: Sequence[Job]) -> list[dict[str, Any]]:
@@ -59,7 +63,7 @@ def build(options: argparse.Namespace) -> Work:
     answers = [
         Job(
             ("answer", prompt.prompt_id),
-            conversation.to_answer(settings.responses.system, prompt.text),
+            dialogue.to_answer(settings.responses.system, prompt.text),
             settings.responses.max_new_tokens,
         )
         for prompt in chosen
@@ -68,13 +72,15 @@ def build(options: argparse.Namespace) -> Work:
         Response(prompt_id=prompt.prompt_id, **fields)
         for prompt, fields in zip(chosen, complete("responses", answers), strict=True)
     ]
-    critiques = rounds.criticise(method, responses, asked, settings.revisions.max_new_tokens, settings.seed, complete)
+    critiques = critique_revise.criticise(
+        method, responses, asked, settings.revisions.max_new_tokens, settings.seed, complete
+    )
     parents = {response.sha256: response for response in responses}
     limit = settings.revisions.max_new_tokens
     jobs += [("revisions", method.revision_job(parents[critique.parent], critique, limit)) for critique in critiques]
-    requests = [(stage, generation.request(job, sampling, settings.seed)) for stage, job in jobs]
+    requests = [(stage, completions.request(job, sampling, settings.seed)) for stage, job in jobs]
     answered = [(prompt.text, response.text) for prompt, response in zip(chosen, responses, strict=True)]
-    return Work(options.model, settings.seed, _items(requests, Tokenizer(models.find(options.model).folder)), answered)
+    return Work(options.model, settings.seed, _items(requests, Tokenizer(find.find(options.model).folder)), answered)
 
 
 def _items(requests: Sequence[tuple[str, Request]], tokenizer: Tokenizer) -> list[Item]:
@@ -108,6 +114,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from ccai.errors import run
+    from ccai.base.errors import run
 
     run(main)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from ccai import params
-from ccai.errors import UserError, run
-from ccai.records import read_json, write_json
+from ccai.base import params
+from ccai.base.errors import UserError, run
+from ccai.base.files import read_json, write_json
 
 FOLDER = Path("results")
 METRICS = Path("metrics")

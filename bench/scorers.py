@@ -33,8 +33,9 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from bench import fit_refusal, machine
 from bench.fit_refusal import Labelled
-from ccai import refusal, rules
-from ccai.errors import UserError, run
+from ccai.base.errors import UserError, run
+from ccai.rules import refusal
+from ccai.rules import scores as rules
 
 FOLDS = 5
 RESAMPLES = 2000

@@ -25,13 +25,14 @@ import torch
 
 from bench import machine, work
 from bench.prepare import Tokenizer
-from ccai import models
-from ccai.engines.request import Engine, Request
+from ccai.base.errors import UserError, run
+from ccai.base.hashing import seed_for
+from ccai.base.params import Hardware
+from ccai.base.records import Message
+from ccai.engines.base import Engine, Request
 from ccai.engines.transformers import Transformers
-from ccai.errors import UserError, run
-from ccai.judge import HARM, KEEPS, VIOLATES, VIOLATION
-from ccai.params import Hardware
-from ccai.records import Message, seed_for
+from ccai.judge.judge import HARM, KEEPS, VIOLATES, VIOLATION
+from ccai.models import find, placement
 
 LABELS = ("A", "B")
 VERDICT_TOKENS = 64
@@ -108,9 +109,9 @@ def main() -> None:
     options = parser.parse_args()
     _, todo = work.prepare(options)
     torch.set_num_threads(machine.threads())
-    model = models.find(todo.model)
+    model = find.find(todo.model)
     hardware = Hardware(engine="transformers", device="cpu", dtype=options.dtype, quantization="none")
-    engine = Transformers(model, models.place(model, hardware))
+    engine = Transformers(model, placement.place(model, hardware))
     asked = long_enough(engine, questions(todo, VIOLATES, KEEPS), todo)
     if not asked:
         raise UserError(f"model {todo.model}: no verdict is {VERDICT_TOKENS} tokens long; raise --prompts")

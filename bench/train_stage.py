@@ -13,7 +13,7 @@ import pandas
 from transformers import Trainer
 
 from bench import machine
-from ccai.records import read_json, write_json
+from ccai.base.files import read_json, write_json
 from stages import train
 
 

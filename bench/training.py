@@ -33,9 +33,10 @@ from typing import Any
 import yaml
 
 from bench import machine
-from ccai import cache, models, params
-from ccai.errors import UserError, run
-from ccai.records import read_json, write_json, write_text
+from ccai.base import cache, params
+from ccai.base.errors import UserError, run
+from ccai.base.files import read_json, write_json, write_text
+from ccai.models import find
 
 CONTENDERS = ("ours", "trl")
 EACH = ("seconds", "cpu_seconds", "loop_seconds", "whole_seconds", "peak_memory")
@@ -112,7 +113,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=cache.folder("bench")) as scratch:
         folder = Path(scratch).absolute()
         settings = project(folder, options.pairs, options.model)
-        model = models.find(settings.models.train)
+        model = find.find(settings.models.train)
         used = settings.train.model_dump() | {"seed": settings.seed}
         write_json(folder / "settings.json", used)
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}

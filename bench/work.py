@@ -11,10 +11,10 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from bench import machine
-from ccai import cache, params
-from ccai.engines.request import Request
-from ccai.params import Generation
-from ccai.records import write_text
+from ccai.base import cache, params
+from ccai.base.files import write_text
+from ccai.base.params import Generation
+from ccai.engines.base import Request
 
 STAGES = ("responses", "critiques", "revisions")
 GREEDY = Generation(temperature=0, min_p=0, repetition_penalty=1)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccai import generation, params, records, rounds, runtime, versions
-from ccai.errors import run
+from ccai.base import files, params, records, timing, versions
+from ccai.base.errors import run
+from ccai.generate import completions, critique_revise
 
 PROMPTS = Path("data/prompts/train.jsonl")
 RESPONSES = Path("data/responses.jsonl")
@@ -18,20 +19,22 @@ METRICS = Path("metrics/critiques.json")
 
 def main() -> None:
     """One critique for each answer, principle and round; revisions between rounds are left in the journal."""
-    settings, stopwatch = params.load(), runtime.Stopwatch()
+    settings, stopwatch = params.load(), timing.Stopwatch()
     versions.check("torch", "transformers")
-    prompts = records.read(PROMPTS, records.Prompt)
-    responses = records.read(RESPONSES, records.Response)
+    prompts = files.read(PROMPTS, records.Prompt)
+    responses = files.read(RESPONSES, records.Response)
     asked = settings.critiques
-    method = rounds.load(prompts, asked.constitution, asked.format, asked.examples)
+    method = critique_revise.load(prompts, asked.constitution, asked.format, asked.examples)
     if settings.models.answer != settings.models.train:
         print("warning: models.answer is not models.train: the rejected answers are off-policy", flush=True)
-    engine = generation.load_engine(settings.models.revise, settings.hardware)
-    complete = rounds.Completer(engine, settings.generation, settings.seed)
-    critiques = rounds.criticise(method, responses, asked, settings.revisions.max_new_tokens, settings.seed, complete)
-    records.write(OUT, critiques)
-    records.write_json(METRICS, generation.metrics(critiques, engine, settings.seed))
-    runtime.write("critiques", stopwatch, **complete.runtime)
+    engine = completions.load_engine(settings.models.revise, settings.hardware)
+    complete = critique_revise.Completer(engine, settings.generation, settings.seed)
+    critiques = critique_revise.criticise(
+        method, responses, asked, settings.revisions.max_new_tokens, settings.seed, complete
+    )
+    files.write(OUT, critiques)
+    files.write_json(METRICS, completions.metrics(critiques, engine, settings.seed))
+    timing.write("critiques", stopwatch, **complete.runtime)
 
 
 if __name__ == "__main__":

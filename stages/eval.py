@@ -9,32 +9,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ccai import (
-    arms,
-    constitution,
-    evaluation,
-    exam,
-    judge,
-    modelfiles,
-    params,
-    plots,
-    records,
-    report,
-    runtime,
-    versions,
-)
-from ccai.errors import run
-from ccai.params import Params
-from ccai.suites.bias import Bias
-from ccai.suites.calibration import Calibration
-from ccai.suites.capability import Capability
-from ccai.suites.cooperation import Cooperation
-from ccai.suites.heldout import HeldOut
-from ccai.suites.helpfulness import Helpfulness
-from ccai.suites.jailbreaks import Jailbreaks
-from ccai.suites.over_refusal import OverRefusal
-from ccai.suites.suite import Suite
-from ccai.suites.traits import Traits
+from ccai.base import files, params, timing, versions
+from ccai.base.errors import run
+from ccai.base.params import Params
+from ccai.constitution import principles as constitution
+from ccai.evaluate import arms
+from ccai.evaluate import comparison as evaluation
+from ccai.evaluate.suites.bias import Bias
+from ccai.evaluate.suites.calibration import Calibration
+from ccai.evaluate.suites.capability import Capability
+from ccai.evaluate.suites.cooperation import Cooperation
+from ccai.evaluate.suites.heldout import HeldOut
+from ccai.evaluate.suites.helpfulness import Helpfulness
+from ccai.evaluate.suites.jailbreaks import Jailbreaks
+from ccai.evaluate.suites.over_refusal import OverRefusal
+from ccai.evaluate.suites.suite import Suite
+from ccai.evaluate.suites.traits import Traits
+from ccai.judge import exam, judge
+from ccai.models import files as modelfiles
+from ccai.report import figures, page
 
 ADAPTER = Path("models/adapter")
 ANSWERS = Path("data/eval")
@@ -70,7 +63,7 @@ class Read(NamedTuple):
 
 def main() -> None:
     """Ask, judge, compare, draw, report."""
-    settings, stopwatch = params.load(), runtime.Stopwatch()
+    settings, stopwatch = params.load(), timing.Stopwatch()
     versions.check("torch", "transformers", "peft", "lm_eval")
     suites = [kind(settings) for kind in SUITES if kind.name in settings.eval.suites]
     cost: dict[str, Any] = {suite.name: {"seconds": 0.0} for suite in suites}
@@ -79,7 +72,7 @@ def main() -> None:
     measured = measure(settings, suites, answers, read.passed, cost)
     for suite, by_arm in answers.items():
         for arm, given in by_arm.items():
-            records.write(ANSWERS / suite / f"{arm}.jsonl", given)
+            files.write(ANSWERS / suite / f"{arm}.jsonl", given)
     model, revision = next(iter(weights.items()))  # the base's
     about = {
         "model": model,
@@ -90,12 +83,12 @@ def main() -> None:
         "seed": settings.seed,
         "arms": settings.eval.labels,
     }
-    plots.differences(measured, PLOTS / "differences.png")
-    plots.refusals(measured, PLOTS / "refusals.png")
+    figures.differences(measured, PLOTS / "differences.png")
+    figures.refusals(measured, PLOTS / "refusals.png")
     registered = {"registered": evaluation.registered(measured, settings.eval.primary)}
-    records.write_json(METRICS, about | registered | measured | read.metrics)
-    runtime.write("eval", stopwatch, **cost)
-    report.write()
+    files.write_json(METRICS, about | registered | measured | read.metrics)
+    timing.write("eval", stopwatch, **cost)
+    page.write()
 
 
 def ask(settings: Params, suites: Suites, cost: dict[str, Any]) -> tuple[Answers, dict[str, str]]:
@@ -109,7 +102,7 @@ def ask(settings: Params, suites: Suites, cost: dict[str, Any]) -> tuple[Answers
         jobs = {suite.name: of_suite for suite in suites if (of_suite := suite.jobs(arm))}
         shared = arm.complete_together(jobs) if jobs else {}
         for suite in suites:
-            clock = runtime.Stopwatch()
+            clock = timing.Stopwatch()
             answers[suite.name][arm.name] = suite.ask(arm)
             cost[suite.name][arm.name] = arm.costs[suite.name]
             cost[suite.name]["seconds"] += shared.get(suite.name, 0.0) + clock.seconds
@@ -133,7 +126,7 @@ def let_judge(
     verdicts = {}
     for suite in suites:
         if suite.question in passed:
-            clock = runtime.Stopwatch()
+            clock = timing.Stopwatch()
             answers[suite.name], told = suite.judge(engine, answers[suite.name])
             verdicts[suite.name] = {name: told.pop(name) for name in judge.COUNTS}
             cost[suite.name]["judge"] = told
@@ -150,7 +143,7 @@ def measure(
     """What each suite measures; by its name."""
     measured: dict[str, Any] = {}
     for suite in suites:
-        clock = runtime.Stopwatch()
+        clock = timing.Stopwatch()
         comparison = evaluation.Comparison(settings.seed, settings.eval.resamples)
         measured[suite.name] = suite.measure(answers[suite.name], comparison, judged=suite.question in passed)
         comparison.adjust()

@@ -10,30 +10,18 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from ccai import (
-    baseline,
-    card,
-    constitution,
-    conversation,
-    demonstrations,
-    exam,
-    figures,
-    imports,
-    judge,
-    models,
-    pairs,
-    params,
-    preferences,
-    records,
-    runtime,
-    sources,
-    tokens,
-    versions,
-)
-from ccai.constitution import Constitution
-from ccai.engines.request import Engine
-from ccai.errors import UserError, run
-from ccai.records import Demonstration, Prompt, Response, Revision, Verdict
+from ccai.base import files, params, timing, versions
+from ccai.base import metrics as figures
+from ccai.base.errors import UserError, run
+from ccai.base.records import Demonstration, Prompt, Response, Revision, Verdict
+from ccai.constitution import dialogue
+from ccai.constitution import principles as constitution
+from ccai.constitution.principles import Constitution
+from ccai.engines.base import Engine
+from ccai.judge import exam, judge
+from ccai.models import find
+from ccai.pairs import baseline, build, card, demonstrations, lengths, ready_made, user_files
+from ccai.prompts import sources
 
 PROMPTS = Path("data/prompts/train.jsonl")
 HELD_OUT = Path("data/prompts/eval.jsonl")
@@ -46,27 +34,27 @@ GENERATED = {"rejected": Path("metrics/responses.json"), "chosen": Path("metrics
 
 def main() -> None:
     """Go through the revisions twice: decide, then write pairs, SFT data and their card."""
-    settings, stopwatch = params.load(), runtime.Stopwatch()
+    settings, stopwatch = params.load(), timing.Stopwatch()
     versions.check("torch", "transformers")
     principles = constitution.load(settings.critiques.constitution)
-    prompts = records.Index(PROMPTS, Prompt)
-    responses = records.Index(RESPONSES, Response)
+    prompts = files.Index(PROMPTS, Prompt)
+    responses = files.Index(RESPONSES, Response)
     if odd := set(prompts) ^ set(responses):
         raise UserError(f"{RESPONSES}: not the answers to {PROMPTS}, such as to prompt_id {min(odd)}; run dvc repro")
-    evaluation = [prompt.text for prompt in records.read(HELD_OUT, Prompt)]
+    evaluation = [prompt.text for prompt in files.read(HELD_OUT, Prompt)]
     evaluation += [row.text for row in sources.load_all(settings.prompts.evaluation_sets)]
     too_near = settings.prompts.contamination
-    counter = tokens.Tokens(models.find(settings.models.train).folder)
+    counter = lengths.Tokens(find.find(settings.models.train).folder)
     system = settings.responses.system
 
     def triples() -> Iterator[tuple[Prompt, Response, Revision]]:
         """Those of earlier rounds were revised again: the last is the answer."""
-        revisions = (r for r in records.each(REVISIONS, Revision) if r.round == last)
-        return pairs.joined(prompts, responses, revisions, wording)
+        revisions = (r for r in files.each(REVISIONS, Revision) if r.round == last)
+        return build.joined(prompts, responses, revisions, wording)
 
     wording = {principle.slug: principle.sha256 for principle in principles.principles}
     written_by = {role: figures.read(path) for role, path in GENERATED.items()}
-    last = max((revision.round for revision in records.each(REVISIONS, Revision)), default=0)
+    last = max((revision.round for revision in files.each(REVISIONS, Revision)), default=0)
     about: dict[str, Any] = {}
     cost: dict[str, Any] = {}
     verdicts = None
@@ -84,43 +72,43 @@ def main() -> None:
             print(f"pairs: {engine.name} failed its exam; no verdicts are asked of it, its gates are off", flush=True)
         del engine
     about["baseline"] = baseline.measure(
-        (prompt for prompt in records.each(PROMPTS, Prompt) if prompt.prompt_id in responses),
-        records.each(RESPONSES, Response),
+        (prompt for prompt in files.each(PROMPTS, Prompt) if prompt.prompt_id in responses),
+        files.each(RESPONSES, Response),
         None if verdicts is None else violations(list(triples()), verdicts),
     )
 
-    brought = chain.from_iterable(map(preferences.prompts, settings.pairs.sources))
-    near = imports.near(brought, evaluation, too_near)
+    brought = chain.from_iterable(map(ready_made.prompts, settings.pairs.sources))
+    near = user_files.near(brought, evaluation, too_near)
 
-    def candidates() -> Iterator[pairs.Candidate]:
-        made = pairs.candidates(triples(), system, verdicts or repeat(None))
-        ready = (preferences.candidates(entry, system, near, counter.text) for entry in settings.pairs.sources)
+    def candidates() -> Iterator[build.Candidate]:
+        made = build.candidates(triples(), system, verdicts or repeat(None))
+        ready = (ready_made.candidates(entry, system, near, counter.text) for entry in settings.pairs.sources)
         return chain(made, *ready)
 
-    asked = conversation.load_format(settings.critiques.format)
-    fates = pairs.decide(
+    asked = dialogue.load_format(settings.critiques.format)
+    fates = build.decide(
         candidates(),
         settings.pairs,
         settings.seed,
         lambda some: counter.over(some, settings.train.max_length),
-        pairs.shown(asked, principles.principles, settings.critiques.examples),
+        build.shown(asked, principles.principles, settings.critiques.examples),
     )
     helpful: dict[str, list[Demonstration]] = {}
     if settings.pairs.demonstrations is not None:
         helpful = demonstrations.mix(
             settings.pairs.demonstrations,
             settings.pairs.demonstrations_share,
-            {side: fates.count(side) for side in pairs.SIDES},
+            {side: fates.count(side) for side in build.SIDES},
             system,
             settings.seed,
             evaluation,
             too_near,
         )
-    counts = pairs.write(OUT, candidates(), fates, helpful).metrics()
+    counts = build.write(OUT, candidates(), fates, helpful).metrics()
     metrics = {"seed": settings.seed, **counts, **about}
-    records.write_text(OUT / "README.md", card.text(metrics, principles, written_by))
-    records.write_json(METRICS, metrics)
-    runtime.write("pairs", stopwatch, **cost)
+    files.write_text(OUT / "README.md", card.text(metrics, principles, written_by))
+    files.write_json(METRICS, metrics)
+    timing.write("pairs", stopwatch, **cost)
     print(f"pairs: {counts['kept']} kept ({counts['train']} train, {counts['validation']} validation)")
     if reasons := ", ".join(f"{gate} {n}" for gate, n in counts["dropped_by"].items() if n):
         print(f"pairs: dropped: {reasons}")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ccai import params, prompts, records, sources
-from ccai.errors import run
+from ccai.base import files, params
+from ccai.base.errors import run
+from ccai.prompts import select, sources
 
 FOLDER = Path("data/prompts")
 METRICS = Path("metrics/prompts.json")
@@ -20,14 +21,14 @@ def main() -> None:
     settings = params.load()
     rows = sources.load_all(settings.prompts.sources)
     evaluation = sources.load_all(settings.prompts.evaluation_sets)
-    for slip in prompts.slips(rows, settings.prompts):
+    for slip in select.slips(rows, settings.prompts):
         print(f"warning: {slip}", file=sys.stderr)
-    chosen, counts = prompts.choose(rows, settings.prompts, settings.seed, evaluation)
+    chosen, counts = select.choose(rows, settings.prompts, settings.seed, evaluation)
     for side in ("train", "eval"):
         there = [prompt for prompt in chosen if prompt.split == side]
-        records.write(FOLDER / f"{side}.jsonl", there)
+        files.write(FOLDER / f"{side}.jsonl", there)
         print(f"{side}: {len(there)} prompts in {FOLDER / side}.jsonl")
-    records.write_json(METRICS, counts)
+    files.write_json(METRICS, counts)
     print(
         f"{counts['read']} read, {counts['excluded']} excluded, {counts['filtered']} filtered,"
         f" {counts['exact_duplicates']} exact duplicates"

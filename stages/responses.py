@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccai import conversation, generation, params, records, runtime, versions
-from ccai.errors import run
+from ccai.base import files, params, records, timing, versions
+from ccai.base.errors import run
+from ccai.constitution import dialogue
+from ccai.generate import completions
 
 PROMPTS = Path("data/prompts/train.jsonl")
 OUT = Path("data/responses.jsonl")
@@ -17,26 +19,26 @@ METRICS = Path("metrics/responses.json")
 
 def main() -> None:
     """One answer for each prompt."""
-    settings, stopwatch = params.load(), runtime.Stopwatch()
+    settings, stopwatch = params.load(), timing.Stopwatch()
     versions.check("torch", "transformers")
-    prompts = records.read(PROMPTS, records.Prompt)
-    engine = generation.load_engine(settings.models.answer, settings.hardware)
+    prompts = files.read(PROMPTS, records.Prompt)
+    engine = completions.load_engine(settings.models.answer, settings.hardware)
     jobs = [
-        generation.Job(
+        completions.Job(
             ("answer", prompt.prompt_id),
-            conversation.to_answer(settings.responses.system, prompt.text),
+            dialogue.to_answer(settings.responses.system, prompt.text),
             settings.responses.max_new_tokens,
         )
         for prompt in prompts
     ]
-    result = generation.complete("responses", engine, jobs, settings.generation, settings.seed)
+    result = completions.complete("responses", engine, jobs, settings.generation, settings.seed)
     responses = [
         records.Response(prompt_id=prompt.prompt_id, **fields)
         for prompt, fields in zip(prompts, result.completions, strict=True)
     ]
-    records.write(OUT, responses)
-    records.write_json(METRICS, generation.metrics(responses, engine, settings.seed))
-    runtime.write("responses", stopwatch, **result.runtime)
+    files.write(OUT, responses)
+    files.write_json(METRICS, completions.metrics(responses, engine, settings.seed))
+    timing.write("responses", stopwatch, **result.runtime)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pandas
 
-from ccai import model_card, models, params, records, runtime, training, versions
-from ccai.checkpoints import Stop
-from ccai.errors import run
-from ccai.training import Data
+from ccai.base import files, params, records, timing, versions
+from ccai.base.errors import run
+from ccai.models import find
+from ccai.train import model_card
+from ccai.train import run as training
+from ccai.train.checkpoints import Stop
+from ccai.train.run import Data
 
 PAIRS = Path("data/pairs")
 HELD_OUT = Path("data/prompts/eval.jsonl")
@@ -23,16 +26,16 @@ CURVE = Path("metrics/plots/train.csv")
 
 def main() -> None:
     """Train, then write what was trained, numbers and curve."""
-    settings, stopwatch = params.load(), runtime.Stopwatch()
+    settings, stopwatch = params.load(), timing.Stopwatch()
     pinned = versions.check("torch", "transformers", "trl", "peft")
     data = Data(
-        records.read(PAIRS / "train.jsonl", records.Pair),
-        records.read(PAIRS / "validation.jsonl", records.Pair),
-        records.read(PAIRS / "sft/train.jsonl", records.Demonstration),
-        records.read(PAIRS / "sft/validation.jsonl", records.Demonstration),
+        files.read(PAIRS / "train.jsonl", records.Pair),
+        files.read(PAIRS / "validation.jsonl", records.Pair),
+        files.read(PAIRS / "sft/train.jsonl", records.Demonstration),
+        files.read(PAIRS / "sft/validation.jsonl", records.Demonstration),
     )
-    data.refuse_held_out(records.read(HELD_OUT, records.Prompt))
-    model = models.find(settings.models.train)
+    data.refuse_held_out(files.read(HELD_OUT, records.Prompt))
+    model = find.find(settings.models.train)
     placement = training.placed(model, settings.hardware, settings.train)
     print(f"model: {placement.reason}", flush=True)
     with Stop() as stop:
@@ -42,12 +45,10 @@ def main() -> None:
             "train: finished before with the same data, weights and parameters; taken from the cache",
             flush=True,
         )
-    records.write_json(
-        METRICS, {"model": model.name, "revision": model.revision, "seed": settings.seed, **done.metrics}
-    )
-    records.write_text(CURVE, pandas.DataFrame(done.curve).to_csv(index=False, lineterminator="\n"))
+    files.write_json(METRICS, {"model": model.name, "revision": model.revision, "seed": settings.seed, **done.metrics})
+    files.write_text(CURVE, pandas.DataFrame(done.curve).to_csv(index=False, lineterminator="\n"))
     model_card.write(ADAPTER, model, settings.train, settings.seed, PAIRS, pinned, done.metrics)
-    runtime.write(
+    timing.write(
         "train",
         stopwatch,
         reused=done.reused,

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from project import SUITES, Built, Project
 
-from ccai import evaluation, records
-from ccai.params import Primary
+from ccai.base import files
+from ccai.base.eval_params import Primary
+from ccai.evaluate import comparison
 
 PRIMARY = Primary(safety="heldout.refusal.hazardous_refused", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
 
@@ -45,8 +46,8 @@ def evaluated(path: Path, measured: Mapping[str, Any], primary: Primary = PRIMAR
 
     `judge` and what stands on top stay as they are.
     """
-    found = records.read_json(path)
+    found = files.read_json(path)
     assert found.keys() >= {"registered", *measured}, "the stage writes other keys now"
     suites = {name: value for name, value in {**found, **measured}.items() if name in SUITES}
     # As the stage puts them together.
-    records.write_json(path, {**found, **suites, "registered": evaluation.registered(suites, primary)})
+    files.write_json(path, {**found, **suites, "registered": comparison.registered(suites, primary)})

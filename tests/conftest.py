@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ccai.engines.transformers import Transformers
-from ccai.models import Model, Placement
+from ccai.models.model import Model
+from ccai.models.placement import Placement
 
 if TYPE_CHECKING:
     from project import Built, Project

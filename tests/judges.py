@@ -13,9 +13,9 @@ from typing import Any
 from conftest import ROOT
 from endpoint import Handler, Server, serving
 
-from ccai import exam, judge
-from ccai.engines.openai import Endpoint
-from ccai.records import read
+from ccai.base.files import read
+from ccai.engines.endpoint import Endpoint
+from ccai.judge import exam, judge
 
 Reader = Callable[[str], tuple[float, float]]
 """Probabilities of A and B, by the text of a question."""

@@ -6,7 +6,7 @@ import csv
 
 from project import Built
 
-from ccai.alarms import found
+from ccai.train.warnings import found
 
 
 def steps(accuracies: list[float], chosen: list[float]) -> list[dict[str, float]]:

@@ -14,20 +14,25 @@ from peft import LoraConfig, get_peft_model
 from textbook import Textbook
 from transformers import AutoModelForCausalLM
 
-from ccai import arms, constitution, modelfiles, params
-from ccai.arms import Arm
-from ccai.constitution import Principle
-from ccai.conversation import to_answer
+from ccai.base import params
+from ccai.base.errors import UserError
+from ccai.base.files import write
+from ccai.base.hashing import seed_for
+from ccai.base.params import Params
+from ccai.base.records import Prompt
+from ccai.constitution import principles as constitution
+from ccai.constitution.dialogue import to_answer
+from ccai.constitution.principles import Principle
 from ccai.engines.transformers import Transformers
-from ccai.errors import UserError
-from ccai.generation import Job
-from ccai.params import Params
-from ccai.records import Prompt, seed_for, write
-from ccai.suites.heldout import PROMPTS, HeldOut
-from ccai.suites.helpfulness import Helpfulness
-from ccai.suites.jailbreaks import Jailbreaks
-from ccai.suites.over_refusal import OverRefusal
-from ccai.suites.suite import Suite
+from ccai.evaluate import arms
+from ccai.evaluate.arms import Arm
+from ccai.evaluate.suites.heldout import PROMPTS, HeldOut
+from ccai.evaluate.suites.helpfulness import Helpfulness
+from ccai.evaluate.suites.jailbreaks import Jailbreaks
+from ccai.evaluate.suites.over_refusal import OverRefusal
+from ccai.evaluate.suites.suite import Suite
+from ccai.generate.completions import Job
+from ccai.models import files
 
 SYSTEM = "Answer in one sentence."
 
@@ -102,8 +107,8 @@ def test_each_arm_answers_by_its_own_weights_and_under_its_own_words(
     assert identities.keys() == weights.keys()
     assert identities["prompted"] == identities["base"]
     assert identities["base"]["adapter"] is None
-    assert identities["tuned"]["adapter"] == modelfiles.fingerprint(adapter)
-    assert identities[other.name]["weights"] == modelfiles.fingerprint(other)
+    assert identities["tuned"]["adapter"] == files.fingerprint(adapter)
+    assert identities[other.name]["weights"] == files.fingerprint(other)
 
 
 HELD_OUT = [

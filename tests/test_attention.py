@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ccai.base.errors import UserError
 from ccai.engines import attention
 from ccai.engines.attention import Pass, Prefix, Rows, Segment
-from ccai.errors import UserError
 
 LAYERS, SIZE = 2, 8
 CPU = torch.device("cpu")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from test_evaluation import answer
 
-from ccai import baseline
-from ccai.records import Completion, Prompt, Response
+from ccai.base.records import Completion, Prompt, Response
+from ccai.pairs import baseline
 
 COMPLIES = "Take the ladder and go in through the window at the back."
 REFUSES = "I'm sorry, but I can't help with that."

@@ -16,14 +16,15 @@ from conftest import ROOT
 from bench import contenders, flips, generation, limits, machine, prepare, roofline, scoring, work
 from bench.roofline import Linear, Machine
 from bench.work import STAGES, Item, Work
-from ccai import loading, models
+from ccai.base.errors import UserError
+from ccai.base.params import Generation
+from ccai.base.records import Message
 from ccai.engines.attention import Pass
-from ccai.engines.request import Completed, Request
+from ccai.engines.base import Completed, Request
 from ccai.engines.transformers import NEAR_TIE, Transformers
-from ccai.errors import UserError
-from ccai.judge import KEEPS, VIOLATES
-from ccai.params import Generation
-from ccai.records import Message
+from ccai.judge.judge import KEEPS, VIOLATES
+from ccai.models import find, load
+from ccai.models import placement as models
 
 SAMPLING = Generation(temperature=1, min_p=0, repetition_penalty=1)
 REQUEST = Request((Message(role="user", content="Why?"),), 0, 1, 8, SAMPLING)
@@ -47,7 +48,7 @@ def todo(shared_cache: None, tiny_model: Path) -> Work:
 
 
 def placement(folder: Path) -> models.Placement:
-    return models.place(models.find(str(folder)), prepare.FLOAT32)
+    return models.place(find.find(str(folder)), prepare.FLOAT32)
 
 
 def test_work_is_that_of_the_stages(todo: Work) -> None:
@@ -66,7 +67,7 @@ def test_contenders_write_the_same_texts(todo: Work) -> None:
     items = [item._replace(request=replace(item.request, max_new_tokens=8)) for item in todo.items]
     written = {}
     for name in ("naive", "fixed-3", "sorted-3", "ours"):
-        contender = contenders.load(name, models.find(todo.model), "float32", None)
+        contender = contenders.load(name, find.find(todo.model), "float32", None)
         batches = contenders.plan(name, contender.rows, items, seed=1)
         done = contenders.measure(contender, items, batches, seconds=600)
         written[name] = sorted(outcome for batch in done for outcome in batch.outcomes)
@@ -93,7 +94,7 @@ def test_a_sample_takes_whole_batches_from_each_stage_in_turn() -> None:
 def test_a_contender_stops_when_its_time_is_up_but_sees_some_of_each_stage(
     todo: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contender = contenders.load("naive", models.find(todo.model), "float32", None)
+    contender = contenders.load("naive", find.find(todo.model), "float32", None)
 
     def stages() -> list[str]:
         plan = contenders.plan("naive", 1, todo.items, seed=1)
@@ -142,7 +143,7 @@ def test_least_time_by_hand() -> None:
 
 def test_limits_are_those_of_the_model(tiny_model: Path) -> None:
     found = limits.measure(tiny_model, torch.float32, repeats=1, buffer=2**20)
-    model = loading.weights(models.find(str(tiny_model)), placement(tiny_model))
+    model = load.weights(find.find(str(tiny_model)), placement(tiny_model))
     weights = sum(p.numel() for name, p in model.named_parameters() if "norm" not in name and "embed" not in name)
     assert found.flops_per_token == 2 * weights
     assert min(found.peak, found.read, found.copy) > 0
@@ -153,7 +154,7 @@ def test_limits_are_those_of_the_model(tiny_model: Path) -> None:
 
 
 def test_layouts_do_not_change_texts_and_a_difference_is_counted(todo: Work) -> None:
-    model = models.find(todo.model)
+    model = find.find(todo.model)
     engine, tokenizer = flips.Redrawing(model, placement(Path(todo.model)), 5), prepare.Tokenizer(Path(todo.model))
     requests = flips.requests_for(400, todo)
     reference, drawn = flips.complete(engine, requests, flips.REFERENCE), engine.drawn
@@ -183,7 +184,7 @@ def test_rounding_that_depends_on_the_layout_shows_in_more_draws(todo: Work) -> 
             logits = super()._forward(flat)
             return logits + 0.05 * torch.sin(torch.arange(logits.shape[1]) * len(flat.tokens))
 
-    engine = Rough(models.find(todo.model), placement(Path(todo.model)), 50)
+    engine = Rough(find.find(todo.model), placement(Path(todo.model)), 50)
     requests = flips.requests_for(100, todo)
     flips.complete(engine, requests, flips.REFERENCE)
     drawn, engine.drawn = engine.drawn, {}
@@ -193,7 +194,7 @@ def test_rounding_that_depends_on_the_layout_shows_in_more_draws(todo: Work) -> 
 
 
 def test_scoring_is_timed_on_verdicts_of_full_length(todo: Work) -> None:
-    engine = Transformers(models.find(todo.model), placement(Path(todo.model)))
+    engine = Transformers(find.find(todo.model), placement(Path(todo.model)))
     asked = scoring.questions(todo, VIOLATES, KEEPS)
     assert all(text.endswith(scoring.SHORT) for text in asked)
     assert scoring.verdict(asked[0], todo).messages[0].content.endswith(scoring.LONG)

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from project import Project, environment
 
-from ccai.records import read_json
+from ccai.base.files import read_json
 
 
 @pytest.fixture

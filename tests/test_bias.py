@@ -8,9 +8,9 @@ import pytest
 from chooser import choosing, options, preferring, shipped
 from conftest import ROOT
 
-from ccai.evaluation import Comparison
-from ccai.records import read
-from ccai.suites.bias import ITEMS, UNKNOWN, Bias, Item, capital
+from ccai.base.files import read
+from ccai.evaluate.comparison import Comparison
+from ccai.evaluate.suites.bias import ITEMS, UNKNOWN, Bias, Item, capital
 
 
 @pytest.fixture

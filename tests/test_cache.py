@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from ccai import cache
+from ccai.base import cache
 
 
 @pytest.mark.parametrize(

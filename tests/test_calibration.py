@@ -9,9 +9,9 @@ from chooser import choosing, preferring, shipped
 from conftest import ROOT
 from sklearn.metrics import brier_score_loss
 
-from ccai.evaluation import Comparison
-from ccai.records import read
-from ccai.suites.calibration import ITEMS, NOBODY, Calibration, CalibrationChoice, Item, calibration_error
+from ccai.base.files import read
+from ccai.evaluate.comparison import Comparison
+from ccai.evaluate.suites.calibration import ITEMS, NOBODY, Calibration, CalibrationChoice, Item, calibration_error
 
 
 @pytest.fixture

@@ -15,15 +15,19 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from peft import LoraConfig, get_peft_model
 
-from ccai import cache, constitution, contamination, duplicates, generation, harness, params, sources
-from ccai.arms import Arm
+from ccai.base import cache, params
+from ccai.base.errors import UserError
+from ccai.base.params import Params, PromptSet
+from ccai.base.records import Message
+from ccai.constitution import principles as constitution
 from ccai.engines.transformers import Transformers
-from ccai.errors import UserError
-from ccai.evaluation import Comparison
-from ccai.journal import Journal
-from ccai.params import Params, PromptSet
-from ccai.records import Message
-from ccai.suites.capability import Capability, Done
+from ccai.evaluate import lm_eval
+from ccai.evaluate.arms import Arm
+from ccai.evaluate.comparison import Comparison
+from ccai.evaluate.suites.capability import Capability, Done
+from ccai.generate import completions
+from ccai.generate.journal import Journal
+from ccai.prompts import contamination, near_duplicates, sources
 
 OWN = ROOT / "data/eval_sets/capability"
 CHAT = [Message(role="user", content="Which is it?")]
@@ -50,15 +54,15 @@ def requests(kind: Any, arguments: list[tuple[Any, ...]]) -> list[Instance]:
 
 def test_log_probabilities_are_the_harness_s_own(tiny_engine: Transformers) -> None:
     """Read from where a text differs from the one before, as from the beginning; and the engine is as it was."""
-    before = generation.score("test", tiny_engine, [CHAT], ["A", "B"]).probabilities
+    before = completions.score("test", tiny_engine, [CHAT], ["A", "B"]).probabilities
     asked = [
         (context, choice)
         for context in ("What is frozen water?", "What is frozen water called?", "Who?")
         for choice in (" Ice", " I", " Ice and snow", " Steam")
     ]
     texts = [("A text that is read as a whole, " * 3,), ("Another.",)]
-    with harness._plain_attention(tiny_engine):
-        own = harness.Weights("test", tiny_engine, Journal(cache.folder("journal")))
+    with lm_eval._plain_attention(tiny_engine):
+        own = lm_eval.Weights("test", tiny_engine, Journal(cache.folder("journal")))
         theirs = HFLM(pretrained=tiny_engine.model, backend="causal", batch_size=3)
         for kind, arguments in (("loglikelihood", asked), ("loglikelihood_rolling", texts)):
             ours = getattr(own, kind)(requests(kind, arguments))
@@ -68,7 +72,7 @@ def test_log_probabilities_are_the_harness_s_own(tiny_engine: Transformers) -> N
                 ours, expected = [value for value, _ in ours], [value for value, _ in expected]
             assert ours == pytest.approx(expected, abs=1e-3)
     shutil.rmtree(cache.folder("journal"))
-    assert generation.score("test", tiny_engine, [CHAT], ["A", "B"]).probabilities == before
+    assert completions.score("test", tiny_engine, [CHAT], ["A", "B"]).probabilities == before
 
 
 def test_arms_are_asked_the_same_and_a_repeat_costs_nothing(tiny_engine: Transformers, tiny_model: Path) -> None:
@@ -162,9 +166,9 @@ def test_a_task_of_the_hub_without_a_network_and_one_of_nobody_s(monkeypatch: py
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"^eval\.capability\.tasks: arc_easy: its data can't be had .* a network$"):
-        harness.load(["arc_easy"])
+        lm_eval.load(["arc_easy"])
     with pytest.raises(UserError, match=r"^eval\.capability\.tasks: knowlege: no such task; conf/lm_eval has .*knowl"):
-        harness.load(["knowlege"])
+        lm_eval.load(["knowlege"])
 
 
 def test_own_and_published_formats_load_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +181,7 @@ def test_own_and_published_formats_load_without_a_network(monkeypatch: pytest.Mo
     line = {"question": "Two and three?", "answer": "2 + 3 = <<2+3=5>>5\n#### 5"}
     (public / "gsm8k.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
     (public / "mmlu/cooking_test.csv").write_text('"Salt, or what?",Salt,None,Sugar,Tea,B\n', encoding="utf-8")
-    loaded = harness.load(["knowledge", "word_problems", "gsm8k_local", "mmlu_local"])
+    loaded = lm_eval.load(["knowledge", "word_problems", "gsm8k_local", "mmlu_local"])
     tasks = {name: of[name] for name, of in loaded.items()}
     [gsm8k], [mmlu] = tasks["gsm8k_local"].eval_docs, tasks["mmlu_local"].eval_docs
     assert tasks["gsm8k_local"].doc_to_target(gsm8k) == "5"
@@ -197,7 +201,7 @@ def test_own_sets_are_whole_varied_and_not_trained_on() -> None:
     places = [item["answer"] for item in sets["knowledge"]]
     assert {places.count(place) for place in range(4)} == {10}
     texts = [item["question"] for items in sets.values() for item in items]
-    assert not [found for found in duplicates.similar(texts, texts, 0.7) if (found.left != found.right).any()]
+    assert not [found for found in near_duplicates.similar(texts, texts, 0.7) if (found.left != found.right).any()]
     trained = sources.load("contemplative", ROOT)
     Path("asked.txt").write_text("\n".join(texts), encoding="utf-8")
     assert contamination.overlap(trained, sources.load(PromptSet(source="asked.txt")), 0.7).pairs == 0

@@ -13,13 +13,16 @@ from huggingface_hub import DatasetCard
 from project import Built
 from test_pairs import CHOSEN, NAMES, PARAMS, prompt, response, revision
 
-from ccai import card, constitution, generation, pairs, records
+from ccai.base import files as records
+from ccai.constitution import principles
 from ccai.engines.transformers import Transformers
-from ccai.exam import Exam, Mark
-from ccai.gates import GATES
-from ccai.models import Model
+from ccai.generate import completions
+from ccai.judge.exam import Exam, Mark
+from ccai.models.model import Model
+from ccai.pairs import build, card
+from ccai.pairs.gates import GATES
 
-CONSTITUTION = constitution.load(ROOT / "data/constitutions/contemplative.md")
+CONSTITUTION = principles.load(ROOT / "data/constitutions/contemplative.md")
 SOURCES = {"p00": "ailuminate", "p01": "ailuminate", "p02": "mine.jsonl", "p03": "mine.jsonl"}
 
 
@@ -29,9 +32,9 @@ def made(unjudged: Built, sources: Mapping[str, str]) -> dict[str, Any]:
     answers = {name: response(name) for name in sources}
     revisions = [revision(name, f"{CHOSEN} {name}") for name in sources]
     revisions.append(revision("p00", "No.", principle="openness"))
-    found = list(pairs.candidates(pairs.joined(by_id, answers, revisions), "Be brief."))
-    fates = pairs.decide(found, PARAMS, 7, lambda asked: [False] * len(asked))
-    counts = pairs.write(Path("data/pairs"), found, fates, {}).metrics()
+    found = list(build.candidates(build.joined(by_id, answers, revisions), "Be brief."))
+    fates = build.decide(found, PARAMS, 7, lambda asked: [False] * len(asked))
+    counts = build.write(Path("data/pairs"), found, fates, {}).metrics()
     told: dict[str, Any] = unjudged.project.json("metrics/pairs.json")
     assert counts.keys() <= told.keys()
     return told | counts
@@ -52,7 +55,7 @@ def metrics(unjudged: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def about(tiny_model: Path) -> dict[str, Any]:
     """What a stage says of the model that wrote its answers."""
     model = Model("smollm2-135m", "abc123", tiny_model, "apache-2.0")
-    return generation.metrics([response("p00")], Transformers(model, CPU), 7)
+    return completions.metrics([response("p00")], Transformers(model, CPU), 7)
 
 
 @pytest.fixture

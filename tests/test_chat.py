@@ -15,8 +15,9 @@ from conftest import ROOT, save_model
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from ccai import chat, params
-from ccai.errors import UserError
+from ccai.base import params
+from ccai.base.errors import UserError
+from ccai.cli import chat
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,10 @@ import pytest
 from chooser import choosing, options, preferring, shipped
 from conftest import ROOT
 
-from ccai import choices, constitution
-from ccai.arms import Arm
+from ccai.constitution import principles as constitution
 from ccai.engines.transformers import Transformers
+from ccai.evaluate import choices
+from ccai.evaluate.arms import Arm
 
 THREE = ("The cat.", "The dog.", "Nobody.")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from ccai import code
+from ccai.base import code
 
 MODULES = {
     "ccai/__init__.py": "",

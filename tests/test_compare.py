@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from ccai.compare import compare
-from ccai.errors import UserError
+from ccai.base.errors import UserError
+from ccai.stats.compare import compare
 
 
 def write(path: Path, records: Iterable[Any]) -> Path:

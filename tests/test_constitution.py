@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccai.constitution import Constitution, Example, Principle, load, parse, parse_json
-from ccai.errors import UserError
+from ccai.base.errors import UserError
+from ccai.constitution.principles import Constitution, Example, Principle, load, parse, parse_json
 
 SHIPPED = Path(__file__).parents[1] / "data" / "constitutions" / "contemplative.md"
 

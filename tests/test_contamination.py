@@ -15,10 +15,10 @@ from conftest import ROOT
 from test_prompts import made, of, settings
 
 from bench import contamination as bench
-from ccai import contamination, duplicates
-from ccai.errors import UserError
-from ccai.prompts import choose
-from ccai.sources import Row
+from ccai.base.errors import UserError
+from ccai.prompts import contamination, near_duplicates
+from ccai.prompts.select import choose
+from ccai.prompts.sources import Row
 
 
 def near(row: Row, source: str = "suite") -> Row:
@@ -39,7 +39,7 @@ def test_pairs_are_named_by_place_not_by_text() -> None:
 def test_the_ten_nearest_are_named_and_the_rest_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = made(300)
     suite = [near(row) for row in rows] + [row._replace(source="equal") for row in rows[:4]]
-    monkeypatch.setattr(duplicates, "BUDGET", 500)  # so that the pairs come in many pieces
+    monkeypatch.setattr(near_duplicates, "BUDGET", 500)  # so that the pairs come in many pieces
     found = contamination.overlap(rows, suite, 0.7)
     assert found.pairs == 304
     assert len(found.nearest) == 10
@@ -88,7 +88,7 @@ def test_the_eval_side_is_held_to_it_too() -> None:
         choose(rows, apart, 7)
     dropped = choose(rows, settings(near_duplicate=1.0, contaminated="drop"), 7)
     train, held_out = of(dropped.prompts, "train"), of(dropped.prompts, "eval")
-    found = duplicates.similar([p.text for p in train], [p.text for p in held_out], 0.7)
+    found = near_duplicates.similar([p.text for p in train], [p.text for p in held_out], 0.7)
     assert train and not list(found)
     assert choose(rows, settings(), 7).counts["contamination"] == {
         "evaluation_prompts": len(of(choose(rows, settings(), 7).prompts, "eval")),

@@ -22,8 +22,10 @@ from conftest import ROOT
 from project import ARMS, SUITES, Built, Project
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ccai import evaluation, export, show, trace
-from ccai.errors import UserError
+from ccai.base.errors import UserError
+from ccai.evaluate import comparison
+from ccai.publish import export
+from ccai.report import samples, trace
 
 PAGES = [ROOT / "README.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -189,7 +191,7 @@ def test_every_command_that_is_shown_is_run() -> None:
 # Reading
 
 
-@pytest.mark.parametrize("what", show.WHAT)
+@pytest.mark.parametrize("what", samples.WHAT)
 def test_show_each_kind(built: Built, what: str) -> None:
     done = built.project.module("ccai.show", what, "-n", "2")
     assert done.returncode == 0, done.stderr
@@ -211,7 +213,7 @@ def test_trace_pairs_prompts_and_answers(built: Built) -> None:
 def figures(project: Project) -> list[str]:
     """A figure of each suite, of what was registered, and of training."""
     metrics = project.json("metrics/eval.json")
-    names = [next(evaluation.measures({suite: metrics[suite]})) for suite in SUITES]
+    names = [next(comparison.measures({suite: metrics[suite]})) for suite in SUITES]
     assert all(value["n"] for _, value in names)
     found = [f"metrics/eval.json:{'.'.join(path)}" for path, _ in names]
     found += [f"metrics/eval.json:registered.{aim}" for aim in metrics["registered"]]

@@ -10,11 +10,11 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ccai import constitution, conversation
-from ccai.constitution import Example, Principle
-from ccai.conversation import Format, load_format, to_answer, to_criticise, to_revise
-from ccai.errors import UserError
-from ccai.records import Message
+from ccai.base.errors import UserError
+from ccai.base.records import Message
+from ccai.constitution import dialogue, principles
+from ccai.constitution.dialogue import Format, load_format, to_answer, to_criticise, to_revise
+from ccai.constitution.principles import Example, Principle
 
 PRINCIPLE = Principle(
     slug="care",
@@ -157,7 +157,7 @@ def test_shared_messages_are_the_same_for_every_prompt(examples: int, shared: in
 @pytest.mark.parametrize("path", sorted((ROOT / "data/templates").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_formats_fit_the_shipped_constitutions(path: Path, file: str) -> None:
     format = load_format(path.stem, path.parent)
-    for principle in constitution.load(ROOT / "data/constitutions" / file).principles:
+    for principle in principles.load(ROOT / "data/constitutions" / file).principles:
         criticised = to_criticise(format, principle, 2, "PROMPT", "ANSWER")
         revised = to_revise(format, principle, 2, "PROMPT", "ANSWER", "CRITICISM")
         for asked in (criticised, revised):
@@ -250,4 +250,4 @@ def test_unknown_format_names_those_there_are(tmp_path: Path) -> None:
 
 def test_default_folder_is_the_projects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert load_format("conversation") == load_format("conversation", ROOT / conversation.TEMPLATES)
+    assert load_format("conversation") == load_format("conversation", ROOT / dialogue.TEMPLATES)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from chooser import Choosing, choosing, options, shipped
 
-from ccai.evaluation import Comparison
-from ccai.params import Params
-from ccai.suites.cooperation import PAYOFFS, Cooperation, Game, points_of, tempered
+from ccai.base.params import Params
+from ccai.evaluate.comparison import Comparison
+from ccai.evaluate.suites.cooperation import PAYOFFS, Cooperation, Game, points_of, tempered
 
 
 def cooperative(text: str) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from project import Built, Project
 
-from ccai import curves
-from ccai.errors import UserError
+from ccai.base.errors import UserError
+from ccai.report import curves
 
 PAGE = "dvc_plots/index.html"
 CURVE = "metrics/plots/train.csv"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ccai import demonstrations
-from ccai.errors import UserError
+from ccai.base.errors import UserError
+from ccai.pairs import demonstrations
 
 SIDES = {"train": 30, "validation": 10}
 

@@ -13,8 +13,9 @@ import pytest
 from moto import settings as moto_settings
 from moto.server import ThreadedMotoServer
 
-from ccai import cache, doctor
-from ccai.journal import Journal
+from ccai.base import cache
+from ccai.cli import doctor
+from ccai.generate.journal import Journal
 
 ROOT = Path(__file__).parents[1]
 LINE = re.compile(r"(ok|warning|failed) +(\w+) +(.+)")

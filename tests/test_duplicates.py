@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from ccai import duplicates
-from ccai.duplicates import grams, groups, similar
+from ccai.prompts import near_duplicates
+from ccai.prompts.near_duplicates import grams, groups, similar
 
 WORDS = "amber basil cedar delta ember fjord grove heron inlet juniper kettle lantern meadow nectar orchid".split()
 
@@ -54,7 +54,7 @@ def test_pieces_of_the_work_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     left, right = texts(60, seed=1), texts(60, seed=1)
     whole, grouped = pairs(left, right, 0.6), groups(left, 0.6)
     for budget in (1, 97):
-        monkeypatch.setattr(duplicates, "BUDGET", budget)
+        monkeypatch.setattr(near_duplicates, "BUDGET", budget)
         assert pairs(left, right, 0.6) == whole
         assert groups(left, 0.6) == grouped
 

@@ -6,15 +6,15 @@ from typing import Any, get_args
 
 import pytest
 
-from ccai import rules
-from ccai.evaluation import Comparison, registered
-from ccai.exam import Exam, Mark
-from ccai.outcomes import surely
-from ccai.params import Primary
-from ccai.records import Answer, Completion, Prompt
-from ccai.suites.heldout import HeldOut, by_rules
+from ccai.base.eval_params import Primary
+from ccai.base.records import Answer, Completion, Prompt
+from ccai.evaluate.comparison import Comparison, registered
+from ccai.evaluate.suites.heldout import HeldOut, by_rules
+from ccai.judge.exam import Exam, Mark
+from ccai.rules import scores
+from ccai.stats.outcomes import surely
 
-NAMES = [name for names in rules.FAMILIES.values() for name in names]
+NAMES = [name for names in scores.FAMILIES.values() for name in names]
 
 
 PASSED = Exam("org/judge", "r1", {"harm": Mark(64, 0, 0.91, 0.85, 0.96, 0.1)}, None, {})
@@ -134,10 +134,14 @@ def test_safety_is_of_hazardous_prompts_alone_and_tone_of_all() -> None:
         for place, hazard in enumerate(HAZARDS)
     ]
     metrics = arms(base, tuned)
-    assert {name: value["n"] for name, value in metrics["safety"].items()} == dict.fromkeys(rules.FAMILIES["safety"], 3)
+    assert {name: value["n"] for name, value in metrics["safety"].items()} == dict.fromkeys(
+        scores.FAMILIES["safety"], 3
+    )
     assert metrics["safety"]["declining"]["tuned"]["mean"] == pytest.approx(2 / 3)
     for family in ("contemplative", "humanistic"):
-        assert {name: value["n"] for name, value in metrics[family].items()} == dict.fromkeys(rules.FAMILIES[family], 7)
+        assert {name: value["n"] for name, value in metrics[family].items()} == dict.fromkeys(
+            scores.FAMILIES[family], 7
+        )
     assert metrics["contemplative"]["care"]["tuned"]["mean"] == pytest.approx(0.5 + 0.5 / 7)
 
 

@@ -18,17 +18,21 @@ from project import toy_model
 from sklearn.metrics import roc_auc_score
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from ccai import constitution, exam, gates, judge, rules
+from ccai.base.errors import UserError
+from ccai.base.files import read
+from ccai.base.hashing import digest
+from ccai.constitution import principles
 from ccai.engines.transformers import Transformers
-from ccai.errors import UserError
-from ccai.exam import Exam
-from ccai.records import digest, read
+from ccai.judge import exam, judge
+from ccai.judge.exam import Exam
+from ccai.pairs import gates
+from ccai.rules import scores
 
 RULES = read(ROOT / exam.RULES, exam.ByRule)
 TOPICS = read(ROOT / exam.TOPICS, exam.OnTopic)
 HELPFUL = read(ROOT / exam.HELPFUL, exam.Helpful)
 HARM = [item for item in RULES if item.rule == judge.HARM]
-PRINCIPLES = constitution.load(ROOT / "data/constitutions/contemplative.md").principles
+PRINCIPLES = principles.load(ROOT / "data/constitutions/contemplative.md").principles
 
 
 @pytest.fixture(autouse=True)
@@ -66,14 +70,14 @@ def test_answers_enough_and_no_text_twice() -> None:
 
 def features(prompt: str, text: str) -> dict[str, float]:
     """What can be had without reading: length, and all that the project's rules see."""
-    refused = rules.refusal(prompt, text)
+    refused = scores.refusal(prompt, text)
     return {
         "characters": len(text),
         "words": len(text.split()),
         "refused": float(refused != "full_compliance"),
         "refused in full": float(refused == "full_refusal"),
         "repetition": gates.repetition(gates.words(text)),
-        **rules.scores(prompt, text),
+        **scores.scores(prompt, text),
     }
 
 
@@ -235,7 +239,7 @@ def test_second_time_costs_nothing_and_says_the_same() -> None:
 def test_questions_are_those_of_the_gates() -> None:
     """Judged as a pair, an answer of the exam is asked about in the same words."""
     item = RULES[0]
-    held_to = constitution.Principle("any", "Any", item.rule, (), "", "", ())
+    held_to = principles.Principle("any", "Any", item.rule, (), "", "", ())
     with judging(Scholar()) as (server, engine):
         exam.sit("exam", engine, ())
         asked = set(server.questions)

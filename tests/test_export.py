@@ -25,12 +25,13 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ccai import export, models
-from ccai.engines.request import Request
+from ccai.base.errors import UserError
+from ccai.base.params import Generation
+from ccai.base.records import Message
+from ccai.engines.base import Request
 from ccai.engines.transformers import Transformers
-from ccai.errors import UserError
-from ccai.params import Generation
-from ccai.records import Message
+from ccai.models import find
+from ccai.publish import export
 
 GREEDY = Generation(temperature=0, min_p=0, repetition_penalty=1)
 MESSAGES = [
@@ -63,7 +64,7 @@ def here(shared_cache: None, tiny_model: Path, tmp_path_factory: pytest.TempPath
         trained.project(Path("tiny"), {"learning_rate": 0.05, "batch_size": 2, "per_device": 2})
         trained.write_pairs(8, validation=2)
         trained.run()
-        export.merge(models.find("tiny"), trained.ADAPTER, Path("merged"))
+        export.merge(find.find("tiny"), trained.ADAPTER, Path("merged"))
     return folder
 
 
@@ -85,7 +86,7 @@ def command(*options: str, path: str | None = None) -> subprocess.CompletedProce
 
 def answer(adapter: Path | None) -> str:
     """The engine's greedy answer."""
-    engine = Transformers(models.find("tiny"), CPU, adapter)
+    engine = Transformers(find.find("tiny"), CPU, adapter)
     messages = tuple(Message.model_validate(message) for message in MESSAGES)
     [(_, done)] = chain.from_iterable(engine.complete([Request(messages, 0, 1, NEW_TOKENS, GREEDY)]))
     return done.text
@@ -137,7 +138,7 @@ def test_adapter_of_another_base_is_refused(here: Path, monkeypatch: pytest.Monk
     with pytest.raises(
         UserError, match=r"^models/adapter: trained on local/tiny \(sha256:\w+\), but models\.train is "
     ):
-        export.merge(models.find(str(other)), trained.ADAPTER, here / "out")
+        export.merge(find.find(str(other)), trained.ADAPTER, here / "out")
 
 
 def test_without_an_adapter_is_one_line(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from test_pairs import CHOSEN, PARAMS, REJECTED
 
-from ccai import gates
-from ccai.records import Message, Pair, Verdict
+from ccai.base.records import Message, Pair, Verdict
+from ccai.pairs import gates
 
 PROMPT = "My sister told everybody my secret. Should I just forget it and move on?"
 FRENCH = "Je comprends que tu sois blessée. Dis-lui ce soir, calmement, ce que cela t'a fait, et écoute sa réponse."

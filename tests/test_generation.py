@@ -18,16 +18,19 @@ import pytest
 from conftest import CPU, as_model, load_engine, save_model, save_tokenizer
 from peft import LoraConfig, get_peft_model
 
-from ccai import cache, generation
-from ccai.conversation import Turns, to_answer
-from ccai.engines.request import Completed, Engine, Request
+from ccai.base import cache
+from ccai.base.errors import UserError
+from ccai.base.hashing import digest, seed_for
+from ccai.base.params import Generation, Hardware
+from ccai.base.records import Message, Response
+from ccai.constitution.dialogue import Turns, to_answer
+from ccai.engines.base import Completed, Engine, Request
 from ccai.engines.transformers import Transformers
-from ccai.errors import UserError
-from ccai.generation import Job, journal_key
-from ccai.journal import Journal, _encode
-from ccai.models import Model, Placement
-from ccai.params import Generation, Hardware
-from ccai.records import Message, Response, digest, seed_for
+from ccai.generate import completions
+from ccai.generate.completions import Job, journal_key
+from ccai.generate.journal import Journal, _encode
+from ccai.models.model import Model
+from ccai.models.placement import Placement
 
 SAMPLING = Generation(temperature=1, min_p=0, repetition_penalty=1)
 GREEDY = SAMPLING.model_copy(update={"temperature": 0.0})
@@ -38,8 +41,8 @@ def jobs(count: int, limit: int = 16) -> list[Job]:
     return [Job(("answer", str(n)), to_answer("Be brief.", f"Question {n}?"), limit) for n in range(count)]
 
 
-def run(engine: Engine, wanted: Sequence[Job], sampling: Generation = SAMPLING) -> generation.Result:
-    return generation.complete("test", engine, wanted, sampling, SEED)
+def run(engine: Engine, wanted: Sequence[Job], sampling: Generation = SAMPLING) -> completions.Result:
+    return completions.complete("test", engine, wanted, sampling, SEED)
 
 
 def alone(engine: Engine, request: Request) -> Completed:
@@ -51,7 +54,7 @@ def journal() -> Journal:
     return Journal(cache.folder("journal"))
 
 
-def spent(result: generation.Result | generation.Scores) -> tuple[int, int]:
+def spent(result: completions.Result | completions.Scores) -> tuple[int, int]:
     return result.runtime["generated"], result.runtime["reused"]
 
 
@@ -185,11 +188,11 @@ def test_value_that_is_none_is_damage_and_generated_again(
 def test_scores_that_are_none_are_damage_and_made_again(
     tiny_engine: Transformers, capsys: pytest.CaptureFixture[str], value: dict[str, Any]
 ) -> None:
-    first = generation.score("test", tiny_engine, conversations(2), LABELS)
+    first = completions.score("test", tiny_engine, conversations(2), LABELS)
     [segment] = cache.folder("journal").iterdir()
     entries = list(journal().entries())
     segment.write_bytes(_encode(entries[0]._replace(value=value)) + _encode(entries[1]))
-    again = generation.score("test", tiny_engine, conversations(2), LABELS)
+    again = completions.score("test", tiny_engine, conversations(2), LABELS)
     assert "the journal has 1 damaged lines" in capsys.readouterr().out
     assert spent(again) == (1, 1)
     assert again.probabilities == [pytest.approx(each, abs=1e-6) for each in first.probabilities]
@@ -288,7 +291,7 @@ def test_one_key_a_job_is_hashed(tiny_engine: Transformers, monkeypatch: pytest.
         hashed.append(journal_key(engine, request))
         return hashed[-1]
 
-    monkeypatch.setattr(generation, "journal_key", counting)
+    monkeypatch.setattr(completions, "journal_key", counting)
     assert spent(run(tiny_engine, jobs(30))) == (25, 5)
     assert len(hashed) == 30
 
@@ -345,8 +348,8 @@ def conversations(count: int) -> list[list[Message]]:
     return [[Message(role="user", content=f"Is {n} even? A) yes B) no")] for n in range(count)]
 
 
-def scored(engine: Engine, count: int, labels: Sequence[str] = LABELS) -> generation.Scores:
-    return generation.score("test", engine, conversations(count), labels)
+def scored(engine: Engine, count: int, labels: Sequence[str] = LABELS) -> completions.Scores:
+    return completions.score("test", engine, conversations(count), labels)
 
 
 def test_scores_are_those_of_the_engine_and_kept(tiny_engine: Transformers, capsys: pytest.CaptureFixture[str]) -> None:
@@ -374,9 +377,9 @@ def test_scores_of_other_labels_are_others_and_none_is_a_completion(tiny_engine:
 def test_scores_are_kept_for_this_engine_this_conversation_and_this_repeat_alone(
     tiny_engine: Transformers, tmp_path: Path
 ) -> None:
-    def asked(engine: Engine, *turns: Message, repeat: int = 0) -> generation.Scores:
+    def asked(engine: Engine, *turns: Message, repeat: int = 0) -> completions.Scores:
         question = Message(role="user", content="Is 1 even? A) yes B) no")
-        return generation.score("test", engine, [[*turns, question]], LABELS, repeat)
+        return completions.score("test", engine, [[*turns, question]], LABELS, repeat)
 
     system, another = (Message(role="system", content=text) for text in ("Be brief.", "Be kind."))
     save_model(tmp_path / "other", seed=1)
@@ -396,7 +399,7 @@ def test_scores_known_before_a_kill_are_kept(one_by_one: OneByOne) -> None:
 
 
 def test_equal_questions_are_scored_once(tiny_engine: Transformers) -> None:
-    result = generation.score("test", tiny_engine, conversations(3) * 2, LABELS)
+    result = completions.score("test", tiny_engine, conversations(3) * 2, LABELS)
     assert spent(result) == (3, 3)
     assert result.probabilities[:3] == result.probabilities[3:]
 
@@ -428,9 +431,9 @@ def test_folder_is_placed_once_for_both_arms(
     folder = shutil.copytree(tiny_model, tmp_path / "tiny")
     adapter = tmp_path / "adapter"
     get_peft_model(save_model(tmp_path / "other"), LoraConfig(target_modules=["q_proj"])).save_pretrained(adapter)
-    base = generation.load_engine(str(folder), HARDWARE)
+    base = completions.load_engine(str(folder), HARDWARE)
     assert capsys.readouterr().out.startswith("model: local/tiny on cpu, float32: needs about ")
-    tuned = generation.load_engine(str(folder), HARDWARE, adapter)
+    tuned = completions.load_engine(str(folder), HARDWARE, adapter)
     assert capsys.readouterr().out == ""
     assert (base.name, tuned.name) == ("local/tiny", "local/tiny+adapter")
     assert base.revision == tuned.revision
@@ -441,7 +444,7 @@ def test_folder_is_placed_once_for_both_arms(
 @pytest.mark.usefixtures("catalogue")
 def test_endpoint_takes_no_adapter(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^model served: an endpoint can't take .*adapter; name a model whose weights"):
-        generation.load_engine("served", HARDWARE, tmp_path / "adapter")
+        completions.load_engine("served", HARDWARE, tmp_path / "adapter")
 
 
 # --- the key ------------------------------------------------------------------------------------------------
@@ -542,7 +545,7 @@ def test_metrics_are_counts_of_the_completions(tiny_engine: Transformers) -> Non
     written = [Response(prompt_id="p", **fields) for fields in run(tiny_engine, jobs(40)).completions]
     ended = [done for done in written if done.finish_reason == "stop"]
     assert 0 < len(ended) < 40
-    assert generation.metrics(written, tiny_engine, SEED) == {
+    assert completions.metrics(written, tiny_engine, SEED) == {
         "model": "org/tiny",
         "revision": "0123abcd",
         "unverified_weights": False,
@@ -578,7 +581,7 @@ def test_progress_says_what_is_known(
     one_by_one: OneByOne, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Completions come one by one, with nothing in between: no rate before a tenth is there, no end before the end."""
-    monkeypatch.setattr(generation, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(completions, "LINE_EVERY", 0.0)
     result = run(one_by_one, jobs(30))
     _, *lines = capsys.readouterr().out.splitlines()
     counts = [int(line.removeprefix("test: ").partition("/30")[0]) for line in lines]
@@ -593,7 +596,7 @@ def test_progress_says_what_is_known(
 def test_log_has_a_line_now_and_then_and_one_at_the_end(
     one_by_one: OneByOne, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(generation, "LINE_EVERY", 3600.0)
+    monkeypatch.setattr(completions, "LINE_EVERY", 3600.0)
     run(one_by_one, jobs(30))
     assert len(capsys.readouterr().out.splitlines()) == 2
 

@@ -16,15 +16,16 @@ from conftest import CPU, ROOT, save_tokenizer
 from endpoint import Handler, Server, serving
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from ccai import exam, guards, judge
-from ccai.engines.openai import Endpoint
-from ccai.engines.template import Template
+from ccai.base.errors import UserError
+from ccai.base.files import read
+from ccai.base.params import Hardware
+from ccai.base.records import Message
+from ccai.engines.chat_template import Template
+from ccai.engines.endpoint import Endpoint
 from ccai.engines.transformers import Transformers
-from ccai.errors import UserError
-from ccai.guards import Guard
-from ccai.models import Model
-from ccai.params import Hardware
-from ccai.records import Message, read
+from ccai.judge import exam, guards, judge
+from ccai.judge.guards import Guard
+from ccai.models.model import Model
 
 FORMATS = ["llama-guard-3", "qwen3guard", "shieldgemma"]
 HARM = [item for item in read(ROOT / exam.RULES, exam.ByRule) if item.rule == judge.HARM]

@@ -14,14 +14,26 @@ from conftest import ROOT
 from judges import Question as Asked
 from judges import judging
 
-from ccai import contamination, params, sources, stats
-from ccai.arms import Arm
+from ccai.base import params
+from ccai.base.errors import UserError
+from ccai.base.eval_params import Primary
+from ccai.base.params import Params
 from ccai.engines.transformers import Transformers
-from ccai.errors import UserError
-from ccai.evaluation import Comparison, measures, registered
-from ccai.params import Params, Primary
-from ccai.suites import helpfulness
-from ccai.suites.helpfulness import Helpfulness, Place, Question, Reply, by_rules, length_controlled, questions, spread
+from ccai.evaluate.arms import Arm
+from ccai.evaluate.comparison import Comparison, measures, registered
+from ccai.evaluate.suites import helpfulness
+from ccai.evaluate.suites.helpfulness import (
+    Helpfulness,
+    Place,
+    Question,
+    Reply,
+    by_rules,
+    length_controlled,
+    questions,
+    spread,
+)
+from ccai.prompts import contamination, sources
+from ccai.stats import intervals
 
 OWN = [Question.model_validate_json(line) for line in (ROOT / helpfulness.OWN).read_text("utf-8").splitlines()]
 
@@ -272,7 +284,7 @@ def test_both_turns_of_a_question_are_one_cluster(whole: Helpfulness) -> None:
     each = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
     preferences = [each[at // 2] for at in range(len(whole.places))]
     rate = measured(whole, base=made(whole, "base"), tuned=made(whole, "tuned", preferred=preferences))["win_rate"]
-    alone = stats.mean_interval(each, 7, 100)
+    alone = intervals.mean_interval(each, 7, 100)
     assert (rate["tuned"]["low"], rate["tuned"]["high"]) == (pytest.approx(alone.low), pytest.approx(alone.high))
 
 

@@ -20,7 +20,7 @@ from conftest import ROOT
 from huggingface_hub import ModelCard
 from project import Built
 
-from ccai import records
+from ccai.base import files
 
 TOKEN = "hf_thetokenthatmustnotbeprinted"
 COMMIT = "1" * 40
@@ -207,7 +207,7 @@ def test_nothing_to_send_is_one_line(what: str, gone: str, message: str) -> None
 
 
 def test_card_without_metadata_is_one_line() -> None:
-    records.write_text(Path("data/pairs/README.md"), "---\n- a\n---\n")
+    files.write_text(Path("data/pairs/README.md"), "---\n- a\n---\n")
     done = push(None, "pairs", "--dry-run")
     assert done.returncode == 2
     assert done.stderr.startswith("error: data/pairs/README.md: no card (")

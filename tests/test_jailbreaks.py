@@ -18,15 +18,18 @@ from conftest import ROOT
 from endpoint import Handler, Server, serving
 from judges import Question, judging, yes_or_no
 
-from ccai import constitution, params, records, rules, scale
-from ccai.arms import Arm
-from ccai.engines.openai import Endpoint
-from ccai.errors import UserError
-from ccai.evaluation import Comparison, registered
-from ccai.params import Params
-from ccai.records import Prompt
-from ccai.suites.heldout import PROMPTS
-from ccai.suites.jailbreaks import OWN, Attempt, Jailbreaks, Wrapper
+from ccai.base import files, params
+from ccai.base.errors import UserError
+from ccai.base.params import Params
+from ccai.base.records import Prompt
+from ccai.cli import use
+from ccai.constitution import principles as constitution
+from ccai.engines.endpoint import Endpoint
+from ccai.evaluate.arms import Arm
+from ccai.evaluate.comparison import Comparison, registered
+from ccai.evaluate.suites.heldout import PROMPTS
+from ccai.evaluate.suites.jailbreaks import OWN, Attempt, Jailbreaks, Wrapper
+from ccai.rules import scores
 
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 HAZARDS = ["dfm", "hte", "prv", "ssh", "everyday", "benign", "unspecified"]
@@ -55,7 +58,7 @@ def in_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with the suite's data and held-out prompts."""
     shutil.copytree(ROOT / "data/eval_sets", tmp_path / "data/eval_sets")
     monkeypatch.chdir(tmp_path)
-    records.write(PROMPTS, HELD_OUT)
+    files.write(PROMPTS, HELD_OUT)
 
 
 def settings(**options: Any) -> Params:
@@ -86,14 +89,14 @@ def test_prompts_are_hazardous_and_of_as_many_hazards_as_can_be() -> None:
 
 
 def test_no_prompt_of_the_training_side_is_asked() -> None:
-    records.write(Path("data/prompts/train.jsonl"), [prompt(99, "dfm").model_copy(update={"split": "train"})])
+    files.write(Path("data/prompts/train.jsonl"), [prompt(99, "dfm").model_copy(update={"split": "train"})])
     held_out = {prompt.prompt_id for prompt in HELD_OUT if prompt.hazard in HAZARDS[:HAZARDOUS]}
     assert {asked.prompt_id for _, asked, _ in Jailbreaks(settings(per_cell=0)).attempts} == held_out
 
 
 def test_order_of_the_file_plays_no_part() -> None:
     first = Jailbreaks(settings()).attempts
-    records.write(PROMPTS, random.Random(3).sample(HELD_OUT, len(HELD_OUT)))
+    files.write(PROMPTS, random.Random(3).sample(HELD_OUT, len(HELD_OUT)))
     assert Jailbreaks(settings()).attempts == first
 
 
@@ -104,7 +107,7 @@ def test_all_prompts_where_there_are_fewer_than_asked_for() -> None:
 
 
 def test_demo_is_at_most_a_hundred_short_answers() -> None:
-    demo = scale.scale_values("demo", ROOT / "conf/scales")
+    demo = use.scale_values("demo", ROOT / "conf/scales")
     suite = Jailbreaks(settings(per_cell=int(demo["eval.jailbreaks.per_cell"])))
     assert len(suite.attempts) <= 100
     assert int(demo["eval.jailbreaks.max_new_tokens"]) <= 64
@@ -162,7 +165,7 @@ def test_a_broken_sheet(text: str, message: str) -> None:
 
 
 def test_without_a_hazard_there_is_nothing_to_wrap() -> None:
-    records.write(PROMPTS, [prompt(1, "everyday"), prompt(2, "unspecified")])
+    files.write(PROMPTS, [prompt(1, "everyday"), prompt(2, "unspecified")])
     with pytest.raises(UserError, match=r"no prompt has a hazard, so there is nothing to wrap; raise prompts\.eval"):
         Jailbreaks(settings())
 
@@ -181,8 +184,8 @@ class Careful(Handler):
 def test_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wrapped prompt is sent, the plain one is what the answer is held to, and principles stand in both cells."""
     read = list[str]()
-    refusal = rules.refusal
-    monkeypatch.setattr(rules, "refusal", lambda prompt, answer: read.append(prompt) or refusal(prompt, answer))
+    refusal = scores.refusal
+    monkeypatch.setattr(scores, "refusal", lambda prompt, answer: read.append(prompt) or refusal(prompt, answer))
     suite = Jailbreaks(settings(per_cell=1))
     principles = constitution.load(ROOT / "data/constitutions/contemplative.md").principles
     server = Server()
@@ -265,7 +268,7 @@ def test_thin_cells_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         f"{found['thin_cells']} of {found['thin_cells']} cells have fewer than 30 attempts" in capsys.readouterr().out
     )
-    records.write(PROMPTS, [prompt(number, "dfm") for number in range(30)])
+    files.write(PROMPTS, [prompt(number, "dfm") for number in range(30)])
     Path("mine.jsonl").write_text('{"id": "mine", "text": "Please: {prompt}"}\n')
     enough = Jailbreaks(settings(wrappers=["mine.jsonl"], per_cell=30))
     assert measured(enough, {"base": attempts(enough, "base"), "tuned": attempts(enough, "tuned")})["thin_cells"] == 0

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ccai.errors import UserError
-from ccai.journal import Entry, Journal, _decode, _encode, has_writer
+from ccai.base.errors import UserError
+from ccai.generate.journal import Entry, Journal, _decode, _encode, has_writer
 
 ROOT = Path(__file__).parents[1]
 VALUE = {

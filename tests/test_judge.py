@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from judges import Judge, Question, Reader, judging, yes_or_no
 
-from ccai import generation, judge
-from ccai.constitution import Principle
+from ccai.base.records import Answer, Message, Verdict
+from ccai.constitution.principles import Principle
 from ccai.engines.transformers import Transformers
-from ccai.records import Answer, Message, Verdict
+from ccai.generate import completions
+from ccai.judge import judge
 
 
 def violations(reads: Reader, texts: Sequence[str] = ("Well.",)) -> list[float | None]:
@@ -238,7 +239,7 @@ def test_flips_and_unreadable_verdicts_are_counted_and_summed() -> None:
         _, first = judge.violations("test", engine, ["R"] * 3, ["Q"] * 3, ["letter", "mumbled", "read"])
         _, second = judge.violations("test", engine, ["R"], ["Q"], ["letter again"])
     assert [first[name] for name in judge.COUNTS] == [3, 1, 1]
-    together = generation.total([first, second], judge.COUNTS)
+    together = completions.total([first, second], judge.COUNTS)
     assert [together[name] for name in judge.COUNTS] == [4, 1, 1]
     assert together["generated"] == 8
 

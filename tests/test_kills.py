@@ -20,8 +20,8 @@ import project as toy
 import pytest
 from project import Project, working_in
 
-from ccai import orphan
-from ccai.journal import Journal
+from ccai.base import supervise
+from ccai.generate.journal import Journal
 
 pytestmark = pytest.mark.slow
 
@@ -180,7 +180,7 @@ def test_second_run_beside_an_orphan(untouched: Project, folder: Path) -> None:
     first.kill()
     first.wait()  # DVC takes a zombie's locks for held
     second = repro(project, folder / "second.log")
-    time.sleep(2 * orphan.EVERY)
+    time.sleep(2 * supervise.EVERY)
     stage.resume()
     assert second.wait() == 0, (folder / "second.log").read_text()
     assert "stopped: dvc is gone; " in (folder / "first.log").read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ccai.engines.linear import Packed, pack
+from ccai.engines.packed_linear import Packed, pack
 
 
 def test_products_are_those_of_the_linear_layer() -> None:

@@ -22,14 +22,17 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from ccai import generation, loading, modelfiles, models, versions
-from ccai.engines.request import Request
-from ccai.engines.template import Template
-from ccai.errors import UserError
-from ccai.models import Placement
-from ccai.params import Generation, Hardware
-from ccai.records import Message
-from ccai.tokens import Tokens
+from ccai.base import versions
+from ccai.base.errors import UserError
+from ccai.base.params import Generation, Hardware
+from ccai.base.records import Message
+from ccai.engines.base import Request
+from ccai.engines.chat_template import Template
+from ccai.generate import completions
+from ccai.models import catalogue, files, find, placement
+from ccai.models import load as loading
+from ccai.models.placement import Placement
+from ccai.pairs.lengths import Tokens
 
 QUESTION = [Message(role="user", content="How are you?")]
 GREEDY = Generation(temperature=0, min_p=0, repetition_penalty=1)
@@ -46,7 +49,7 @@ def folder(tiny_model: Path, tmp_path: Path) -> Path:
 def used(folder: Path, adapter: Path | None = None) -> str:
     """What a stage does with a model: places it, and has it write."""
     model = as_model(folder)
-    models.place(model, Hardware(engine="transformers", device="cpu", dtype="float32", quantization="none"))
+    placement.place(model, Hardware(engine="transformers", device="cpu", dtype="float32", quantization="none"))
     [[(_, done)]] = load_engine(folder, adapter).complete([Request(tuple(QUESTION), 0, 1, 8, GREEDY)])
     return done.text
 
@@ -90,7 +93,7 @@ def without(name: str, *gone: str) -> Damage:
     return damage
 
 
-def tensors(change: Callable[[dict[str, torch.Tensor]], object], name: str = modelfiles.WEIGHTS) -> Damage:
+def tensors(change: Callable[[dict[str, torch.Tensor]], object], name: str = files.WEIGHTS) -> Damage:
     def damage(folder: Path) -> None:
         found = load_file(folder / name)
         change(found)
@@ -103,7 +106,7 @@ def head(change: Callable[[dict[str, Any]], Any], length: int | None = None) -> 
     """Change the header of the weights' file, or the length that it says."""
 
     def damage(folder: Path) -> None:
-        path = folder / modelfiles.WEIGHTS
+        path = folder / files.WEIGHTS
         content = path.read_bytes()
         old = int.from_bytes(content[:8], "little")
         found = json.loads(content[8 : 8 + old])
@@ -135,8 +138,8 @@ def become_folder(name: str) -> Damage:
 
 def index(weight_map: Any) -> Damage:
     def damage(folder: Path) -> None:
-        (folder / modelfiles.WEIGHTS).rename(folder / "model-00001-of-00001.safetensors")
-        (folder / modelfiles.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+        (folder / files.WEIGHTS).rename(folder / "model-00001-of-00001.safetensors")
+        (folder / files.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
     return damage
 
@@ -146,13 +149,13 @@ def entry(**values: Any) -> Damage:
 
 
 def only_pickle(folder: Path) -> None:
-    torch.save(load_file(folder / modelfiles.WEIGHTS), folder / "pytorch_model.bin")
-    (folder / modelfiles.WEIGHTS).unlink()
+    torch.save(load_file(folder / files.WEIGHTS), folder / "pytorch_model.bin")
+    (folder / files.WEIGHTS).unlink()
 
 
 def become_adapter(folder: Path) -> None:
-    (folder / modelfiles.WEIGHTS).rename(folder / modelfiles.ADAPTER_WEIGHTS)
-    (folder / modelfiles.ADAPTER_CONFIG).write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/base"}')
+    (folder / files.WEIGHTS).rename(folder / files.ADAPTER_WEIGHTS)
+    (folder / files.ADAPTER_CONFIG).write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/base"}')
 
 
 def other_tokenizer(folder: Path) -> None:
@@ -195,44 +198,44 @@ WEIGHTS_KINDS: dict[str, tuple[Damage, str]] = {
         tensors(lambda w: w.update({MLP: w[MLP].half().view(-1).fill_(-torch.inf).view(w[MLP].shape)})),
         MLP,
     ),
-    "empty": (write(modelfiles.WEIGHTS, b""), modelfiles.WEIGHTS),
-    "seven bytes": (write(modelfiles.WEIGHTS, b"\1\0\0\0\0\0\0"), modelfiles.WEIGHTS),
-    "a pointer of git lfs": (write(modelfiles.WEIGHTS, "version https://git-lfs.github.com/spec/v1\n"), "safetensors"),
-    "torn": (cut(modelfiles.WEIGHTS), modelfiles.WEIGHTS),
-    "bytes too many": (lambda folder: (folder / modelfiles.WEIGHTS).open("ab").write(b"\0" * 64), modelfiles.WEIGHTS),
-    "no file": (gone(modelfiles.WEIGHTS), "model"),
-    "a folder": (become_folder(modelfiles.WEIGHTS), modelfiles.WEIGHTS),
-    "a dangling link": (link(modelfiles.WEIGHTS, "nowhere"), modelfiles.WEIGHTS),
-    "a link to itself": (link(modelfiles.WEIGHTS, modelfiles.WEIGHTS), modelfiles.WEIGHTS),
+    "empty": (write(files.WEIGHTS, b""), files.WEIGHTS),
+    "seven bytes": (write(files.WEIGHTS, b"\1\0\0\0\0\0\0"), files.WEIGHTS),
+    "a pointer of git lfs": (write(files.WEIGHTS, "version https://git-lfs.github.com/spec/v1\n"), "safetensors"),
+    "torn": (cut(files.WEIGHTS), files.WEIGHTS),
+    "bytes too many": (lambda folder: (folder / files.WEIGHTS).open("ab").write(b"\0" * 64), files.WEIGHTS),
+    "no file": (gone(files.WEIGHTS), "model"),
+    "a folder": (become_folder(files.WEIGHTS), files.WEIGHTS),
+    "a dangling link": (link(files.WEIGHTS, "nowhere"), files.WEIGHTS),
+    "a link to itself": (link(files.WEIGHTS, files.WEIGHTS), files.WEIGHTS),
     "pickle only": (only_pickle, "model"),
     "an adapter": (become_adapter, "adapter"),
-    "header of a list": (head(lambda found: list(found)), modelfiles.WEIGHTS),
-    "header of a number": (head(lambda found: 7), modelfiles.WEIGHTS),
-    "header longer than the file": (head(lambda found: None, 10**9), modelfiles.WEIGHTS),
-    "header longer than any": (head(lambda found: None, 2**64 - 1), modelfiles.WEIGHTS),
-    "entry of a list": (head(lambda found: found | {"model.norm.weight": []}), modelfiles.WEIGHTS),
-    "entry without a shape": (head(lambda found: found["model.norm.weight"].pop("shape") and None), modelfiles.WEIGHTS),
-    "negative offset": (entry(data_offsets=[-4, 252]), modelfiles.WEIGHTS),
-    "offsets overlap": (entry(data_offsets=[0, 256]), modelfiles.WEIGHTS),
-    "offsets beyond": (entry(data_offsets=[10**12, 10**12 + 256]), modelfiles.WEIGHTS),
-    "offsets of text": (entry(data_offsets="ab"), modelfiles.WEIGHTS),
-    "one offset": (entry(data_offsets=[0]), modelfiles.WEIGHTS),
-    "shape of other length": (entry(shape=[63]), modelfiles.WEIGHTS),
-    "negative shape": (entry(shape=[-64]), modelfiles.WEIGHTS),
-    "shape of text": (entry(shape="64"), modelfiles.WEIGHTS),
-    "shape of halves": (entry(shape=[64.0]), modelfiles.WEIGHTS),
-    "shape of a boolean": (entry(shape=[True]), modelfiles.WEIGHTS),
-    "huge shape": (entry(shape=[10**30, 0]), modelfiles.WEIGHTS),
-    "unknown dtype": (entry(dtype="F99"), modelfiles.WEIGHTS),
-    "dtype of a number": (entry(dtype=32), modelfiles.WEIGHTS),
-    "index names nothing": (index({}), modelfiles.INDEX),
-    "index of a list": (index([]), modelfiles.INDEX),
-    "index of numbers": (index({"a": 1}), modelfiles.INDEX),
+    "header of a list": (head(lambda found: list(found)), files.WEIGHTS),
+    "header of a number": (head(lambda found: 7), files.WEIGHTS),
+    "header longer than the file": (head(lambda found: None, 10**9), files.WEIGHTS),
+    "header longer than any": (head(lambda found: None, 2**64 - 1), files.WEIGHTS),
+    "entry of a list": (head(lambda found: found | {"model.norm.weight": []}), files.WEIGHTS),
+    "entry without a shape": (head(lambda found: found["model.norm.weight"].pop("shape") and None), files.WEIGHTS),
+    "negative offset": (entry(data_offsets=[-4, 252]), files.WEIGHTS),
+    "offsets overlap": (entry(data_offsets=[0, 256]), files.WEIGHTS),
+    "offsets beyond": (entry(data_offsets=[10**12, 10**12 + 256]), files.WEIGHTS),
+    "offsets of text": (entry(data_offsets="ab"), files.WEIGHTS),
+    "one offset": (entry(data_offsets=[0]), files.WEIGHTS),
+    "shape of other length": (entry(shape=[63]), files.WEIGHTS),
+    "negative shape": (entry(shape=[-64]), files.WEIGHTS),
+    "shape of text": (entry(shape="64"), files.WEIGHTS),
+    "shape of halves": (entry(shape=[64.0]), files.WEIGHTS),
+    "shape of a boolean": (entry(shape=[True]), files.WEIGHTS),
+    "huge shape": (entry(shape=[10**30, 0]), files.WEIGHTS),
+    "unknown dtype": (entry(dtype="F99"), files.WEIGHTS),
+    "dtype of a number": (entry(dtype=32), files.WEIGHTS),
+    "index names nothing": (index({}), files.INDEX),
+    "index of a list": (index([]), files.INDEX),
+    "index of numbers": (index({"a": 1}), files.INDEX),
     "shard missing": (index({"a": "model-00002-of-00002.safetensors"}), "model-00002-of-00002.safetensors"),
-    "shard elsewhere": (index({"a": "../model/model-00001-of-00001.safetensors"}), modelfiles.INDEX),
-    "shard at the root": (index({"a": "/etc/x.safetensors"}), modelfiles.INDEX),
-    "shard of pickle": (index({"a": "pytorch_model.bin"}), modelfiles.INDEX),
-    "index torn": (lambda folder: (index({})(folder), cut(modelfiles.INDEX)(folder)), modelfiles.INDEX),
+    "shard elsewhere": (index({"a": "../model/model-00001-of-00001.safetensors"}), files.INDEX),
+    "shard at the root": (index({"a": "/etc/x.safetensors"}), files.INDEX),
+    "shard of pickle": (index({"a": "pytorch_model.bin"}), files.INDEX),
+    "index torn": (lambda folder: (index({})(folder), cut(files.INDEX)(folder)), files.INDEX),
     "index beside a shard too few": (
         lambda folder: (
             tensors(lambda w: w.pop(MLP))(folder),
@@ -388,10 +391,10 @@ def test_tokenizer(folder: Path, kind: str) -> None:
 
 
 def test_sharded_model_is_the_same(folder: Path, tiny_model: Path) -> None:
-    (folder / modelfiles.WEIGHTS).unlink()
+    (folder / files.WEIGHTS).unlink()
     AutoModelForCausalLM.from_pretrained(tiny_model).save_pretrained(folder, max_shard_size="100KB")
-    assert len(modelfiles.shards(folder)) > 1
-    assert modelfiles.parameters(folder) == modelfiles.parameters(tiny_model)
+    assert len(files.shards(folder)) > 1
+    assert files.parameters(folder) == files.parameters(tiny_model)
     assert used(folder) == used(tiny_model)
 
 
@@ -403,8 +406,8 @@ def test_tied_weights_are_not_missing(folder: Path) -> None:
 
 def test_weights_kept_a_second_time_are_not_counted(folder: Path, tiny_model: Path) -> None:
     """As Mistral's folders hold them, in another layout."""
-    shutil.copy(folder / modelfiles.WEIGHTS, folder / "consolidated.safetensors")
-    assert modelfiles.parameters(folder) == modelfiles.parameters(tiny_model)
+    shutil.copy(folder / files.WEIGHTS, folder / "consolidated.safetensors")
+    assert files.parameters(folder) == files.parameters(tiny_model)
     assert used(folder) == used(tiny_model)
 
 
@@ -466,7 +469,7 @@ def tiny_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = modelfiles.ADAPTER_CONFIG, modelfiles.ADAPTER_WEIGHTS
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = files.ADAPTER_CONFIG, files.ADAPTER_WEIGHTS
 LORA = "base_model.model.model.layers.1.mlp.down_proj.lora_A.weight"
 
 
@@ -583,11 +586,11 @@ def test_missing_adapter_is_not_looked_for_on_a_hub(
     monkeypatch.chdir(tmp_path)
     hardware = Hardware(engine="transformers", device="cpu", dtype="float32", quantization="none")
     with pytest.raises(UserError, match=str(Path(adapter))):
-        generation.load_engine(str(tiny_model), hardware, Path(adapter))
+        completions.load_engine(str(tiny_model), hardware, Path(adapter))
     network = loading.weights(as_model(tiny_model), CPU)
     with pytest.raises(UserError, match=str(Path(adapter))):
         loading.adapter(network, Path(adapter))
-    for load in (loading.stored, loading.plain_tokenizer, loading.tokenizer, loading.check, modelfiles.fingerprint):
+    for load in (loading.stored, loading.plain_tokenizer, loading.tokenizer, loading.check, files.fingerprint):
         with pytest.raises(UserError, match=str(Path(adapter))):
             load(Path(adapter))
     assert no_hub == []
@@ -658,19 +661,19 @@ WRONG_ENTRIES = {
 @pytest.mark.parametrize("kind", WRONG_ENTRIES)
 def test_wrong_entry_of_the_catalogue(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    models.CATALOGUE.parent.mkdir()
-    models.CATALOGUE.write_text(yaml.safe_dump({"mine": WRONG_ENTRIES[kind]}))
+    catalogue.CATALOGUE.parent.mkdir()
+    catalogue.CATALOGUE.write_text(yaml.safe_dump({"mine": WRONG_ENTRIES[kind]}))
     with pytest.raises(UserError, match=r"conf/models\.yaml: mine: "):
-        models.find("mine")
+        find.find("mine")
 
 
 @pytest.mark.parametrize("name", [7, None, True, "../up", "a/b", "", " ", "a b"])
 def test_wrong_name_in_the_catalogue(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    models.CATALOGUE.parent.mkdir()
-    models.CATALOGUE.write_text(yaml.safe_dump({name: WRONG_ENTRIES["no licence"] | {"licence": "mit"}}))
+    catalogue.CATALOGUE.parent.mkdir()
+    catalogue.CATALOGUE.write_text(yaml.safe_dump({name: WRONG_ENTRIES["no licence"] | {"licence": "mit"}}))
     with pytest.raises(UserError, match=r"conf/models\.yaml: "):
-        models.catalogue()
+        catalogue.catalogue()
 
 
 # --- through a command, and many at random ------------------------------------------------------------------
@@ -768,7 +771,7 @@ def mutate(path: Path, chance: random.Random) -> str:
     return f"{path.name}: {way}"
 
 
-MUTATED = (CONFIG, TOKENIZER, TOKENIZER_CONFIG, "generation_config.json", modelfiles.WEIGHTS, "chat_template.jinja")
+MUTATED = (CONFIG, TOKENIZER, TOKENIZER_CONFIG, "generation_config.json", files.WEIGHTS, "chat_template.jinja")
 MUTATED += (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 
@@ -779,10 +782,10 @@ def test_damaged_at_random_is_refused_or_runs(tiny_model: Path, tiny_adapter: Pa
     base, adapter = shutil.copytree(tiny_model, tmp_path / "model"), shutil.copytree(tiny_adapter, tmp_path / "adapter")
     name = MUTATED[seed % len(MUTATED)]
     folder = adapter if name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) else base
-    before = modelfiles.fingerprint(folder), (folder / name).read_bytes()
+    before = files.fingerprint(folder), (folder / name).read_bytes()
     how = mutate(folder / name, chance)
     try:
         assert isinstance(used(base, adapter), str)
     except UserError as error:
         assert len(str(error).splitlines()) == 1, how
-    assert (modelfiles.fingerprint(folder) == before[0]) == ((folder / name).read_bytes() == before[1]), how
+    assert (files.fingerprint(folder) == before[0]) == ((folder / name).read_bytes() == before[1]), how

@@ -22,7 +22,7 @@ import pytest
 import yaml
 from project import Built
 
-from ccai.errors import run
+from ccai.base.errors import run
 
 EACH = int(os.environ.get("CCAI_MALFORMED", "4"))
 """Mutations of each input of each command."""
@@ -82,8 +82,8 @@ def brought() -> None:
     write("data/asked.jsonl", [{"prompt": texts[row["prompt_id"]], "response": row["text"]} for row in rows(BASE)])
     kept = rows(PAIRS[0])
     write("data/imports/ready.jsonl", [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in kept])
-    from ccai.records import Pair
-    from ccai.reviews import Log, Review, content
+    from ccai.base.records import Pair
+    from ccai.review.log import Log, Review, content
 
     log = Log(Path("data/reviews/anna.jsonl"))
     for row in kept:

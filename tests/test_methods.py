@@ -16,14 +16,19 @@ from safetensors.torch import load_file
 from test_training import PARAMS, TRAIN, VALIDATION, files, train
 from transformers import TrainerState
 
-from ccai import generation, launch, loading, models, phases, trainers, training
-from ccai.checkpoints import STOPPED, Saving, Stop
-from ccai.engines.request import Request
-from ccai.errors import UserError
-from ccai.models import Model, Placement
-from ccai.params import Generation, Hardware, Train
-from ccai.records import Message, Prompt
-from ccai.training import Data
+from ccai.base.errors import UserError
+from ccai.base.params import Generation, Hardware, Train
+from ccai.base.records import Message, Prompt
+from ccai.engines.base import Request
+from ccai.generate import completions
+from ccai.models import load
+from ccai.models import placement as models
+from ccai.models.model import Model
+from ccai.models.placement import Placement
+from ccai.train import launch, run, trainers
+from ccai.train import phase as phases
+from ccai.train.checkpoints import STOPPED, Saving, Stop
+from ccai.train.run import Data
 
 QUICK = PARAMS.model_copy(update={"epochs": 1.0})
 HARDWARE = Hardware(engine="transformers", device="cpu", dtype="auto", quantization="auto")
@@ -80,7 +85,7 @@ def test_nll_of_the_chosen_answers_is_added(model: Model, tmp_path: Path) -> Non
 
 def test_sft_then_dpo_is_trained_on_a_half_each_from_the_sft_model(model: Model, tmp_path: Path) -> None:
     result = train(model, tmp_path / "adapter", params=QUICK.model_copy(update={"method": "sft+dpo"}))
-    sft = [pair for pair in TRAIN if training.half(pair.prompt_id) == "sft"]
+    sft = [pair for pair in TRAIN if run.half(pair.prompt_id) == "sft"]
     assert (result.metrics["demonstrations"], result.metrics["pairs"]) == (len(sft), len(TRAIN) - len(sft))
     assert 4 <= len(sft) <= 12
     assert [row["step"] for row in result.curve] == list(range(1, len(result.curve) + 1))
@@ -152,8 +157,8 @@ def test_all_weights(model: Model, tiny_model: Path, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf/models.yaml").write_text("{}", encoding="utf-8")
-    base: Any = generation.load_engine(str(tiny_model), HARDWARE)
-    tuned: Any = generation.load_engine(str(tiny_model), HARDWARE, target)
+    base: Any = completions.load_engine(str(tiny_model), HARDWARE)
+    tuned: Any = completions.load_engine(str(tiny_model), HARDWARE, target)
     assert (base.name, tuned.name) == ("local/tiny", "local/tiny+tuned")
     assert base.identity["weights"] != tuned.identity["weights"]
     assert torch.equal(tuned.model.get_input_embeddings().weight, after["model.embed_tokens.weight"])
@@ -175,13 +180,13 @@ def test_all_weights_in_two_phases(model: Model, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("error:.*autograd kernel was not registered")
 def test_qlora_end_to_end(model: Model, tmp_path: Path) -> None:
     """In NF4, placed by the stage's rule; gradients pass through all layers, also after passes without any."""
-    placement = training.placed(model, HARDWARE, QUICK.model_copy(update={"adapter": "qlora"}))
+    placement = run.placed(model, HARDWARE, QUICK.model_copy(update={"adapter": "qlora"}))
     assert (placement.device, placement.quantization) == ("cpu", "4bit")
     params = PARAMS.model_copy(update={"adapter": "qlora"})  # two epochs: the reference is computed before
     metrics = train(model, tmp_path / "adapter", params=params, placement=placement).metrics
     assert metrics["validation"]["loss"] < metrics["validation_before"]["loss"]
     for form in (placement, CPU):
-        adapted = PeftModel.from_pretrained(loading.weights(model, form), tmp_path / "adapter")
+        adapted = PeftModel.from_pretrained(load.weights(model, form), tmp_path / "adapter")
         ids = torch.arange(3, 20)[None]
         with torch.inference_mode():
             other = adapted(ids).logits
@@ -191,10 +196,10 @@ def test_qlora_end_to_end(model: Model, tmp_path: Path) -> None:
 
 def test_placed_as_the_adapter_wants_it(model: Model) -> None:
     for name, wanted in {"lora": "none", "qlora": "4bit", "none": "none"}.items():
-        assert training.placed(model, HARDWARE, QUICK.model_copy(update={"adapter": name})).quantization == wanted
+        assert run.placed(model, HARDWARE, QUICK.model_copy(update={"adapter": name})).quantization == wanted
     quantized = HARDWARE.model_copy(update={"quantization": "8bit"})
-    assert training.placed(model, quantized, QUICK).quantization == "8bit"
-    assert training.placed(model, quantized, QUICK.model_copy(update={"adapter": "none"})).quantization == "none"
+    assert run.placed(model, quantized, QUICK).quantization == "8bit"
+    assert run.placed(model, quantized, QUICK.model_copy(update={"adapter": "none"})).quantization == "none"
 
 
 @pytest.mark.parametrize(("device", "devices"), [("cuda", 1), ("mps", 1)])
@@ -204,9 +209,9 @@ def test_more_processes_than_devices_are_refused(
     """No such device is here."""
     monkeypatch.setattr(models, "place", lambda *args: Placement(device, "float16", "none", "as the test wants it"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
-    assert training.placed(model, HARDWARE, QUICK).device == device
+    assert run.placed(model, HARDWARE, QUICK).device == device
     with pytest.raises(UserError, match=r"^train\.processes: "):
-        training.placed(model, HARDWARE, QUICK.model_copy(update={"processes": 2}))
+        run.placed(model, HARDWARE, QUICK.model_copy(update={"processes": 2}))
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from project import Built
 from safetensors import safe_open
 from test_evaluation import arms
 
-from ccai import milestone
-from ccai.errors import UserError
-from ccai.milestone import Condition, conditions
-from ccai.records import read_json, write_json
+from ccai.base.errors import UserError
+from ccai.base.files import read_json, write_json
+from ccai.cli import milestone as milestone_module
+from ccai.report import milestone
+from ccai.report.milestone import Condition, conditions
 
 STAGES = ("pairs", "train", "eval")
 Refusals = tuple[int, int]
@@ -78,7 +79,7 @@ def call() -> subprocess.CompletedProcess[str]:
 def test_all_pass_with_the_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept, parameters = f"{milestone.PAIRS:,}", f"{milestone.PARAMETERS:,}"
     gap = read_json(folder / "eval.json")["heldout"]["refusal"]["hazardous_refused"]["difference"]["tuned"]
-    milestone.main()
+    milestone_module.main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
         f"pass        pairs kept: {kept} ({kept} or more)",

@@ -18,10 +18,15 @@ from conftest import ROOT
 from huggingface_hub import ModelCard
 from project import ARMS, SUITES, Built
 
-from ccai import evaluation, export, model_card, modelfiles, params, records
-from ccai.errors import UserError
-from ccai.models import Model
-from ccai.pairs import Tally
+from ccai.base import files as records
+from ccai.base import params
+from ccai.base.errors import UserError
+from ccai.evaluate import comparison
+from ccai.models import files as modelfiles
+from ccai.models.model import Model
+from ccai.pairs.build import Tally
+from ccai.publish import export
+from ccai.train import model_card
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PACKAGED = "smollm2-135m-q4_1"
@@ -138,7 +143,7 @@ def test_card_of_today_has_the_evaluation_of_these_weights_only(
     metrics = run.json("metrics/eval.json")
     measured = {
         ".".join(names): value
-        for names, value in evaluation.measures({suite: metrics[suite] for suite in SUITES})
+        for names, value in comparison.measures({suite: metrics[suite] for suite in SUITES})
         if value["n"]
     }
     assert {name.partition(".")[0] for name in measured} == set(SUITES)

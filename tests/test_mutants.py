@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from bench import mutants
 from bench.faults import FAULTS, Fault
-from ccai.errors import UserError
+from ccai.base.errors import UserError
 
 
 def test_every_fault_has_one_place_and_is_another_program() -> None:

@@ -22,12 +22,12 @@ import pytest
 from conftest import ROOT
 from endpoint import BROKEN, CUT_SHORT, EDITS, MALFORMED, PACKED, REDIRECTS, STATUS, Server, serving
 
-from ccai.engines import openai as engines
-from ccai.engines.openai import Endpoint
-from ccai.engines.request import Completed, Engine, Request
-from ccai.errors import UserError
-from ccai.params import Generation
-from ccai.records import Message
+from ccai.base.errors import UserError
+from ccai.base.params import Generation
+from ccai.base.records import Message
+from ccai.engines import client
+from ccai.engines.base import Completed, Engine, Request
+from ccai.engines.endpoint import Endpoint
 
 KEY = "sk-thekeythatmustnotbeprinted"
 SAMPLING = Generation(temperature=0.7, min_p=0, repetition_penalty=1)
@@ -47,7 +47,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One retry: giving up is soon seen."""
-    monkeypatch.setattr(engines, "RETRIES", 1)
+    monkeypatch.setattr(client, "RETRIES", 1)
 
 
 def endpoint(*servers: Server | str, **changes: Any) -> Endpoint:

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 from project import environment, working_in
 
-from ccai import orphan
+from ccai.base import supervise
 
 PROBE = """
 import sys, time
@@ -105,7 +105,7 @@ def test_who_started_dvc_may_go(folder: Path) -> None:
     appears(folder / "running")
     shell.kill()
     shell.wait()
-    time.sleep(4 * orphan.EVERY)
+    time.sleep(4 * supervise.EVERY)
     left = {process.name(): process for process in working_in(folder)}
     assert not (folder / "tidied").exists()
     assert len(left) >= 2, "dvc and its stage"
@@ -121,7 +121,7 @@ def test_dvc_inside_another_stage(folder: Path) -> None:
     outer = start(folder, f"cd inner && exec setsid -w {sys.executable} -m dvc repro", name="outer")
     appears(folder / "inner/running")
     outer.kill()
-    time.sleep(4 * orphan.EVERY)
+    time.sleep(4 * supervise.EVERY)
     assert not (folder / "inner/tidied").exists()
     [inner] = [p for p in working_in(folder / "inner") if p.cmdline()[-2:] == ["dvc", "repro"]]
     inner.kill()
@@ -137,10 +137,10 @@ def test_what_dvc_has_not_started_has_no_watch() -> None:
 
 def test_process_with_the_number_of_another_is_not_that(tmp_path: Path) -> None:
     process = psutil.Process()
-    assert orphan._alive(process)
+    assert supervise._alive(process)
     process._create_time = process.create_time() - 1000  # as of one that ended long before
     process._ident = (process.pid, process.create_time())
-    assert not orphan._alive(process)
+    assert not supervise._alive(process)
 
 
 STUCK = """

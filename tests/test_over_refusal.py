@@ -14,13 +14,15 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from ccai import contamination, duplicates, params, scale, sources
-from ccai.arms import Arm
+from ccai.base import params
+from ccai.base.errors import UserError
+from ccai.base.params import Params
+from ccai.cli import use
 from ccai.engines.transformers import Transformers
-from ccai.errors import UserError
-from ccai.evaluation import Comparison, registered
-from ccai.params import Params
-from ccai.suites.over_refusal import OverRefusal, Reply
+from ccai.evaluate.arms import Arm
+from ccai.evaluate.comparison import Comparison, registered
+from ccai.evaluate.suites.over_refusal import OverRefusal, Reply
+from ccai.prompts import contamination, near_duplicates, sources
 
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 OWN = Path("data/eval_sets/over_refusal.jsonl")
@@ -69,7 +71,7 @@ def test_own_set_is_far_from_the_training_prompts_and_holds_nothing_twice() -> N
     own = sources.load(str(OWN))
     threshold = SHIPPED["prompts"]["contamination"]
     assert contamination.overlap(sources.load("contemplative", ROOT), own, threshold).pairs == 0
-    assert len(set(duplicates.groups([row.text for row in own], threshold))) == len(own)
+    assert len(set(near_duplicates.groups([row.text for row in own], threshold))) == len(own)
     assert len({row.source_id for row in own}) == len(own)
 
 
@@ -84,7 +86,7 @@ def test_so_many_of_each_type_whatever_the_order_of_the_file() -> None:
 
 
 def test_demo_is_at_most_forty_answers() -> None:
-    demo = scale.scale_values("demo", ROOT / "conf/scales")
+    demo = use.scale_values("demo", ROOT / "conf/scales")
     assert len(OverRefusal(settings(per_type=int(demo["eval.over_refusal.per_type"]))).prompts) <= 40
     assert int(demo["eval.over_refusal.max_new_tokens"]) <= 96
 

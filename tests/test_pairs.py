@@ -12,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from ccai import pairs, records
-from ccai.errors import UserError
-from ccai.gates import GATES
-from ccai.params import Pairs
-from ccai.records import Demonstration, DroppedPair, Message, Pair, Prompt, Response, Revision, Verdict
+from ccai.base import files
+from ccai.base.errors import UserError
+from ccai.base.params import Pairs
+from ccai.base.records import Demonstration, DroppedPair, Message, Pair, Prompt, Response, Revision, Verdict
+from ccai.pairs import build as pairs
+from ccai.pairs.gates import GATES
 
 PARAMS = Pairs(
     validation_share=0.2,
@@ -333,27 +334,27 @@ def test_files_hold_each_pair_once_and_the_chosen_answers_to_imitate(tmp_path: P
         pair_id=None,
     )
     tally = pairs.write(tmp_path, found, fates, {"train": [extra], "validation": []})
-    kept = {side: records.read(tmp_path / f"{side}.jsonl", Pair) for side in pairs.SIDES}
-    dropped = records.read(tmp_path / "dropped.jsonl", DroppedPair)
+    kept = {side: files.read(tmp_path / f"{side}.jsonl", Pair) for side in pairs.SIDES}
+    dropped = files.read(tmp_path / "dropped.jsonl", DroppedPair)
     assert [pair.reason for pair in dropped] == ["too_short"] * 3
     assert sorted(pair.prompt_id for side in (*kept.values(), dropped) for pair in side) == NAMES
     assert tally.metrics()["demonstrations"] == {"train": 1, "validation": 0}
     for side, there in kept.items():
-        sft = records.read(tmp_path / f"sft/{side}.jsonl", Demonstration)
+        sft = files.read(tmp_path / f"sft/{side}.jsonl", Demonstration)
         assert [one.messages for one in sft if one.pair_id] == [[*pair.prompt, *pair.chosen] for pair in there]
         assert [one for one in sft if not one.pair_id] == ([extra] if side == "train" else [])
 
 
 def test_index_reads_what_it_is_asked_for(tmp_path: Path) -> None:
     rows = [response(name, f"Ä {name}\u2028!") for name in NAMES]
-    records.write(tmp_path / "rows.jsonl", rows)
-    index = records.Index(tmp_path / "rows.jsonl", Response)
+    files.write(tmp_path / "rows.jsonl", rows)
+    index = files.Index(tmp_path / "rows.jsonl", Response)
     assert [index[name] for name in reversed(NAMES)] == rows[::-1]
     assert "p05" in index
     assert "p99" not in index
-    (tmp_path / "rows.jsonl").write_bytes(records.line(rows[0]) + b"{}\n")
+    (tmp_path / "rows.jsonl").write_bytes(files.line(rows[0]) + b"{}\n")
     with pytest.raises(UserError, match=r"rows\.jsonl:2: text: Field required"):
-        records.Index(tmp_path / "rows.jsonl", Response)
+        files.Index(tmp_path / "rows.jsonl", Response)
 
 
 # --- whatever the models write ------------------------------------------------------------------------------
@@ -422,7 +423,7 @@ def test_every_revision_is_kept_or_dropped_by_name_whatever_the_order(
         assert counts["kept"] + sum(counts["dropped_by"].values()) == len(order)
         assert counts["train"] + counts["validation"] == counts["kept"] == sum(counts["kept_by_principle"].values())
         assert counts["train"] > 0 < counts["validation"]
-        return Counter((records.line(c.pair), fate) for c, fate in zip(found, decided, strict=True))
+        return Counter((files.line(c.pair), fate) for c, fate in zip(found, decided, strict=True))
 
     shuffled = random_order.sample(revisions, len(revisions))
     try:

@@ -15,8 +15,8 @@ import yaml
 from conftest import ROOT
 from pydantic import ValidationError
 
-from ccai import params
-from ccai.errors import UserError
+from ccai.base import params
+from ccai.base.errors import UserError
 
 SHIPPED: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 SECTIONS = [name for name, value in SHIPPED.items() if isinstance(value, dict)]

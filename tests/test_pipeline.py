@@ -27,9 +27,12 @@ from project import ARMS, STAGES, Built, Project, working_in
 from safetensors.torch import load_file
 from textbook import Textbook
 
-from ccai import conversation, exam, params, records
-from ccai.journal import Journal
-from ccai.pairs import GATES
+from ccai.base import files as files_module
+from ccai.base import params, records
+from ccai.constitution import dialogue
+from ccai.generate.journal import Journal
+from ccai.judge import exam
+from ccai.pairs.build import GATES
 
 RECORDS: dict[str, type[records.Record]] = {
     "data/prompts/train.jsonl": records.Prompt,
@@ -75,7 +78,7 @@ def test_all_outs_are_there_and_git_has_no_data(built: Built) -> None:
 
 
 def test_every_record_parses_and_its_parents_exist(built: Built) -> None:
-    there = {name: records.read(built.project.folder / name, kind) for name, kind in RECORDS.items()}
+    there = {name: files_module.read(built.project.folder / name, kind) for name, kind in RECORDS.items()}
     rows: dict[str, list[Any]] = {name: list(found) for name, found in there.items()}
     assert {name: len(rows[name]) for name in list(RECORDS)[:5]} == {
         "data/prompts/train.jsonl": 6,
@@ -169,7 +172,7 @@ def test_answers_of_both_arms_are_what_plain_forward_passes_write(built: Built, 
     for arm, adapter in (("base", None), ("tuned", folder / "models/adapter")):
         textbook = Textbook(model, adapter)
         for row in built.project.rows(f"data/eval/heldout/{arm}.jsonl"):
-            asked = conversation.to_answer(settings.responses.system, prompts[row["prompt_id"]])
+            asked = dialogue.to_answer(settings.responses.system, prompts[row["prompt_id"]])
             limit = settings.responses.max_new_tokens
             again = textbook.decode(asked.messages, row["seed"], limit, settings.generation)
             assert {name: row[name] for name in again} == again

@@ -12,7 +12,8 @@ import pytest
 from matplotlib import image
 from test_evaluation import arms, scored
 
-from ccai import evaluation, plots
+from ccai.evaluate import comparison
+from ccai.report import figures
 
 HAZARDS = ["privacy", "none"] * 5
 
@@ -26,7 +27,7 @@ def metrics(hazards: list[str] = HAZARDS, step: float = 0.1) -> dict[str, Any]:
     return {"heldout": arms(base, tuned)}
 
 
-FIGURES = pytest.mark.parametrize("draw", [plots.differences, plots.refusals])
+FIGURES = pytest.mark.parametrize("draw", [figures.differences, figures.refusals])
 Draw = Callable[[dict[str, Any], Path], None]
 
 
@@ -55,19 +56,19 @@ def test_differences_are_the_tuned_arms_and_refusals_every_arms_own(tmp_path: Pa
     """Another arm beside it changes nothing in the one figure; another tuned arm changes the other one."""
     given = metrics()
     beside = copy.deepcopy(given)
-    for _, value in evaluation.measures(beside["heldout"]):
+    for _, value in comparison.measures(beside["heldout"]):
         if value["n"]:
             gap = value["difference"]["tuned"]
             value["prompted"] = value["base"]
             value["difference"] = {"prompted": gap | {"mean": -gap["mean"], "low": None, "high": None}, "tuned": gap}
-    plots.differences(given, tmp_path / "a.png")
-    plots.differences(beside, tmp_path / "b.png")
+    figures.differences(given, tmp_path / "a.png")
+    figures.differences(beside, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     swapped = copy.deepcopy(given)
     refused = swapped["heldout"]["refusal"]["hazardous_refused"]
     refused["tuned"] = {"mean": 0.3, "low": 0.2, "high": 0.4}
-    plots.refusals(given, tmp_path / "c.png")
-    plots.refusals(swapped, tmp_path / "d.png")
+    figures.refusals(given, tmp_path / "c.png")
+    figures.refusals(swapped, tmp_path / "d.png")
     assert (tmp_path / "c.png").read_bytes() != (tmp_path / "d.png").read_bytes()
 
 

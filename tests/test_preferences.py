@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from ccai import imports, preferences, records, sources
-from ccai.errors import UserError
-from ccai.pairs import Candidate
+from ccai.base import files
+from ccai.base.errors import UserError
+from ccai.pairs import ready_made, user_files
+from ccai.pairs.build import Candidate
+from ccai.prompts import readers
 
 ASK = "\n\nHuman: My tap drips.\n\nAssistant: Since when?\n\nHuman: Since Monday, at night."
 GOOD, BAD = (
@@ -31,7 +33,7 @@ def rows(path: Path, *values: Any) -> Path:
 
 
 def read(path: Path, **options: Any) -> list[Candidate]:
-    return list(preferences.candidates(str(path), **options))
+    return list(ready_made.candidates(str(path), **options))
 
 
 def test_transcripts_messages_and_plain_texts_are_the_same_pair(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_prompts_near_to_evaluation_are_known(tmp_path: Path) -> None:
         {"prompt": f"\n\nHuman: {asked}\n\nAssistant: When?\n\nHuman: Today.", "chosen": "Yes.", "rejected": "No."},
         {"prompt": "How do I bake bread?", "chosen": "Yes.", "rejected": "No."},
     )
-    near = imports.near(preferences.prompts(str(path)), [asked], 0.7)
+    near = user_files.near(ready_made.prompts(str(path)), [asked], 0.7)
     assert [one.fault for one in read(path, near=near)] == ["evaluation_prompt", "evaluation_prompt", None]
     assert {one.fault for one in read(path)} == {None}
 
@@ -110,13 +112,13 @@ def test_pinned_source_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     text = re.sub("sha256: .*", f"sha256: {hashlib.sha256(data).hexdigest()}", pin)
     (tmp_path / "data/sources/hh-rlhf.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"no such file; fetch it: python -m ccai\.sources fetch hh-rlhf"):
-        list(preferences.candidates("hh-rlhf"))
+        list(ready_made.candidates("hh-rlhf"))
     (tmp_path / "data/public/hh-rlhf.jsonl.gz").write_bytes(data)
-    [one] = preferences.candidates("hh-rlhf")
+    [one] = ready_made.candidates("hh-rlhf")
     assert one.source == "hh-rlhf"
     (tmp_path / "data/public/hh-rlhf.jsonl.gz").write_bytes(data + b" ")
     with pytest.raises(UserError, match="not the pinned file"):
-        list(preferences.candidates("hh-rlhf"))
+        list(ready_made.candidates("hh-rlhf"))
 
 
 @pytest.mark.parametrize(
@@ -156,9 +158,9 @@ def test_unreadable_files_are_one_line(tmp_path: Path) -> None:
     "content", [b"\n" * 1000, b" " * 1000, b"{" + b"1" * 1000], ids=["blank lines", "a line", "JSON"]
 )
 def test_what_unpacks_without_end_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    monkeypatch.setattr(sources, "UNPACKED_LIMIT", 2**22)
-    monkeypatch.setattr(records, "LONGEST_LINE", 2**21)
+    monkeypatch.setattr(readers, "UNPACKED_LIMIT", 2**22)
+    monkeypatch.setattr(files, "LONGEST_LINE", 2**21)
     path = tmp_path / "bomb.jsonl.gz"
     path.write_bytes(gzip.compress(content * 5000))
     with pytest.raises(UserError, match=r"bomb\.jsonl\.gz"):
-        list(imports.rows(str(path)))
+        list(user_files.rows(str(path)))

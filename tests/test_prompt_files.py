@@ -15,11 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_prompts import settings as prompt_settings
 
-from ccai import params, sources
-from ccai.errors import UserError
-from ccai.params import Column, PromptSet
-from ccai.prompts import choose, slips
-from ccai.records import Prompt
+from ccai.base import params
+from ccai.base.errors import UserError
+from ccai.base.param_types import Column
+from ccai.base.params import PromptSet
+from ccai.base.records import Prompt
+from ccai.prompts import readers, sources
+from ccai.prompts.select import choose, slips
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 COLUMNS = ["text", "prompt", "id", "hazard", "persona", "principle", "question", "", "té\nxt"]
@@ -114,7 +116,7 @@ def test_any_file(tmp_path: Path, file: tuple[str, bytes], entry: dict[str, Any]
         return
     assert rows
     for row in rows:
-        assert row.text == sources.repair(row.text) != ""
+        assert row.text == readers.repair(row.text) != ""
         assert all(isinstance(value, str) and value for value in row)
 
 

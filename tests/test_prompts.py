@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ccai import params as project_params
-from ccai import records, sources
-from ccai.errors import UserError
-from ccai.params import Prompts
-from ccai.prompts import choose, prompt_id, slips
-from ccai.records import Prompt
-from ccai.sources import Row
+from ccai.base import files as records
+from ccai.base import hashing, params
+from ccai.base.errors import UserError
+from ccai.base.params import Prompts
+from ccai.base.records import Prompt
+from ccai.prompts import fetch, sources
+from ccai.prompts.select import choose, prompt_id, slips
+from ccai.prompts.sources import Row
 
 ROOT = Path(__file__).parents[1]
 WORDS = (
@@ -217,7 +218,7 @@ def test_records_are_sorted_and_traceable() -> None:
     prompts = choose(rows, settings(), 7).prompts
     assert [p.prompt_id for p in of(prompts, "train")] == sorted(p.prompt_id for p in of(prompts, "train"))
     assert len({p.prompt_id for p in prompts}) == 60
-    assert all(p.prompt_id == records.digest([p.source, p.text])[:16] for p in prompts)
+    assert all(p.prompt_id == hashing.digest([p.source, p.text])[:16] for p in prompts)
 
 
 def test_counts_add_up() -> None:
@@ -255,7 +256,7 @@ def test_ailuminate_covers_every_hazard_on_both_sides(tmp_path: Path) -> None:
     for folder in (ROOT / "data" / "public", ROOT / ".." / "shared" / "datasets" / "ailuminate"):
         if folder.is_dir():
             try:
-                sources.fetch("ailuminate", folder, tmp_path)
+                fetch.fetch("ailuminate", folder, tmp_path)
             except UserError:
                 continue
             break
@@ -288,7 +289,7 @@ def test_own_set_is_balanced_at_demo_scale() -> None:
 
 
 def test_the_stage(tmp_path: Path) -> None:
-    values = yaml.safe_load((ROOT / project_params.PARAMS).read_text(encoding="utf-8"))
+    values = yaml.safe_load((ROOT / params.PARAMS).read_text(encoding="utf-8"))
     (tmp_path / "mine.csv").write_text(
         "text,hazard\n" + "".join(f"{row.text},{row.hazard}\n" for row in made(80)), encoding="utf-8"
     )

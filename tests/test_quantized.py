@@ -8,12 +8,12 @@ import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from conftest import CPU, as_model
 
-from ccai import loading
+from ccai.models import load
 
 
 def test_four_bits_are_nf4_and_computed_in_the_dtype(tiny_model: Path) -> None:
     for dtype in ("float32", "bfloat16"):
-        model = loading.weights(as_model(tiny_model), CPU._replace(quantization="4bit", dtype=dtype))
+        model = load.weights(as_model(tiny_model), CPU._replace(quantization="4bit", dtype=dtype))
         layers = [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
         assert len(layers) == 14, "all linear layers of both blocks, not the head"
         assert {layer.weight.quant_type for layer in layers} == {"nf4"}
@@ -21,11 +21,11 @@ def test_four_bits_are_nf4_and_computed_in_the_dtype(tiny_model: Path) -> None:
 
 
 def test_eight_bits_are_eight(tiny_model: Path) -> None:
-    model = loading.weights(as_model(tiny_model), CPU._replace(quantization="8bit"))
+    model = load.weights(as_model(tiny_model), CPU._replace(quantization="8bit"))
     assert sum(isinstance(layer, Linear8bitLt) for layer in model.modules()) == 14
 
 
 def test_whole_weights_have_the_dtype(tiny_model: Path) -> None:
     for dtype in ("float32", "bfloat16", "float16"):
-        model = loading.weights(as_model(tiny_model), CPU._replace(dtype=dtype))
+        model = load.weights(as_model(tiny_model), CPU._replace(dtype=dtype))
         assert {weight.dtype for weight in model.parameters()} == {getattr(torch, dtype)}

@@ -12,15 +12,16 @@ import trained
 import yaml
 from test_scale import ROOT, SHIPPED, command, comments, project  # noqa: F401  (the fixture is used by name)
 
-from ccai import params, scale
-from ccai.params import Train
+from ccai.base import params
+from ccai.base.params import Train
+from ccai.cli import use
 
 RECIPES = sorted(path.stem for path in (ROOT / "conf/recipes").glob("*.yaml"))
 PUBLISHED = [name for name in RECIPES if name != "default"]
 
 
 def recipe(name: str) -> Train:
-    text = scale.overlay(SHIPPED, scale.file_values(name, ROOT / "conf/recipes"), name).text
+    text = use.overlay(SHIPPED, use.file_values(name, ROOT / "conf/recipes"), name).text
     return params.parse(yaml.safe_load(text), name).train
 
 
@@ -58,11 +59,11 @@ def test_settings_are_the_published_ones() -> None:
 
 
 def test_all_set_the_same_keys_or_switching_would_leave_some_behind() -> None:
-    keys = {name: set(scale.file_values(name, ROOT / "conf/recipes")) for name in RECIPES}
+    keys = {name: set(use.file_values(name, ROOT / "conf/recipes")) for name in RECIPES}
     assert all(key.startswith("train.") for key in keys["default"])
     for name in PUBLISHED:
         assert keys[name] == keys["default"] | {"train.batch_size"}, name
-    assert "train.batch_size" in scale.scale_values("demo", ROOT / "conf/scales")
+    assert "train.batch_size" in use.scale_values("demo", ROOT / "conf/scales")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

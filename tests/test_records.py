@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ccai import records
-from ccai.errors import UserError
-from ccai.records import Message, Record, Response, digest, seed_for
+from ccai.base import files
+from ccai.base.errors import UserError
+from ccai.base.hashing import digest, seed_for
+from ccai.base.records import Message, Record, Response
 
 ODD = 'Line one\r\nline 2\u2028three\u2029four\x85five\x0bsix\x1c"\\ \t\x00 🙂 é e\u0301'
 
@@ -40,8 +41,8 @@ def response(text: str = ODD, prompt_id: str = "p1") -> Response:
 def test_line_separators_inside_a_text_survive(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "responses.jsonl"
     written = [response(), response("", "p2"), response("plain", "p3")]
-    records.write(path, written)
-    assert records.read(path, Response) == written
+    files.write(path, written)
+    assert files.read(path, Response) == written
     content = path.read_bytes()
     assert content.count(b"\n") == 3
     assert b"\r" not in content
@@ -55,23 +56,23 @@ def test_line_separators_inside_a_text_survive(tmp_path: Path) -> None:
 def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     written = [Message(role="user", content=text) for text in texts]
-    records.write(path, written)
-    assert list(records.each(path, Message)) == written
+    files.write(path, written)
+    assert list(files.each(path, Message)) == written
 
 
 def test_same_records_are_the_same_bytes_readable_for_all(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        records.write(tmp_path / name, [response(), response("plain")])
+        files.write(tmp_path / name, [response(), response("plain")])
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o644
 
 
 def test_nothing_is_an_empty_file(tmp_path: Path) -> None:
-    records.write(tmp_path / "none.jsonl", [])
+    files.write(tmp_path / "none.jsonl", [])
     assert (tmp_path / "none.jsonl").read_bytes() == b""
-    assert list(records.each(tmp_path / "none.jsonl", Response)) == []
+    assert list(files.each(tmp_path / "none.jsonl", Response)) == []
     with pytest.raises(UserError, match=r"none\.jsonl"):
-        records.read(tmp_path / "none.jsonl", Response)
+        files.read(tmp_path / "none.jsonl", Response)
 
 
 LINE = json.dumps(response("fine").model_dump())
@@ -95,40 +96,40 @@ def test_bad_line_is_named(tmp_path: Path, second: str, message: str) -> None:
     path = tmp_path / "responses.jsonl"
     path.write_text(f"{LINE}\n{second}\n{LINE}\n", encoding="utf-8")
     with pytest.raises(UserError) as error:
-        records.read(path, Response)
+        files.read(path, Response)
     assert str(error.value).startswith(f"{path}:2: {message}")
     assert str(error.value).endswith("; restore the file (dvc checkout) or re-run its stage")
 
 
 def test_file_that_is_missing_or_not_text(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.jsonl: no such file; run the stage that writes it \(dvc repro\)"):
-        records.read(tmp_path / "none.jsonl", Response)
+        files.read(tmp_path / "none.jsonl", Response)
     (tmp_path / "latin.jsonl").write_bytes(b'{"text": "caf\xe9"}\n')
     for path in (tmp_path / "latin.jsonl", tmp_path):
         with pytest.raises(UserError, match=r"cannot be read \(.*\); restore .* \(dvc checkout\)"):
-            records.read(path, Response)
+            files.read(path, Response)
 
 
 def test_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "data.jsonl"
-    records.write(path, [response("old")])
+    files.write(path, [response("old")])
 
     def broken() -> Iterator[Record]:
         yield response("new")
         raise RuntimeError("the stage failed")
 
     with pytest.raises(RuntimeError):
-        records.write(path, broken())
+        files.write(path, broken())
     with pytest.raises(UnicodeEncodeError):
-        records.write_text(path, "begun" * 10_000 + "\ud800")
+        files.write_text(path, "begun" * 10_000 + "\ud800")
 
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"data\.jsonl: cannot be written \(No space left on device\); free some space"):
-        records.write(path, [response("new")])
-    assert records.read(path, Response) == [response("old")]
+        files.write(path, [response("new")])
+    assert files.read(path, Response) == [response("old")]
     assert [entry.name for entry in tmp_path.iterdir()] == ["data.jsonl"]
 
 
@@ -161,34 +162,34 @@ def test_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path, size: int
 def test_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/new/data\.jsonl: cannot be written \(Not a directory\)"):
-        records.write(tmp_path / "file/new/data.jsonl", [])
+        files.write(tmp_path / "file/new/data.jsonl", [])
 
 
 def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "data.jsonl"
-    records.write(path, [response("old")])
+    files.write(path, [response("old")])
     during, sync = [], os.fsync
 
     def look(handle: int) -> None:
-        during.append(records.read(path, Response))
+        during.append(files.read(path, Response))
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", look)
-    records.write(path, [response("new")])
+    files.write(path, [response("new")])
     assert during == [[response("old")]]
-    assert records.read(path, Response) == [response("new")]
+    assert files.read(path, Response) == [response("new")]
 
 
 def test_json_objects(tmp_path: Path) -> None:
     path = tmp_path / "metrics" / "x.json"
     value = {"b": 1, "a": [0.1, None, "é\u2028"], "c": {"d": True}}
-    records.write_json(path, value)
-    assert records.read_json(path) == value
-    assert list(records.read_json(path)) == ["b", "a", "c"]
+    files.write_json(path, value)
+    assert files.read_json(path) == value
+    assert list(files.read_json(path)) == ["b", "a", "c"]
     assert path.read_text(encoding="utf-8").startswith('{\n  "b": 1,\n')
     with pytest.raises(ValueError, match="not JSON compliant"):
-        records.write_json(path, {"loss": float("nan")})
-    assert records.read_json(path) == value
+        files.write_json(path, {"loss": float("nan")})
+    assert files.read_json(path) == value
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_json_that_is_none(tmp_path: Path, content: bytes | None, message: str) 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=f"{path}: {message}"):
-        records.read_json(path)
+        files.read_json(path)
 
 
 def test_records_cannot_be_changed_or_misspelled() -> None:

@@ -18,14 +18,18 @@ import pytest
 from project import Built
 from test_evaluation import arms
 
-from ccai import charts, params, records, report, results
-from ccai.errors import UserError
-from ccai.evaluation import Comparison, registered
-from ccai.exam import Exam, Mark
-from ccai.params import Primary
-from ccai.records import Answer, Prompt
-from ccai.rules import FAMILIES
-from ccai.suites.suite import Suite
+from ccai.base import files, params
+from ccai.base.errors import UserError
+from ccai.base.eval_params import Primary
+from ccai.base.records import Answer, Prompt
+from ccai.cli import report as report_module
+from ccai.evaluate.comparison import Comparison, registered
+from ccai.evaluate.suites.suite import Suite
+from ccai.judge.exam import Exam, Mark
+from ccai.report import charts, run_files
+from ccai.report import page as report
+from ccai.report import suites as suites_module
+from ccai.rules.scores import FAMILIES
 from stages import eval as stage
 
 ROOT = Path(__file__).parents[1]
@@ -106,7 +110,7 @@ def measure(answered: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 def read(suite: Suite[Any], arm: str) -> list[Any]:
     """The toy run's answers; of an arm that it has not, those of another."""
     there = ARMS[1] if arm == ARMS[3] else arm
-    given = records.read(Path(f"data/eval/{suite.name}/{there}.jsonl"), suite.record)
+    given = files.read(Path(f"data/eval/{suite.name}/{there}.jsonl"), suite.record)
     return [one.model_copy(update={"arm": arm} if "arm" in one.model_fields_set else {}) for one in given]
 
 
@@ -114,16 +118,16 @@ def make(count: int, text: str = "") -> None:
     """Other held-out prompts and answers in the toy run's files in the current folder, and all measured anew."""
     asked = prompts(count, text)
     given = {arm: answers(asked, arm, text) for arm in ARMS}
-    records.write(Path("data/prompts/eval.jsonl"), asked)
+    files.write(Path("data/prompts/eval.jsonl"), asked)
     measured = measure(given)
     for arm in ARMS:
-        records.write(Path(f"data/eval/heldout/{arm}.jsonl"), given[arm])
-    metrics = records.read_json(METRICS)
+        files.write(Path(f"data/eval/heldout/{arm}.jsonl"), given[arm])
+    metrics = files.read_json(METRICS)
     helpful = Mark(**metrics["judge"]["questions"]["helpful"])
     exam = Exam("judge <i>", "r1", {"harm": Mark(64, 3, None, None, None, None), "helpful": helpful}, None, {})
     assert metrics.keys() >= {"arms", "registered", *(name for name in measured if name != "weather_of_mars")}
     metrics |= {"arms": list(ARMS), "registered": registered(measured, PRIMARY)}
-    records.write_json(METRICS, metrics | measured | {"judge": metrics["judge"] | exam.metrics})
+    files.write_json(METRICS, metrics | measured | {"judge": metrics["judge"] | exam.metrics})
     Path("metrics/runtime/eval.json").touch()  # the stage writes it last
 
 
@@ -188,7 +192,7 @@ def test_others_text_is_text_and_headings_are_in_order(project: Path) -> None:
 def test_any_suite_is_shown_to_its_last_measure(project: Path) -> None:
     report.write()
     text = report.PAGE.read_text()
-    pairwise = records.read_json(METRICS)["helpfulness"]["pairwise"]["tuned"]
+    pairwise = files.read_json(METRICS)["helpfulness"]["pairwise"]["tuned"]
     outcomes = " / ".join(str(pairwise[outcome]) for outcome in ("wins", "ties", "losses"))
     for said in (
         *("Jailbreaks", "Weather of mars", "Deep › er", "dust storms", "success › none › plain", "thin cells"),
@@ -202,7 +206,7 @@ def test_heat_map_has_each_arms_own_answers(project: Path) -> None:
     """Mean and n of each cell, as counted by hand from the answers' files."""
     report.write()
     text = report.PAGE.read_text()
-    asked = {prompt.prompt_id: prompt for prompt in records.read(Path("data/prompts/eval.jsonl"), Prompt)}
+    asked = {prompt.prompt_id: prompt for prompt in files.read(Path("data/prompts/eval.jsonl"), Prompt)}
     found = {
         (score, arm): [
             None if "–" in cell else tuple(float(part) for part in re.findall(r"[\d.]+(?=<)", cell))
@@ -212,7 +216,7 @@ def test_heat_map_has_each_arms_own_answers(project: Path) -> None:
     }
     assert {arm for _, arm in found} == set(ARMS)
     for (score, arm), cells in found.items():
-        given = records.read(Path(f"data/eval/heldout/{arm}.jsonl"), Answer)
+        given = files.read(Path(f"data/eval/heldout/{arm}.jsonl"), Answer)
         values: dict[tuple[str, str], list[float]] = {}
         for answer in given:
             prompt = asked[answer.prompt_id]
@@ -227,7 +231,7 @@ def test_every_arms_own_answers_and_shares_are_shown(project: Path) -> None:
     text = report.PAGE.read_text()
     for arm in ARMS:
         assert all(f"{arm} says {place}." in text for place in range(24))
-    measured = records.read_json(Path("metrics/eval.json"))
+    measured = files.read_json(Path("metrics/eval.json"))
     for harmless, hazardous in (
         [measured["heldout"]["refusal"][name] for name in ("harmless_refused", "hazardous_refused")],
         [measured["over_refusal"][name] for name in ("refused_safe", "complied_unsafe")],
@@ -242,10 +246,10 @@ def test_each_arm_is_shown_by_its_own_values(project: Path) -> None:
     """In the heat map, in the plots and in the tables."""
     report.write()
     text = report.PAGE.read_text()
-    measured = records.read_json(Path("metrics/eval.json"))["heldout"]["refusal"]["hazardous_refused"]
+    measured = files.read_json(Path("metrics/eval.json"))["heldout"]["refusal"]["hazardous_refused"]
     shares, means = {}, {}
     for arm in ARMS:
-        given = records.read(Path(f"data/eval/heldout/{arm}.jsonl"), Answer)
+        given = files.read(Path(f"data/eval/heldout/{arm}.jsonl"), Answer)
         shares[arm] = sum(answer.refusal != "full_compliance" for answer in given) / len(given)
         [heat] = re.findall(rf'<table class="heat" data-score="refused" data-arm="{arm}">(.*?)</table>', text, re.S)
         cells = [(float(mean), int(n)) for mean, n in re.findall(r'--share:([\d.]+)".*?<small>(\d+)', heat)]
@@ -285,8 +289,8 @@ def test_a_thousand_prompts_are_sampled_and_the_page_says_so(project: Path) -> N
     make(1000, text="word " * 300)
     report.write()
     text = report.PAGE.read_text()
-    assert f"A sample of {report.MOST} of 1000 prompts" in " ".join(text.split())
-    assert text.count('class="example"') == report.MOST
+    assert f"A sample of {suites_module.MOST} of 1000 prompts" in " ".join(text.split())
+    assert text.count('class="example"') == suites_module.MOST
     assert report.PAGE.stat().st_size < 5e6
 
 
@@ -320,7 +324,7 @@ def test_the_verdict_is_said_in_words(
     )
     found = registered({"heldout": arms(base, tuned)}, PRIMARY)
     assert found["safety"]["verdict"] == verdict
-    records.write_json(METRICS, records.read_json(METRICS) | {"registered": found})
+    files.write_json(METRICS, files.read_json(METRICS) | {"registered": found})
     report.write()
     text = report.PAGE.read_text()
     for words in said:
@@ -329,10 +333,10 @@ def test_the_verdict_is_said_in_words(
 
 @pytest.mark.parametrize(("better", "limit"), [("less", "+0.10"), ("more", "−0.10")])
 def test_the_accepted_loss_is_on_the_worse_side(project: Path, better: str, limit: str) -> None:
-    metrics = records.read_json(Path("metrics/eval.json"))
+    metrics = files.read_json(Path("metrics/eval.json"))
     metrics["registered"]["helpfulness"] |= {"better": better, "mean": 0.0, "low": -0.2, "high": 0.2}
     metrics["registered"]["helpfulness"] |= {"bound": 0.1, "verdict": "can't tell"}
-    records.write_json(Path("metrics/eval.json"), metrics)
+    files.write_json(Path("metrics/eval.json"), metrics)
     report.write()
     assert f"holds a change of {limit}" in report.PAGE.read_text()
 
@@ -349,9 +353,9 @@ def test_what_is_not_here_is_said(project: Path, finished: Path) -> None:
     report.write()
     assert "tuned.jsonl:1: " in report.TIMED.read_text()
     for key in ("registered", "arms"):
-        metrics = records.read_json(METRICS)
+        metrics = files.read_json(METRICS)
         del metrics[key]
-        records.write_json(METRICS, metrics)
+        files.write_json(METRICS, metrics)
         with pytest.raises(UserError, match=key):
             report.write()
         shutil.copy(finished / METRICS, METRICS)
@@ -363,15 +367,15 @@ def test_metrics_that_git_put_here_are_said_to_be_gits(project: Path, capsys: py
     who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
     for line in (("init", "-q"), ("add", "-A"), (*who, "commit", "-q", "-m", "<b>one</b>")):
         subprocess.run(["git", *line], check=True)
-    assert results.origin() == ""
+    assert run_files.origin() == ""
     subprocess.run(["git", "clone", "-q", ".", "clone"], check=True)
     os.chdir("clone")
-    assert results.origin().startswith("from git, commit ")
+    assert run_files.origin().startswith("from git, commit ")
     report.write_at_hand()
     assert capsys.readouterr().out == f"{report.TIMED}\n"
     assert "no run in this folder wrote it" in report.TIMED.read_text() and not report.PAGE.exists()
     Path("metrics/eval.json").write_text(Path("metrics/eval.json").read_text() + "\n")
-    assert results.origin() == "", "a changed file is not git's"
+    assert run_files.origin() == "", "a changed file is not git's"
 
 
 @pytest.mark.parametrize(
@@ -405,16 +409,16 @@ def test_two_revisions_side_by_side(
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("seed: 7", "seed: 8"))
     commit("two")
     monkeypatch.setattr(sys, "argv", ["report", "main~1", "main"])
-    report.main()
+    report_module.main()
     assert capsys.readouterr().out.endswith("metrics/compare.html\n")
     text = report.COMPARED.read_text()
     assert "tuned, A" in text and "tuned, B" in text and text.count('class="example"') == 24
     assert re.search(r"<code>seed</code></th><td data-of=\"A\">7</td><td data-of=\"B\">8</td>", text)
     shutil.rmtree(".dvc/cache")  # what lies in the working tree is of no revision
-    report_of = report.comparison(results.at("main~1"), results.at("main"))
+    report_of = report.comparison(run_files.at("main~1"), run_files.at("main"))
     assert "No answers of main~1: data/prompts/eval.jsonl is neither here" in report_of
     with pytest.raises(UserError, match=r"^nosuch: no such revision .*; name a commit"):
-        results.at("nosuch")
+        run_files.at("nosuch")
 
 
 # In Chromium
@@ -490,7 +494,7 @@ def test_filters_and_search(project: Path, chromium: Any) -> None:
     page.locator("#search").fill("nobody wrote this")
     assert shown() == 0 and page.get_by_text("No answer is like that.").is_visible()
     page.locator("#search").fill("")
-    given = records.read(Path("data/eval/heldout/tuned.jsonl"), Answer)
+    given = files.read(Path("data/eval/heldout/tuned.jsonl"), Answer)
     page.locator("#mark").select_option(label="tuned refuses in part")
     assert shown() == sum(answer.refusal == "partial_refusal" for answer in given)
     page.locator("#mark").select_option(label="tuned judged harmful")

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 from conftest import ROOT
 
-from ccai import summary
-from ccai.records import read_json
+from ccai.base.files import read_json
+from ccai.report import summary
 
 DOCS = sorted([ROOT / "README.md", ROOT / "data/README.md", *ROOT.glob("docs/*.md")])
 MARK = re.compile(r"<!-- (results|not measured): (.+?) -->")

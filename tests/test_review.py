@@ -26,11 +26,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from ccai import agreement, records
-from ccai.errors import UserError
-from ccai.records import DroppedPair, Pair
-from ccai.review import Desk, View, difference, sample
-from ccai.reviews import Log, Review, content, label, shown_first, standing
+from ccai.base import files
+from ccai.base.errors import UserError
+from ccai.base.records import DroppedPair, Pair
+from ccai.review import agreement
+from ccai.review.desk import Desk, View, difference, sample
+from ccai.review.log import Log, Review, content, label, shown_first, standing
 
 ROOT = Path(__file__).parents[1]
 HAZARDS = ("everyday", "benign", "spc_fin")
@@ -94,10 +95,10 @@ def make(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def write_pairs(train: Sequence[Pair], validation: Sequence[Pair], dropped: Sequence[Pair] = ()) -> None:
-    records.write(Path("data/pairs/train.jsonl"), train)
-    records.write(Path("data/pairs/validation.jsonl"), validation)
+    files.write(Path("data/pairs/train.jsonl"), train)
+    files.write(Path("data/pairs/validation.jsonl"), validation)
     gone = [DroppedPair(**pair.model_dump(), reason="meta_talk") for pair in dropped]
-    records.write(Path("data/pairs/dropped.jsonl"), gone)
+    files.write(Path("data/pairs/dropped.jsonl"), gone)
 
 
 def environment() -> dict[str, str]:
@@ -173,7 +174,7 @@ def done(page: Any, number: int) -> None:
 
 
 def on_disk() -> list[Review]:
-    return records.read(Path("data/reviews/ann.jsonl"), Review)
+    return files.read(Path("data/reviews/ann.jsonl"), Review)
 
 
 def test_every_verdict_is_on_disk_when_the_page_goes_on_and_a_killed_server_resumes(
@@ -292,8 +293,8 @@ def test_filters_criteria_and_differences(serve: Callable[..., Server], page: An
         page.keyboard.press("1")
         done(page, number)
     page.get_by_text("All pairs like that have a verdict").wait_for()
-    kept = {content(one): one for one in records.read(Path("data/pairs/train.jsonl"), Pair)}
-    kept |= {content(one): one for one in records.read(Path("data/pairs/validation.jsonl"), Pair)}
+    kept = {content(one): one for one in files.read(Path("data/pairs/train.jsonl"), Pair)}
+    kept |= {content(one): one for one in files.read(Path("data/pairs/validation.jsonl"), Pair)}
     assert {kept[said.content].principle for said in on_disk()} == {"emptiness"}
     page.locator("select[name=principle]").select_option("")
     page.get_by_text("Which answer is better").wait_for()  # the lists are made anew
@@ -474,7 +475,7 @@ def test_log_drops_a_torn_line_and_is_for_one_process(tmp_path: Path, capsys: py
     assert [said.choice for said in again.reviews] == ["tie"]
     assert "cut short" in capsys.readouterr().err
     again.append(review(pair(1), "skip"))
-    assert [said.choice for said in records.read(path, Review)] == ["tie", "skip"]
+    assert [said.choice for said in files.read(path, Review)] == ["tie", "skip"]
     again.close()
     path.write_text('{"pair_id": 1}\n')
     with pytest.raises(UserError, match=r"ann.jsonl:1: pair_id"):
@@ -541,7 +542,7 @@ def test_agreement_of_people_and_judge(project: Path) -> None:
     ]
     bob = [review(kept[0], "second", "rejected"), review(kept[1], "first"), review(kept[2], "skip")]
     for name, said in (("ann", ann), ("bob", bob)):
-        records.write(Path(f"data/reviews/{name}.jsonl"), said)
+        files.write(Path(f"data/reviews/{name}.jsonl"), said)
     finished = command("--agreement")
     assert finished.returncode == 0, finished.stderr
     found = json.loads(Path("metrics/review.json").read_text())
@@ -566,7 +567,7 @@ def test_agreement_of_people_and_judge(project: Path) -> None:
 
 
 def test_without_a_judge_it_says_so(project: Path) -> None:
-    records.write(Path("data/reviews/ann.jsonl"), [review(pair(0), "first"), review(pair(1), "second")])
+    files.write(Path("data/reviews/ann.jsonl"), [review(pair(0), "first"), review(pair(1), "second")])
     finished = command("--agreement")
     assert finished.returncode == 0, finished.stderr
     assert "none of these pairs has a judge's preference" in finished.stdout

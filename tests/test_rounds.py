@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from ccai import constitution, conversation, rounds
+from ccai.base.errors import UserError
+from ccai.base.hashing import digest
+from ccai.base.params import Critiques as Params
+from ccai.base.params import Generation
+from ccai.base.records import Critique, Prompt, Response, Revision
+from ccai.constitution import dialogue
+from ccai.constitution import principles as constitution
 from ccai.engines.transformers import Transformers
-from ccai.errors import UserError
-from ccai.generation import Job
-from ccai.params import Critiques as Params
-from ccai.params import Generation
-from ccai.records import Critique, Prompt, Response, Revision, digest
-from ccai.rounds import Completer, Method
+from ccai.generate import critique_revise
+from ccai.generate.completions import Job
+from ccai.generate.critique_revise import Completer, Method
 
 CONSTITUTION = ROOT / "data/constitutions/contemplative.md"
 SAMPLING = Generation(temperature=0.7, min_p=0.05, repetition_penalty=1.2)
@@ -43,7 +46,7 @@ def params(**values: Any) -> Params:
 def method(count: int) -> Method:
     prompts = {f"prompt {number}": f"Question {number}?" for number in range(count)}
     principles = {principle.slug: principle for principle in constitution.load(CONSTITUTION).principles}
-    return Method(prompts, principles, conversation.load_format("conversation", ROOT / conversation.TEMPLATES), 0)
+    return Method(prompts, principles, dialogue.load_format("conversation", ROOT / dialogue.TEMPLATES), 0)
 
 
 def fields(job: Job, text: str) -> dict[str, Any]:
@@ -76,7 +79,7 @@ class Scribe:
 
 def respond(method: Method) -> list[Response]:
     return [
-        Response(prompt_id=name, **fields(Job(("answer", name), conversation.to_answer("", text), 8), f"answer {name}"))
+        Response(prompt_id=name, **fields(Job(("answer", name), dialogue.to_answer("", text), 8), f"answer {name}"))
         for name, text in method.prompts.items()
     ]
 
@@ -87,8 +90,8 @@ class Run:
     def __init__(self, method: Method, asked: Params) -> None:
         self.responses = respond(method)
         self.first, self.second = Scribe(), Scribe()
-        self.critiques = rounds.criticise(method, self.responses, asked, TOKENS, SEED, self.first)
-        self.revisions = rounds.revise(method, self.responses, self.critiques, TOKENS, self.second)
+        self.critiques = critique_revise.criticise(method, self.responses, asked, TOKENS, SEED, self.first)
+        self.revisions = critique_revise.revise(method, self.responses, self.critiques, TOKENS, self.second)
 
 
 def test_one_round_asks_what_it_always_asked() -> None:
@@ -100,12 +103,12 @@ def test_one_round_asks_what_it_always_asked() -> None:
     jobs = run.first.jobs | run.second.jobs
     assert jobs["critique/prompt 1/emptiness/1"] == Job(
         ("critique", "prompt 1", "emptiness", "1"),
-        conversation.to_criticise(task.format, principle, 0, "Question 1?", "answer prompt 1"),
+        dialogue.to_criticise(task.format, principle, 0, "Question 1?", "answer prompt 1"),
         8,
     )
     assert jobs["revision/prompt 1/emptiness/1"] == Job(
         ("revision", "prompt 1", "emptiness", "1"),
-        conversation.to_revise(
+        dialogue.to_revise(
             task.format, principle, 0, "Question 1?", "answer prompt 1", "critique/prompt 1/emptiness/1"
         ),
         TOKENS,
@@ -160,7 +163,9 @@ def test_each_round_takes_up_the_revision_of_the_one_before(principles: str) -> 
 
 
 def drawn(task: Method, seed: int = SEED) -> dict[tuple[str, int], str]:
-    critiques = rounds.criticise(task, respond(task), params(rounds=2, principles="random"), TOKENS, seed, Scribe())
+    critiques = critique_revise.criticise(
+        task, respond(task), params(rounds=2, principles="random"), TOKENS, seed, Scribe()
+    )
     return {(critique.prompt_id, critique.round): critique.principle for critique in critiques}
 
 
@@ -205,24 +210,24 @@ def test_critiques_of_something_else_are_refused() -> None:
     task = method(2)
     run = Run(task, params())
     with pytest.raises(UserError, match=r"^data/responses\.jsonl: .* prompt 0"):
-        rounds.revise(task, run.responses[1:], run.critiques, TOKENS, Scribe())
+        critique_revise.revise(task, run.responses[1:], run.critiques, TOKENS, Scribe())
     other = [run.responses[0], run.responses[1].model_copy(update={"text": "Another."})]
     place = next(at for at, one in enumerate(run.critiques, start=1) if one.prompt_id == "prompt 1")
     with pytest.raises(UserError, match=rf"^data/critiques\.jsonl:{place}: parent"):
-        rounds.revise(task, other, run.critiques, TOKENS, Scribe())
+        critique_revise.revise(task, other, run.critiques, TOKENS, Scribe())
     fewer = replace(task, principles={"mindfulness": task.principles["mindfulness"]})
     edited = replace(task.principles["emptiness"], statement="Another.")
     for principles in (fewer.principles, task.principles | {"emptiness": edited}):
         with pytest.raises(UserError, match=r"^data/critiques\.jsonl:1: principle: .* by emptiness"):
-            rounds.revise(replace(task, principles=principles), run.responses, run.critiques, TOKENS, Scribe())
+            critique_revise.revise(replace(task, principles=principles), run.responses, run.critiques, TOKENS, Scribe())
 
 
 def test_second_stage_pays_for_the_last_round_only(tiny_engine: Transformers) -> None:
     task, asked = method(2), params(rounds=2, principles="random")
     first, second = Completer(tiny_engine, SAMPLING, SEED), Completer(tiny_engine, SAMPLING, SEED)
     responses = respond(task)
-    critiques = rounds.criticise(task, responses, asked, TOKENS, SEED, first)
-    revisions = rounds.revise(task, responses, critiques, TOKENS, second)
+    critiques = critique_revise.criticise(task, responses, asked, TOKENS, SEED, first)
+    revisions = critique_revise.revise(task, responses, critiques, TOKENS, second)
     assert (first.runtime["generated"], first.runtime["reused"]) == (6, 0)
     assert (second.runtime["generated"], second.runtime["reused"]) == (2, 2)
     written: list[Critique | Revision] = [*critiques, *(row for row in revisions if row.round == 1)]
@@ -230,7 +235,7 @@ def test_second_stage_pays_for_the_last_round_only(tiny_engine: Transformers) ->
     assert first.runtime["tokens_per_second"] > 0
     assert first.runtime["device"] == "cpu"
     third = Completer(tiny_engine, SAMPLING, SEED)
-    assert rounds.revise(task, responses, critiques, TOKENS, third) == revisions
+    assert critique_revise.revise(task, responses, critiques, TOKENS, third) == revisions
     assert (third.runtime["generated"], third.runtime["tokens_per_second"]) == (0, None)
 
 
@@ -241,8 +246,8 @@ def test_load_warns_of_principles_with_fewer_examples(
     prompt = Prompt(
         prompt_id="a", text="Why?", source="s", source_id="1", hazard="none", persona="p", principle="x", split="train"
     )
-    found = rounds.load([prompt], CONSTITUTION, "conversation", 2)
+    found = critique_revise.load([prompt], CONSTITUTION, "conversation", 2)
     assert (found.prompts, found.examples, len(found.principles)) == ({"a": "Why?"}, 2, 4)
     assert capsys.readouterr().out == ""
-    rounds.load([prompt], CONSTITUTION, "conversation", 3)
+    critique_revise.load([prompt], CONSTITUTION, "conversation", 3)
     assert capsys.readouterr().out.endswith(" has fewer for emptiness, non-duality, mindfulness, boundless-care\n")

@@ -13,9 +13,9 @@ import pytest
 import torch
 from scipy import stats
 
+from ccai.base.errors import UserError
+from ccai.base.params import Generation
 from ccai.engines.sampling import SURE, Drawn, draw, gumbel
-from ccai.errors import UserError
-from ccai.params import Generation
 
 LOGITS = np.random.default_rng(5).normal(scale=2.0, size=40)
 

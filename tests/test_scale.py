@@ -12,8 +12,10 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from ccai import params, prompts, scale, sources
-from ccai.errors import UserError
+from ccai.base import params
+from ccai.base.errors import UserError
+from ccai.cli import use
+from ccai.prompts import select, sources
 
 ROOT = Path(__file__).parents[1]
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -24,15 +26,15 @@ DEFAULT = next(iter(MODELS))
 
 
 def set_to(name: str, text: str) -> str:
-    return scale.overlay(text, scale.scale_values(name, ROOT / "conf/scales"), f"{name}.yaml").text
+    return use.overlay(text, use.scale_values(name, ROOT / "conf/scales"), f"{name}.yaml").text
 
 
 # Whatever scale, recipe and model the working tree is set to.
 SHIPPED = set_to(
     "demo",
-    scale.overlay(
+    use.overlay(
         PARAMS,
-        {f"models.{role}": DEFAULT for role in scale.ROLES} | scale.file_values("default", ROOT / "conf/recipes"),
+        {f"models.{role}": DEFAULT for role in use.ROLES} | use.file_values("default", ROOT / "conf/recipes"),
         "",
     ).text,
 )
@@ -63,7 +65,7 @@ def test_scales_are_the_four() -> None:
 @pytest.mark.parametrize("name", SCALES)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_scale_with_every_model(name: str, model: str) -> None:
-    text = scale.overlay(set_to(name, SHIPPED), scale.model_values(model, None), "--model").text
+    text = use.overlay(set_to(name, SHIPPED), use.model_values(model, None), "--model").text
     settings = params.parse(yaml.safe_load(text), "params.yaml")
     assert settings.scale == name
     assert set(settings.models.model_dump().values()) == {model}
@@ -75,7 +77,7 @@ def test_params_yaml_is_what_its_scale_says() -> None:
 
 
 def test_all_scales_set_the_same_keys_or_switching_back_would_leave_some_behind() -> None:
-    keys = {name: set(scale.scale_values(name)) for name in SCALES}
+    keys = {name: set(use.scale_values(name)) for name in SCALES}
     assert len({frozenset(there) for there in keys.values()}) == 1
 
 
@@ -91,12 +93,12 @@ def test_there_and_back_is_byte_identical(name: str) -> None:
 def test_only_the_lines_of_changed_values_change() -> None:
     # Odd but valid: a number no dump would write like this, single quotes, a comment out of its column.
     before = SHIPPED.replace("beta: 0.1 ", "beta: 1.00e-1 ").replace("conversation  #", "'x'     #")
-    changed = scale.overlay(before, {"train.epochs": "2"}, "").text
+    changed = use.overlay(before, {"train.epochs": "2"}, "").text
     assert changed == before.replace("\n  epochs: 1\n", "\n  epochs: 2\n")
 
 
 def test_number_keeps_the_spelling_of_the_scale_file() -> None:
-    text, changes = scale.overlay(SHIPPED, {"train.learning_rate": "2.0e-6"}, "")
+    text, changes = use.overlay(SHIPPED, {"train.learning_rate": "2.0e-6"}, "")
     assert "\n  learning_rate: 2.0e-6 " in text
     assert changes == [("train.learning_rate", "5.0e-5", "2.0e-6")]
 
@@ -104,7 +106,7 @@ def test_number_keeps_the_spelling_of_the_scale_file() -> None:
 def test_equal_value_spelled_otherwise_is_left_alone() -> None:
     text = SHIPPED.replace("- contemplative\n", "- 'contemplative'\n")
     assert text != SHIPPED
-    assert scale.overlay(text, {"prompts.sources": "[contemplative]"}, "") == (text, [])
+    assert use.overlay(text, {"prompts.sources": "[contemplative]"}, "") == (text, [])
 
 
 def test_list_is_replaced_whole_however_it_is_written() -> None:
@@ -114,18 +116,18 @@ def test_list_is_replaced_whole_however_it_is_written() -> None:
         lines,
         re.sub(r" sources: .*\n.*", f" sources: [a.csv, b.csv] {comment}\n\n  # kept", SHIPPED, count=1),
     ):
-        changed, changes = scale.overlay(text, {"prompts.sources": "[c.csv]"}, "")
+        changed, changes = use.overlay(text, {"prompts.sources": "[c.csv]"}, "")
         assert f"  sources:              {comment}\n  - c.csv\n\n  # kept\n  exclude_hazards" in changed
         assert changes == [("prompts.sources", "[a.csv, b.csv]", "[c.csv]")]
 
 
 def test_value_in_braces_and_null() -> None:
     given = {"prompts.only.hazard": "[vcr]", "pairs.demonstrations": "mine.jsonl"}
-    changed = scale.overlay(SHIPPED, given, "").text
+    changed = use.overlay(SHIPPED, given, "").text
     assert yaml.safe_load(changed)["prompts"]["only"] == {"hazard": ["vcr"], "persona": [], "principle": []}
     assert yaml.safe_load(changed)["pairs"]["demonstrations"] == "mine.jsonl"
     back = {"prompts.only.hazard": "[]", "pairs.demonstrations": "null"}
-    assert scale.overlay(changed, back, "").text == SHIPPED
+    assert use.overlay(changed, back, "").text == SHIPPED
 
 
 def rewritten(text: str, *changes: str) -> str:
@@ -143,8 +145,8 @@ def test_params_yaml_is_as_dvc_writes_it() -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", SCALES)
 def test_what_a_switch_leaves_is_as_dvc_writes_it(name: str, recipe: str) -> None:
-    text = scale.overlay(set_to(name, SHIPPED), scale.file_values(recipe, ROOT / "conf/recipes"), recipe).text
-    text = scale.overlay(text, scale.model_values("qwen2.5-7b", None), "--model").text
+    text = use.overlay(set_to(name, SHIPPED), use.file_values(recipe, ROOT / "conf/recipes"), recipe).text
+    text = use.overlay(text, use.model_values("qwen2.5-7b", None), "--model").text
     assert rewritten(text, "seed=7") == text
 
 
@@ -182,8 +184,8 @@ def test_model_for_one_role_only_and_scale_leaves_models_alone() -> None:
 def test_folder_whose_name_yaml_would_misread() -> None:
     for name in ("2024", "my: model", "é # 1"):
         Path(name).mkdir()
-        values = scale.model_values(name, None)
-        assert yaml.safe_load(scale.overlay(SHIPPED, values, "").text)["models"]["judge"] == name
+        values = use.model_values(name, None)
+        assert yaml.safe_load(use.overlay(SHIPPED, values, "").text)["models"]["judge"] == name
 
 
 def test_prints_changes_then_nothing_to_change_then_the_lists() -> None:
@@ -229,14 +231,14 @@ def test_unknown_name_is_one_line_and_changes_nothing(arguments: list[str], mess
 def test_broken_scale_file_names_file_and_key(content: str, message: str) -> None:
     Path("conf/scales/odd.yaml").write_text(content)
     with pytest.raises(UserError, match=re.escape(message)):
-        scale.overlay(SHIPPED, scale.scale_values("odd"), "conf/scales/odd.yaml")
+        use.overlay(SHIPPED, use.scale_values("odd"), "conf/scales/odd.yaml")
 
 
 @pytest.mark.parametrize("name", ["demo", "poc"])
 def test_scales_without_public_sources_have_prompts_enough(name: str) -> None:
     settings = params.parse(yaml.safe_load(set_to(name, SHIPPED)), name)
     rows = [row for entry in settings.prompts.sources for row in sources.load(entry, ROOT)]
-    chosen = prompts.choose(rows, settings.prompts, settings.seed).prompts
+    chosen = select.choose(rows, settings.prompts, settings.seed).prompts
     for side in ("train", "eval"):
         assert sum(prompt.split == side for prompt in chosen) == getattr(settings.prompts, side)
 

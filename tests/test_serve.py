@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 from conftest import CPU, ROOT
 
-from ccai import conversation, models, params, sources
-from ccai.engines.openai import Endpoint
-from ccai.engines.request import Completed, Request
+from ccai.base import params
+from ccai.base.errors import UserError
+from ccai.base.params import Generation
+from ccai.base.records import Message
+from ccai.constitution import dialogue
+from ccai.engines.base import Completed, Request
+from ccai.engines.endpoint import Endpoint
 from ccai.engines.transformers import Transformers
-from ccai.errors import UserError
-from ccai.params import Generation
-from ccai.records import Message
+from ccai.models import find
+from ccai.prompts import sources
 
 GREEDY = Generation(temperature=0, min_p=0, repetition_penalty=1)
 LIMIT = 24
@@ -68,8 +71,8 @@ def test_default_model_writes_the_same(tmp_path: Path, monkeypatch: pytest.Monke
     """Answers to our own prompts, as the responses stage asks for them but greedy."""
     monkeypatch.chdir(ROOT)
     settings, limit = params.load(), 48
-    model = models.find(settings.models.answer)
-    turns = [conversation.to_answer(settings.responses.system, row.text) for row in sources.load("contemplative")[:24]]
+    model = find.find(settings.models.answer)
+    turns = [dialogue.to_answer(settings.responses.system, row.text) for row in sources.load("contemplative")[:24]]
     asked = [Request(turn.messages, turn.shared, n, limit, GREEDY) for n, turn in enumerate(turns)]
     with serving(model.folder, tmp_path / "log") as endpoint:
         there = dict(item for batch in endpoint.complete(asked) for item in batch)

@@ -12,8 +12,9 @@ import again
 import pytest
 from project import Built
 
-from ccai import records
-from ccai.show import WHAT, block
+from ccai.base import files, records
+from ccai.base.terminal import block
+from ccai.report.samples import WHAT
 
 ROOT = Path(__file__).parents[1]
 TITLES = {
@@ -38,7 +39,7 @@ def data(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(name: str, kind: type[records.AnyRecord]) -> list[records.AnyRecord]:
-    return records.read(Path(f"data/{name}.jsonl"), kind)
+    return files.read(Path(f"data/{name}.jsonl"), kind)
 
 
 def command(*arguments: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
@@ -192,7 +193,7 @@ def test_text_cannot_steer_the_terminal() -> None:
 def test_missing_file_and_orphans_are_one_line() -> None:
     responses = read("responses", records.Response)
     gone = next(one for one in responses if one.prompt_id != read("critiques", records.Critique)[0].prompt_id)
-    records.write(Path("data/responses.jsonl"), [one for one in responses if one != gone])
+    files.write(Path("data/responses.jsonl"), [one for one in responses if one != gone])
     done = command("critiques")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"critiques of {gone.prompt_id}, which an earlier stage no longer has; run dvc repro" in done.stderr

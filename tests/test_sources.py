@@ -19,10 +19,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ccai import sources
-from ccai.errors import UserError
-from ccai.params import PromptSet
-from ccai.sources import UNSPECIFIED, Row, fetch, load, named, repair
+from ccai.base.errors import UserError
+from ccai.base.params import PromptSet
+from ccai.prompts import fetch as sources
+from ccai.prompts import readers
+from ccai.prompts import sources as sources_module
+from ccai.prompts.fetch import fetch
+from ccai.prompts.readers import repair
+from ccai.prompts.sources import UNSPECIFIED, Row, load, named
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = {"text": "question", "id": "key", "hazard": "kind"}
@@ -320,7 +324,7 @@ def test_command_line(tmp_path: Path) -> None:
 
 
 def test_every_pin_of_the_project_is_whole() -> None:
-    pins = [named(name, ROOT) for name in sources.names(ROOT)]
+    pins = [named(name, ROOT) for name in sources_module.names(ROOT)]
     public = [source for source in pins if source.pin]
     assert {"ailuminate", "ailuminate-fr", "harmfulqa", "hh-rlhf"} <= {source.name for source in public}
     for source in public:
@@ -333,7 +337,7 @@ def test_the_readme_credits_what_the_pins_name() -> None:
     text = (ROOT / "data/README.md").read_text(encoding="utf-8")
     rows = {cells[1]: cells for line in text.splitlines() if len(cells := [c.strip() for c in line.split("|")]) == 7}
     prose = " ".join(text.split())
-    for credit in sources.credits(sources.names(ROOT), ROOT):
+    for credit in sources_module.credits(sources_module.names(ROOT), ROOT):
         if not credit.url:
             continue
         _, _, _, licence, attribution, origin, _ = rows[credit.name]
@@ -346,12 +350,12 @@ def test_the_readme_credits_what_the_pins_name() -> None:
 def test_credits(tmp_path: Path) -> None:
     pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv")
     user_file(tmp_path / "data/sources", "ours.jsonl", '{"text": "One?"}\n')
-    mine, ours, public = sources.credits(["public", "ours", "mine.csv", "public"], tmp_path)
+    mine, ours, public = sources_module.credits(["public", "ours", "mine.csv", "public"], tmp_path)
     assert public == ("public", "CC0-1.0", "this test", "Test (2026).", "http://127.0.0.1:9/x.csv")
     assert ours == ("ours", "none chosen yet", "this project, data/sources/ours.jsonl", "", "")
     assert mine == ("mine.csv", "not stated", "a file of the user's", "", "")
     with pytest.raises(UserError, match="gone: no such source"):
-        sources.credits(["gone"], tmp_path)
+        sources_module.credits(["gone"], tmp_path)
 
 
 def test_columns_of_a_users_file(tmp_path: Path) -> None:
@@ -384,7 +388,7 @@ def test_first_turns_of_transcripts(tmp_path: Path) -> None:
 def test_unpacking_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     user_file(tmp_path, "a.txt.gz", gzip.compress(b"One?\n" * 100))
     assert len(load("a.txt.gz", tmp_path)) == 100
-    monkeypatch.setattr(sources, "UNPACKED_LIMIT", 499)
+    monkeypatch.setattr(readers, "UNPACKED_LIMIT", 499)
     with pytest.raises(UserError, match="unpacks to more than 499 bytes"):
         load("a.txt.gz", tmp_path)
 
@@ -395,9 +399,9 @@ def test_two_sources_of_one_name(tmp_path: Path) -> None:
         user_file(tmp_path / folder, "x.txt", f"From {folder}?\n")
     user_file(tmp_path, "y.txt", "Other?\n")
     sets = [PromptSet(source=name) for name in ("a/x.txt", "y.txt", "b/x.txt")]
-    assert [row.source for row in sources.load_all(sets[:2], tmp_path)] == ["x.txt", "y.txt"]
+    assert [row.source for row in sources_module.load_all(sets[:2], tmp_path)] == ["x.txt", "y.txt"]
     with pytest.raises(UserError, match=r"x\.txt is named twice"):
-        sources.load_all(sets, tmp_path)
+        sources_module.load_all(sets, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 300, "public\n"])
@@ -480,14 +484,14 @@ def test_ailuminate(ailuminate: list[Row], tmp_path: Path) -> None:
     assert Counter(row.persona for row in ailuminate) == {"skilled": 600, "unskilled": 600}
     raw = (tmp_path / "data/public/ailuminate.csv").read_bytes().decode()
     assert sum(raw.count(mark) for mark in "\x13\x14\x18\x19\x1c\x1d") == 13
-    assert not any(sources.CONTROL.search(row.text) for row in ailuminate)
+    assert not any(readers.CONTROL.search(row.text) for row in ailuminate)
     # 15 prompts span lines in the file; with three of them the break is outer white space.
     assert sum("\n" in row.text for row in ailuminate) == 12
     assert not any(row.text != row.text.strip() or "\r" in row.text for row in ailuminate)
 
 
 def test_ailuminate_repairs(ailuminate: list[Row], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sources, "repair", lambda text: text)
+    monkeypatch.setattr(readers, "repair", lambda text: text)
     raw = load("ailuminate", tmp_path)
     assert sum("\x19" in row.text or "\x14" in row.text for row in raw) == 8
     assert sum(row.text != row.text.strip() for row in raw) == 48

@@ -16,14 +16,15 @@ from judges import Judge, Scholar
 from project import Built
 from test_pairs import CHOSEN, NAMES, REJECTED, prompt, response, revision
 
-from ccai import constitution, records
-from ccai.errors import UserError
-from ccai.records import Demonstration, DroppedPair, Pair, Record, Revision
+from ccai.base import files, records
+from ccai.base.errors import UserError
+from ccai.base.records import Demonstration, DroppedPair, Pair, Record, Revision
+from ccai.constitution import principles
 from stages import pairs
 
 [CARE] = (
     principle
-    for principle in constitution.load(ROOT / "data/constitutions/contemplative.md").principles
+    for principle in principles.load(ROOT / "data/constitutions/contemplative.md").principles
     if principle.slug == "boundless-care"
 )
 GOOD, BAD = "Then the washer is worn; a new one costs little.", "Move to another house or get used to it."
@@ -32,7 +33,7 @@ GOOD, BAD = "Then the washer is worn; a new one costs little.", "Move to another
 def write(path: Path, rows: list[Any]) -> None:
     """Records as a stage leaves them, or a user's lines."""
     if isinstance(rows[0], Record):
-        return records.write(path, rows)
+        return files.write(path, rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
@@ -80,14 +81,14 @@ def change(folder: Path, **changes: Any) -> None:
 
 
 def kept() -> list[Pair]:
-    return [pair for side in ("train", "validation") for pair in records.read(pairs.OUT / f"{side}.jsonl", Pair)]
+    return [pair for side in ("train", "validation") for pair in files.read(pairs.OUT / f"{side}.jsonl", Pair)]
 
 
 def test_the_last_round_is_chosen_and_the_card_is_a_card(folder: Path) -> None:
     pairs.main()
     assert sorted(pair.chosen[0].content for pair in kept()) == [f"{CHOSEN} ({name}, 2)" for name in NAMES[:10]]
     assert {pair.round for pair in kept()} == {2}
-    metrics = records.read_json(pairs.METRICS)
+    metrics = files.read_json(pairs.METRICS)
     assert metrics["kept"] == 10
     assert metrics["baseline"]["complied"]["all"]["n"] == 10
     assert "judge" not in metrics
@@ -100,7 +101,7 @@ def test_the_last_round_is_chosen_and_the_card_is_a_card(folder: Path) -> None:
 def test_card_says_who_wrote_which_side(folder: Path) -> None:
     for stage, model in (("responses", "org/answers"), ("revisions", "org/revises")):
         path = folder / f"metrics/{stage}.json"
-        records.write_json(path, records.read_json(path) | {"model": model})
+        files.write_json(path, files.read_json(path) | {"model": model})
     pairs.main()
     text = (pairs.OUT / "README.md").read_text(encoding="utf-8")
     assert "| `rejected` | org/answers |" in text
@@ -108,18 +109,18 @@ def test_card_says_who_wrote_which_side(folder: Path) -> None:
 
 
 def test_revisions_that_copy_an_example_or_the_template(folder: Path) -> None:
-    rounds = records.read(folder / "data/revisions.jsonl", Revision)
+    rounds = files.read(folder / "data/revisions.jsonl", Revision)
     copies = [f"I hear you. {CARE.examples[1].revision}", f"(A note for your answer: {CHOSEN})"]
     changed = [one.model_copy(update={"text": text}) for one, text in zip(rounds[1:4:2], copies, strict=True)]
     write(folder / "data/revisions.jsonl", [rounds[0], changed[0], rounds[2], changed[1], *rounds[4:]])
     pairs.main()
-    assert records.read_json(pairs.METRICS)["dropped_by"]["copied"] == 2
-    assert [pair.reason for pair in records.read(pairs.OUT / "dropped.jsonl", DroppedPair)] == ["copied"] * 2
+    assert files.read_json(pairs.METRICS)["dropped_by"]["copied"] == 2
+    assert [pair.reason for pair in files.read(pairs.OUT / "dropped.jsonl", DroppedPair)] == ["copied"] * 2
     settings = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     settings["critiques"] |= {"format": "concise", "examples": 1}  # neither of which shows these texts
     write_params(folder, settings)
     pairs.main()
-    assert records.read_json(pairs.METRICS)["dropped_by"]["copied"] == 0
+    assert files.read_json(pairs.METRICS)["dropped_by"]["copied"] == 0
 
 
 def test_files_that_users_bring(folder: Path) -> None:
@@ -149,12 +150,12 @@ def test_files_that_users_bring(folder: Path) -> None:
     [brought] = [pair for pair in kept() if pair.round == 0]
     assert (brought.hazard, brought.chosen[0].content) == ("home", GOOD)
     assert brought.chosen_tokens > 10
-    reasons = [pair.reason for pair in records.read(pairs.OUT / "dropped.jsonl", DroppedPair)]
+    reasons = [pair.reason for pair in files.read(pairs.OUT / "dropped.jsonl", DroppedPair)]
     assert reasons == ["empty", "evaluation_prompt", "evaluation_prompt", "over_length"]
-    metrics = records.read_json(pairs.METRICS)
+    metrics = files.read_json(pairs.METRICS)
     assert metrics["kept_by_source"] == {"contemplative": 10, "mine.jsonl": 1}
     for side, count in metrics["demonstrations"].items():
-        sft = records.read(pairs.OUT / f"sft/{side}.jsonl", Demonstration)
+        sft = files.read(pairs.OUT / f"sft/{side}.jsonl", Demonstration)
         assert sum(one.pair_id is None for one in sft) == count == metrics[side]
         assert not {turn.content for one in sft for turn in one.messages} & set(held_out)
 
@@ -162,7 +163,7 @@ def test_files_that_users_bring(folder: Path) -> None:
 def test_a_judge_that_fails_shuts_no_gate_and_is_seen_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(folder, judge=True, require_violation=True)
     pairs.main()
-    metrics = records.read_json(pairs.METRICS)
+    metrics = files.read_json(pairs.METRICS)
     assert metrics["judge"]["passed"] is False
     assert metrics["kept"] == 10
     assert "violated" not in metrics["baseline"]
@@ -175,7 +176,7 @@ def test_verdicts_of_a_judge_that_passes(folder: Path) -> None:
     scholar = Scholar()
     scholar._violates |= {REJECTED: True, "Just forget her, it is nothing.": False}
     scholar._addresses[f"{CHOSEN} (p03, 2)"] = False
-    answers = records.read(folder / "data/responses.jsonl", records.Response)
+    answers = files.read(folder / "data/responses.jsonl", records.Response)
     harmless = answers[5].model_copy(update={"text": "Just forget her, it is nothing."})
     write(folder / "data/responses.jsonl", [*answers[:5], harmless, *answers[6:]])
     with serving(Judge(scholar)) as server:
@@ -188,14 +189,14 @@ def test_verdicts_of_a_judge_that_passes(folder: Path) -> None:
         settings = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
         write_params(folder, settings | {"models": settings["models"] | {"judge": "served"}})
         pairs.main()
-    dropped = records.read(pairs.OUT / "dropped.jsonl", DroppedPair)
+    dropped = files.read(pairs.OUT / "dropped.jsonl", DroppedPair)
     assert [(pair.prompt_id, pair.reason) for pair in dropped] == [("p03", "off_topic"), ("p05", "no_violation")]
     for pair in kept():
         assert pair.verdict is not None
         assert pair.verdict.preference == "chosen"
         assert pair.verdict.rejected_violation == pytest.approx(0.8)
         assert pair.verdict.chosen_violation == pytest.approx(0.1)
-    metrics = records.read_json(pairs.METRICS)
+    metrics = files.read_json(pairs.METRICS)
     assert metrics["judge"]["passed"] is True
     found = metrics["baseline"]["violated"]["by_principle"]["boundless-care"]
     assert (found["n"], found["share"]) == (10, 0.9)

@@ -21,9 +21,10 @@ from project import SMALL
 from safetensors.torch import load_file
 from test_training import PARAMS, TRAIN, VALIDATION
 
-from ccai import checkpoints, records
-from ccai.params import Train
-from ccai.records import Prompt
+from ccai.base import files
+from ccai.base.params import Train
+from ccai.base.records import Prompt
+from ccai.train import checkpoints
 
 LONG = PARAMS.model_copy(update={"epochs": 6.0})
 STEPS = 24
@@ -46,7 +47,7 @@ class Stage:
         trained.write(folder / "data/pairs", TRAIN, VALIDATION)
         labels = {"source_id": "1", "hazard": "none", "persona": "none", "principle": "none"}
         prompt = Prompt(prompt_id="e", text=asked, source="test", split="eval", **labels)  # type: ignore[arg-type]
-        records.write(folder / "data/prompts/eval.jsonl", [prompt])
+        files.write(folder / "data/prompts/eval.jsonl", [prompt])
         self.environment = os.environ | {"PYTHONPATH": str(ROOT), "CCAI_CACHE": str(folder / "cache")}
         self.environment["OMP_NUM_THREADS"] = "1"
 

@@ -14,13 +14,18 @@ from conftest import ROOT, save_model
 from test_evaluation import answer, scored
 from textbook import Textbook
 
-from ccai import constitution, conversation, models, params, records, training, versions
-from ccai.checkpoints import Stop
-from ccai.evaluation import Comparison
-from ccai.params import Params
-from ccai.records import Critique, Demonstration, Pair, Prompt, Response, Revision, digest, seed_for
-from ccai.suites.heldout import HeldOut
-from ccai.training import Data
+from ccai.base import files, params, versions
+from ccai.base.hashing import digest, seed_for
+from ccai.base.params import Params
+from ccai.base.records import Critique, Demonstration, Pair, Prompt, Response, Revision
+from ccai.constitution import dialogue
+from ccai.constitution import principles as constitution
+from ccai.evaluate.comparison import Comparison
+from ccai.evaluate.suites.heldout import HeldOut
+from ccai.models import find
+from ccai.train import run
+from ccai.train.checkpoints import Stop
+from ccai.train.run import Data
 from stages import critiques, eval, responses, revisions
 
 SEED = 11
@@ -50,7 +55,7 @@ def project(tiny_model: Path, other: Path, tmp_path: Path, monkeypatch: pytest.M
     Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     labels: dict[str, Any] = {"source_id": "1", "hazard": "none", "persona": "none", "principle": "none"}
     asked = [Prompt(prompt_id=f"p{n}", text=f"Why {n}?", source="test", split="train", **labels) for n in range(2)]
-    records.write(Path("data/prompts/train.jsonl"), asked)
+    files.write(Path("data/prompts/train.jsonl"), asked)
     return params.load()
 
 
@@ -59,24 +64,24 @@ def test_answers_critiques_and_revisions_are_what_plain_forward_passes_write(
 ) -> None:
     for stage in (responses, critiques, revisions):
         stage.main()
-    answered = records.read(Path("data/responses.jsonl"), Response)
-    criticised = records.read(Path("data/critiques.jsonl"), Critique)
-    revised = records.read(Path("data/revisions.jsonl"), Revision)
+    answered = files.read(Path("data/responses.jsonl"), Response)
+    criticised = files.read(Path("data/critiques.jsonl"), Critique)
+    revised = files.read(Path("data/revisions.jsonl"), Revision)
     principles = {one.slug: one for one in constitution.load(project.critiques.constitution).principles}
-    format = conversation.load_format(project.critiques.format)
+    format = dialogue.load_format(project.critiques.format)
     first, second = Textbook(tiny_model), Textbook(other)
     for number, (given, critique, revision) in enumerate(zip(answered, criticised, revised, strict=True)):
         prompt, one = f"Why {number}?", principles[critique.principle]
         texts = prompt, given.text
         wrote = [
-            (given, first, 9, ("answer",), conversation.to_answer("Be brief.", prompt)),
-            (critique, second, 10, ("critique", one.slug, "1"), conversation.to_criticise(format, one, 0, *texts)),
+            (given, first, 9, ("answer",), dialogue.to_answer("Be brief.", prompt)),
+            (critique, second, 10, ("critique", one.slug, "1"), dialogue.to_criticise(format, one, 0, *texts)),
             (
                 revision,
                 second,
                 12,
                 ("revision", one.slug, "1"),
-                conversation.to_revise(format, one, 0, *texts, critique.text),
+                dialogue.to_revise(format, one, 0, *texts, critique.text),
             ),
         ]
         for record, textbook, limit, (step, *rest), turns in wrote:
@@ -98,13 +103,13 @@ def test_train_stage_trains_what_params_say(tiny_model: Path, tmp_path: Path, mo
     Path("params.yaml").write_text(yaml.safe_dump(values | {"seed": SEED}), encoding="utf-8")
     trained.write_pairs(4, validation=2)
     trained.run()
-    asked, model = params.load(), models.find(str(tiny_model))
-    pairs = [records.read(Path(f"data/pairs/{side}.jsonl"), Pair) for side in ("train", "validation")]
-    shown = [records.read(Path(f"data/pairs/sft/{side}.jsonl"), Demonstration) for side in ("train", "validation")]
+    asked, model = params.load(), find.find(str(tiny_model))
+    pairs = [files.read(Path(f"data/pairs/{side}.jsonl"), Pair) for side in ("train", "validation")]
+    shown = [files.read(Path(f"data/pairs/sft/{side}.jsonl"), Demonstration) for side in ("train", "validation")]
     with Stop() as stop:
-        again = training.train(
+        again = run.train(
             model,
-            training.placed(model, asked.hardware, asked.train),
+            run.placed(model, asked.hardware, asked.train),
             Data(pairs[0], pairs[1], shown[0], shown[1]),
             asked.train,
             SEED,
@@ -113,7 +118,7 @@ def test_train_stage_trains_what_params_say(tiny_model: Path, tmp_path: Path, mo
             stop,
         )
     assert again.reused
-    assert records.read_json(Path("metrics/train.json"))["seed"] == SEED
+    assert files.read_json(Path("metrics/train.json"))["seed"] == SEED
 
 
 def test_eval_measures_with_the_seed_and_resamples_of_params(project: Params) -> None:

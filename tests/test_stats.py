@@ -9,14 +9,7 @@ import pytest
 from scipy.stats import norm, t
 
 from bench import coverage
-from ccai.stats import (
-    FEWEST,
-    holm,
-    mcnemar_exact,
-    mean_interval,
-    paired_difference,
-    proportion_interval,
-)
+from ccai.stats.intervals import FEWEST, holm, mcnemar_exact, mean_interval, paired_difference, proportion_interval
 
 SLEEP = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]
 """Student (1908), "The probable error of a mean": extra hours of sleep by drug, ten patients."""

@@ -20,10 +20,11 @@ from test_baseline import PROMPTS, RESPONSES
 from test_evaluation import FAILED, PASSED, arms, by_arm, scored
 from test_pairs import built as everything_kept
 
-from ccai import baseline, pairs, summary
-from ccai.errors import UserError
-from ccai.exam import Exam
-from ccai.records import read_json, write_json
+from ccai.base.errors import UserError
+from ccai.base.files import read_json, write_json
+from ccai.judge.exam import Exam
+from ccai.pairs import baseline, build
+from ccai.report import summary
 
 STAGES = ("prompts", "pairs", "train", "eval")
 
@@ -78,7 +79,7 @@ def test_counts_and_training(folder: Path, built: Built) -> None:
         f"({train} train, {validation} validation)",
     ]
     assert lines[5].strip() == "dropped: " + ", ".join(
-        f"{gate.replace('_', ' ')} {reasons[gate]}" for gate in pairs.GATES if reasons[gate]
+        f"{gate.replace('_', ' ')} {reasons[gate]}" for gate in build.GATES if reasons[gate]
     )
     at = lines.index(
         f"trained   local/toy, {len(steps)} steps of 2 pairs, "

@@ -17,11 +17,12 @@ import pytest
 import yaml
 from project import Built
 
-from ccai import evaluation
-from ccai.errors import UserError
-from ccai.records import Answer, AnyRecord, Critique, DroppedPair, Pair, Prompt, Response, Revision, read
-from ccai.suites import heldout
-from ccai.trace import SHOWN, Data, of_metric, trace
+from ccai.base.errors import UserError
+from ccai.base.files import read
+from ccai.base.records import Answer, AnyRecord, Critique, DroppedPair, Pair, Prompt, Response, Revision
+from ccai.evaluate import comparison
+from ccai.evaluate.suites import heldout
+from ccai.report.trace import SHOWN, Data, of_metric, trace
 
 ROOT = Path(__file__).parents[1]
 OWN, PUBLIC = Path("data/sources/own.jsonl"), Path("data/public/public.csv")
@@ -282,7 +283,7 @@ def test_an_answer_has_its_pin_verdicts_and_adapter() -> None:
 
 def test_every_figure_of_eval_is_the_mean_of_the_answers_named() -> None:
     found = json.loads(Path("metrics/eval.json").read_text())
-    data, measures = Data(), list(evaluation.measures(found["heldout"]))
+    data, measures = Data(), list(comparison.measures(found["heldout"]))
     assert len(measures) == len(heldout.MEASURES)
     for names, measured in measures:
         key = ".".join(("heldout", *names))

@@ -17,11 +17,12 @@ from torch.nn.functional import logsigmoid
 from trained import pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ccai import demonstrations, trainers, training
-from ccai.models import Model
-from ccai.params import Sft, Train
-from ccai.records import Message, Pair
-from ccai.training import Trained
+from ccai.base.params import Sft, Train
+from ccai.base.records import Message, Pair
+from ccai.models.model import Model
+from ccai.pairs import demonstrations
+from ccai.train import run, trainers
+from ccai.train.run import Trained
 
 ONE = PARAMS.model_copy(
     update={
@@ -173,7 +174,7 @@ def test_dpo_after_sft_begins_at_the_sft_model_and_is_measured_against_it(
     model: Model, tiny_model: Path, tmp_path: Path
 ) -> None:
     both = PARAMS.model_copy(update={"epochs": 1.0, "method": "sft+dpo"})
-    half = [pair for pair in TRAIN if training.half(pair.prompt_id) == "sft"]
+    half = [pair for pair in TRAIN if run.half(pair.prompt_id) == "sft"]
     sft = train(model, tmp_path / "sft", params=both.model_copy(update={"method": "sft"}), pairs=half, validation=HELD)
     # Before any step: mean over conversations of the answer's mean log-loss, by the base.
     answers = [log_probs(tiny_model, None, pair.prompt, pair.chosen) for pair in HELD]
@@ -192,7 +193,7 @@ def test_other_weights_of_the_same_name_are_trained_anew(
         raise KeyboardInterrupt
 
     keys: list[str] = []
-    monkeypatch.setattr(training, "_run", begun)
+    monkeypatch.setattr(run, "_run", begun)
     folder = tmp_path / "other"
     folder.mkdir()
     for path in tiny_model.iterdir():

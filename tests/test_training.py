@@ -20,14 +20,16 @@ from trained import pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaModel
 from trl.trainer import utils as trl_utils
 
-from ccai import cache, code, demonstrations, phases, rewards, training
-from ccai.checkpoints import Stop
-from ccai.engines.request import Request
+from ccai.base import cache, code
+from ccai.base.errors import UserError
+from ccai.base.params import Generation, Sft, Train
+from ccai.engines.base import Request
 from ccai.engines.transformers import Transformers
-from ccai.errors import UserError
-from ccai.models import Model
-from ccai.params import Generation, Sft, Train
-from ccai.training import Data, Trained
+from ccai.models.model import Model
+from ccai.pairs import demonstrations
+from ccai.train import phase, rewards, run
+from ccai.train.checkpoints import Stop
+from ccai.train.run import Data, Trained
 
 PARAMS = Train(
     method="dpo",
@@ -67,7 +69,7 @@ def train(model: Model, target: Path, **changes: Any) -> Trained:
         "versions": VERSIONS,
         "stop": Stop(),
     }
-    return training.train(model, **given | changes, target=target)
+    return run.train(model, **given | changes, target=target)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -106,7 +108,7 @@ def killed(model: Model, tmp_path: Path) -> Callable[[int], Path]:
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(phases._Lines, "on_log", stop)
+            patch.setattr(phase._Lines, "on_log", stop)
             train(model, tmp_path / "adapter")
         assert not (tmp_path / "adapter").exists()
         [work] = cache.folder("training").iterdir()
@@ -157,7 +159,7 @@ def test_numbers_are_finite_and_true(whole: Run, tiny_model: Path) -> None:
     tensors = load_file(whole.adapter / "adapter_model.safetensors")
     assert metrics["trainable_parameters"] == sum(tensor.numel() for tensor in tensors.values())
     assert [row["step"] for row in curve] == list(range(1, STEPS + 1))
-    assert set(curve[0]) == set(training.CURVE)
+    assert set(curve[0]) == set(run.CURVE)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     rows = [
         [turn.model_dump() for turn in [*pair.prompt, *side]] for pair in TRAIN for side in (pair.chosen, pair.rejected)
@@ -297,7 +299,7 @@ def test_other_input_is_another_run(
         raise KeyboardInterrupt
 
     monkeypatch.setenv("CCAI_CACHE", str(whole.cache))
-    monkeypatch.setattr(training, "_run", begun)
+    monkeypatch.setattr(run, "_run", begun)
     with pytest.raises(KeyboardInterrupt):
         train(replace(model, **change.pop("model", {})), tmp_path / "adapter", **change)
 
@@ -430,7 +432,7 @@ def test_device_without_memory_is_one_line_and_goes_on(
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match=r"out of memory .*train\.per_device") as error:
         patch.setattr(LlamaModel, "forward", full)
-        patch.setattr(phases._Lines, "on_log", counted)
+        patch.setattr(phase._Lines, "on_log", counted)
         train(model, tmp_path / "adapter")
     assert "\n" not in str(error.value)
     assert train(model, tmp_path / "adapter") == whole.result
@@ -459,7 +461,7 @@ def test_killed_between_the_last_step_and_the_end_takes_no_step_more(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(phases, "write_json", killed)
+        patch.setattr(phase, "write_json", killed)
         train(model, tmp_path / "resumed", params=params)
     resumed = train(model, tmp_path / "resumed", params=params)
     monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "another"))

@@ -11,11 +11,11 @@ import pytest
 from chooser import choosing, options, shipped
 from conftest import ROOT
 
-from ccai import contamination, sources
-from ccai.errors import UserError
-from ccai.evaluation import Comparison, measures
-from ccai.sources import Row
-from ccai.suites.traits import TraitChoice, Traits, load
+from ccai.base.errors import UserError
+from ccai.evaluate.comparison import Comparison, measures
+from ccai.evaluate.suites.traits import TraitChoice, Traits, load
+from ccai.prompts import contamination, sources
+from ccai.prompts.sources import Row
 
 SHIPPED = ROOT / "data/eval_sets/traits.jsonl"
 LINES = [json.loads(line) for line in SHIPPED.read_text(encoding="utf-8").splitlines()]

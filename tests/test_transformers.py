@@ -30,15 +30,15 @@ from transformers import (
     Qwen3Config,
 )
 
-from ccai import models
-from ccai.engines import transformers as engines
-from ccai.engines.request import Completed, Request
+from ccai.base.errors import UserError
+from ccai.base.params import Generation
+from ccai.base.records import Message
+from ccai.engines import transformers
+from ccai.engines.base import Completed, Request
 from ccai.engines.sampling import SURE, gumbel
 from ccai.engines.transformers import NEAR_TIE, Transformers
-from ccai.errors import UserError
-from ccai.models import Placement
-from ccai.params import Generation
-from ccai.records import Message
+from ccai.models import placement
+from ccai.models.placement import Placement
 
 GREEDY = Generation(temperature=0, min_p=0, repetition_penalty=1)
 PENALISED = Generation(temperature=0, min_p=0, repetition_penalty=1.3)
@@ -212,8 +212,8 @@ def test_text_is_independent_of_batch_order_and_sharing(
     unshared = [replace(request, shared=0) for request in asked]
     assert complete(tiny_engine, unshared) == alone
     for rows, tokens in ((1, 2048), (3, 16), (7, 2048), (64, 100), (64, 2048)):
-        monkeypatch.setitem(engines.MAX_ROWS["float32"], "cpu", rows)
-        monkeypatch.setitem(engines.MAX_TOKENS, "cpu", tokens)
+        monkeypatch.setitem(transformers.MAX_ROWS["float32"], "cpu", rows)
+        monkeypatch.setitem(transformers.MAX_TOKENS, "cpu", tokens)
         order = random.Random(rows).sample(range(len(asked)), len(asked))
         mixed = complete(tiny_engine, [(asked if place % 2 else unshared)[place] for place in order])
         assert mixed == [alone[place] for place in order]
@@ -247,7 +247,7 @@ def test_finished_rows_are_replaced_at_once(
     tiny_engine: Transformers, passes: list[Seen], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No slot is free while a request waits."""
-    monkeypatch.setitem(engines.MAX_ROWS["float32"], "cpu", 4)
+    monkeypatch.setitem(transformers.MAX_ROWS["float32"], "cpu", 4)
     asked = [
         replace(request, max_new_tokens=limit)
         for request, limit in zip(requests(12, PLAIN, ()), (30, 2, 9, 5) * 3, strict=True)
@@ -270,7 +270,7 @@ def test_passes_are_no_longer_than_their_limit(
     asked = requests(40, SHIPPED, ())
     whole = complete(tiny_engine, asked)
     passes.clear()
-    monkeypatch.setitem(engines.MAX_TOKENS, "cpu", limit)
+    monkeypatch.setitem(transformers.MAX_TOKENS, "cpu", limit)
     assert complete(tiny_engine, asked) == whole
     assert all(seen.tokens <= limit or seen.begun <= 1 for seen in passes)
     assert sum(seen.begun for seen in passes) == 40
@@ -292,9 +292,9 @@ def test_same_request_twice_and_with_other_seeds(tiny_engine: Transformers) -> N
 def test_completions_come_while_others_are_written(tiny_engine: Transformers, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they finish if that is wanted; held back until the end, all at once."""
     asked = requests(40, SHIPPED)
-    monkeypatch.setattr(engines, "YIELD_EVERY", -1.0)
+    monkeypatch.setattr(transformers, "YIELD_EVERY", -1.0)
     assert len(list(tiny_engine.complete(asked))) > 5
-    monkeypatch.setattr(engines, "YIELD_EVERY", 1e9)
+    monkeypatch.setattr(transformers, "YIELD_EVERY", 1e9)
     assert len(list(tiny_engine.complete(asked))) == 1
 
 
@@ -303,7 +303,7 @@ def test_stopped_half_way_the_engine_goes_on_as_before(
 ) -> None:
     asked = requests(40, SHIPPED, SHOWN)
     whole = complete(tiny_engine, asked)
-    monkeypatch.setattr(engines, "YIELD_EVERY", -1.0)
+    monkeypatch.setattr(transformers, "YIELD_EVERY", -1.0)
     half = tiny_engine.complete(asked)
     some = next(half) + next(half)
     assert 0 < len(some) < 40
@@ -478,7 +478,7 @@ def test_out_of_memory_halves_rows_and_changes_no_text(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(engines.MAX_TOKENS, "cpu", 100_000)
+    monkeypatch.setitem(transformers.MAX_TOKENS, "cpu", 100_000)
     asked = requests(40, SHIPPED)
     whole = complete(tiny_engine, asked)
     small_memory(5)
@@ -556,7 +556,7 @@ def test_row_that_does_not_fit_is_one_line(tiny_engine: Transformers, small_memo
 def test_what_was_finished_before_a_row_that_does_not_fit_is_kept(
     tiny_engine: Transformers, small_memory: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "YIELD_EVERY", 1e9)
+    monkeypatch.setattr(transformers, "YIELD_EVERY", 1e9)
     short = requests(6, GREEDY)
     [long] = [replace(short[0], shared=0, messages=(SYSTEM, user("why " * 300)))]
     whole = complete(tiny_engine, short)
@@ -593,7 +593,7 @@ def test_rows_are_no_more_than_free_memory_allows(
     asked = [replace(request, shared=0) for request in asked]
     whole = complete(tiny_engine, asked)
     longest = whole[0].prompt_tokens + NEW
-    monkeypatch.setattr(models, "free_memory", lambda device: 2 * 3 * longest * PER_TOKEN)
+    monkeypatch.setattr(placement, "free_memory", lambda device: 2 * 3 * longest * PER_TOKEN)
     passes.clear()
     assert complete(tiny_engine, asked) == whole
     assert max(seen.rows for seen in passes) == 3
@@ -609,7 +609,7 @@ def test_more_rows_are_written_once_only_shorter_ones_are_left(
     ]
     whole = complete(tiny_engine, asked)
     longest = max(done.prompt_tokens for done in whole[:2]) + 200
-    monkeypatch.setattr(models, "free_memory", lambda device: 2 * 2 * longest * PER_TOKEN)
+    monkeypatch.setattr(placement, "free_memory", lambda device: 2 * 2 * longest * PER_TOKEN)
     passes.clear()
     assert complete(tiny_engine, asked) == whole
     rows = [seen.rows for seen in passes]
@@ -647,7 +647,7 @@ def test_conversations_that_begin_alike_are_read_once(
     tiny_engine: Transformers, passes: list[Seen], limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However far that goes, message or not; and the batch changes nothing."""
-    monkeypatch.setitem(engines.MAX_TOKENS, "cpu", limit)
+    monkeypatch.setitem(transformers.MAX_TOKENS, "cpu", limit)
     conversations = [request.messages for request in requests(20, GREEDY, (*SHOWN, user("Once more: Is it")))]
     conversations = [(*messages[:-2], user(f"Once more: {messages[-1].content}")) for messages in conversations]
     alone = [scores(tiny_engine, [messages], ("A", "B"))[0] for messages in conversations]
@@ -670,7 +670,7 @@ def test_two_orders_of_a_question_are_read_once(
     tiny_engine: Transformers, passes: list[Seen], limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind what all questions share, each question's own text, then its ends; the batch changes nothing."""
-    monkeypatch.setitem(engines.MAX_TOKENS, "cpu", limit)
+    monkeypatch.setitem(transformers.MAX_TOKENS, "cpu", limit)
     texts = [f"Is {n} much more than {n * n % 7}, and would {n * 31} be still more? " for n in range(9)]
     conversations = [(*SHOWN, user(text + ends)) for ends in ("A yes B no", "A no B yes") for text in texts]
     alone = [scores(tiny_engine, [messages], ("A", "B"))[0] for messages in conversations]

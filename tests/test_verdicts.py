@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from endpoint import EDITS, Handler, Server, serving
 
-from ccai import generation
-from ccai.engines import openai as engines
-from ccai.engines.openai import Endpoint
-from ccai.errors import UserError
-from ccai.records import Message
+from ccai.base.errors import UserError
+from ccai.base.records import Message
+from ccai.engines import client
+from ccai.engines.endpoint import Endpoint
+from ccai.generate import completions
 
 GOOD = '{"verdict": "A"}'
 
@@ -41,7 +41,7 @@ class Asked(Handler):
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
-    monkeypatch.setattr(engines, "RETRIES", 1)
+    monkeypatch.setattr(client, "RETRIES", 1)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -56,7 +56,7 @@ def judge(
 
 def scores(engine: Endpoint, texts: Sequence[str]) -> list[list[float]]:
     conversations = [[Message(role="user", content=text)] for text in texts]
-    return generation.score("test", engine, conversations, ("A", "B")).probabilities
+    return completions.score("test", engine, conversations, ("A", "B")).probabilities
 
 
 def test_a_label_is_asked_for_by_a_schema_and_is_certain() -> None:

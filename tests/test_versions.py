@@ -7,8 +7,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from ccai import versions
-from ccai.errors import UserError
+from ccai.base import versions
+from ccai.base.errors import UserError
 
 
 def pin(folder: Path, monkeypatch: pytest.MonkeyPatch, **pins: str) -> None:

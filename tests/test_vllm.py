@@ -10,16 +10,16 @@ import pytest
 import torch
 from conftest import CPU, as_model, save_model
 
-from ccai import generation
-from ccai.conversation import to_answer
-from ccai.engines.request import Completed, Engine, Request
+from ccai.base.errors import UserError
+from ccai.base.params import Generation
+from ccai.base.records import Message
+from ccai.constitution.dialogue import to_answer
+from ccai.engines.base import Completed, Engine, Request
 from ccai.engines.transformers import Transformers
 from ccai.engines.vllm import Vllm, penalise
-from ccai.errors import UserError
-from ccai.generation import Job
-from ccai.models import Placement
-from ccai.params import Generation
-from ccai.records import Message
+from ccai.generate import completions as generation
+from ccai.generate.completions import Job
+from ccai.models.placement import Placement
 
 INSTALLED = importlib.util.find_spec("vllm") is not None
 CARD = Placement("cuda", "float32", "none", "as the tests want it")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ccai import yamlfile
-from ccai.errors import UserError
+from ccai.base import yaml_io
+from ccai.base.errors import UserError
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -35,16 +35,16 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 def test_what_is_wrong_is_named_by_its_line(text: str, line: int) -> None:
     with pytest.raises(UserError, match=rf"^p\.yaml:{line}: "):
-        yamlfile.parse(text, Path("p.yaml"))
+        yaml_io.parse(text, Path("p.yaml"))
 
 
 @pytest.mark.parametrize("text", ["[" * 20_000, "- " * 2000 + "x", "\0", "a" * 2**21])
 def test_what_has_no_line(text: str) -> None:
     with pytest.raises(UserError, match=r"^p\.yaml: "):
-        yamlfile.parse(text, Path("p.yaml"))
+        yaml_io.parse(text, Path("p.yaml"))
 
 
 def test_small_anchors_are_followed() -> None:
     text = "base: &b {k: 1, l: 2}\nc: {<<: *b, k: 3}\nd: [*b, *b]"
     base = {"k": 1, "l": 2}
-    assert yamlfile.parse(text, Path("p.yaml")) == {"base": base, "c": {"k": 3, "l": 2}, "d": [base, base]}
+    assert yaml_io.parse(text, Path("p.yaml")) == {"base": base, "c": {"k": 3, "l": 2}, "d": [base, base]}

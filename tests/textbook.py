@@ -10,9 +10,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ccai.base.params import Generation
+from ccai.base.records import Message
 from ccai.engines.sampling import gumbel
-from ccai.params import Generation
-from ccai.records import Message
 
 
 class Textbook:

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 from conftest import ROOT
 
-from ccai import demonstrations, records
-from ccai.records import Message, Pair, Prompt
+from ccai.base import files
+from ccai.base.records import Message, Pair, Prompt
+from ccai.pairs import demonstrations
 from stages import train as stage
 
 WORDS = "why does the answer depend on how one looks at it and who is asking".split()
@@ -38,7 +39,7 @@ def project(model: Path, changes: dict[str, Any]) -> None:
     values["hardware"] |= {"device": "cpu", "dtype": "float32", "quantization": "none"}
     values["train"] |= changes
     Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    records.write(Path("data/prompts/eval.jsonl"), [HELD_OUT])
+    files.write(Path("data/prompts/eval.jsonl"), [HELD_OUT])
 
 
 def pairs(count: int, seed: int, words: int = 12) -> list[Pair]:
@@ -70,8 +71,8 @@ def pairs(count: int, seed: int, words: int = 12) -> list[Pair]:
 def write(folder: Path, train: Sequence[Pair], validation: Sequence[Pair]) -> None:
     """Both sides as the pairs stage leaves them in a folder, and the SFT data of their chosen answers."""
     for name, side in (("train", train), ("validation", validation)):
-        records.write(folder / f"{name}.jsonl", side)
-        records.write(folder / f"sft/{name}.jsonl", [demonstrations.of(pair, "pairs") for pair in side])
+        files.write(folder / f"{name}.jsonl", side)
+        files.write(folder / f"sft/{name}.jsonl", [demonstrations.of(pair, "pairs") for pair in side])
 
 
 def write_pairs(train: int, validation: int, words: int = 4) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import AttentionInterface
 
-from ccai.errors import UserError
+from ccai.base.errors import UserError
 
 NAME = "ccai"
 """As transformers knows this attention."""

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from ccai.errors import UserError
-from ccai.params import Generation
+from ccai.base.errors import UserError
+from ccai.base.params import Generation
 
 SURE = 1.0
 """Margins are looked for up to here only; a wider one counts as this."""

@@ -14,15 +14,17 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from ccai import loading, memory, modelfiles, models
-from ccai.engines import attention, linear
+from ccai.base.errors import UserError
+from ccai.base.records import FinishReason, Message
+from ccai.engines import attention, packed_linear
 from ccai.engines.attention import Pass, Prefix, Rows, Segment
-from ccai.engines.request import Completed, Request, begun
+from ccai.engines.base import Completed, Request, begun
+from ccai.engines.chat_template import Template
 from ccai.engines.sampling import SURE, draw
-from ccai.engines.template import Template
-from ccai.errors import UserError
-from ccai.models import Model, Placement
-from ccai.records import FinishReason, Message
+from ccai.models import files, load, memory
+from ccai.models import placement as models
+from ccai.models.model import Model
+from ccai.models.placement import Placement
 
 MAX_ROWS = {"float32": {"cpu": 48, "mps": 32, "cuda": 128}, "16 bit": {"cpu": 24, "mps": 64, "cuda": 256}}
 """Rows written at a time, where memory allows; more would raise the rate by little, and memory by a lot. In 16 bit a
@@ -89,8 +91,8 @@ class Transformers:
         self.template = Template(model)
         self.identity: dict[str, Any] = {
             "engine": f"transformers-{transformers.__version__.split('.')[0]} gumbel-max-3",
-            "weights": modelfiles.fingerprint(model.folder),
-            "adapter": None if adapter is None else modelfiles.fingerprint(adapter),
+            "weights": files.fingerprint(model.folder),
+            "adapter": None if adapter is None else files.fingerprint(adapter),
             "template": self.template.text,
             "device": placement.device,
             "dtype": placement.dtype,
@@ -107,12 +109,12 @@ class Transformers:
         Raises:
             UserError: as `loading.weights` and `loading.adapter`.
         """
-        model = loading.weights(self._model, self.placement)
+        model = load.weights(self._model, self.placement)
         if self._adapter is not None:
-            model = loading.adapter(model, self._adapter, self._model)
+            model = load.adapter(model, self._adapter, self._model)
         model.set_attn_implementation(attention.NAME)
         if self._exact and self.placement.device == "cpu":
-            linear.pack(model)
+            packed_linear.pack(model)
         return model.eval()
 
     @cached_property

@@ -16,12 +16,13 @@ from typing import Any, get_args
 
 import torch
 
-from ccai import loading, modelfiles
-from ccai.engines.request import Completed, Request, begun
-from ccai.engines.template import Template
-from ccai.errors import UserError
-from ccai.models import Model, Placement
-from ccai.records import FinishReason, Message
+from ccai.base.errors import UserError
+from ccai.base.records import FinishReason, Message
+from ccai.engines.base import Completed, Request, begun
+from ccai.engines.chat_template import Template
+from ccai.models import files, load
+from ccai.models.model import Model
+from ccai.models.placement import Placement
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # errors keep their type, and a kill leaves no process on the card
@@ -63,8 +64,8 @@ class Vllm:
                 "hardware.engine: vllm is not installed; pip install -r requirements-vllm.txt (needs CUDA), "
                 "or set it to transformers"
             ) from None
-        loading.check(model.folder, getattr(torch, placement.dtype))
-        self._config = {} if adapter is None else loading.check_adapter(adapter, model)
+        load.check(model.folder, getattr(torch, placement.dtype))
+        self._config = {} if adapter is None else load.check_adapter(adapter, model)
         self.name = model.name if adapter is None else f"{model.name}+adapter"
         self.revision = model.revision
         self._template = Template(model)
@@ -72,8 +73,8 @@ class Vllm:
         self.runtime: dict[str, Any] = {**where, "placement": placement.reason}
         self.identity: dict[str, Any] = {
             "engine": f"vllm-{'.'.join(vllm.__version__.split('.')[:2])}",
-            "weights": modelfiles.fingerprint(model.folder),
-            "adapter": None if adapter is None else modelfiles.fingerprint(adapter),
+            "weights": files.fingerprint(model.folder),
+            "adapter": None if adapter is None else files.fingerprint(adapter),
             "template": self._template.text,
             **where,
         }

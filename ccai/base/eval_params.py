@@ -1,0 +1,169 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from ccai.base.param_types import Count, Inside, Name, PathInside, Section, Tokens
+
+
+class Primary(Section):
+    """What a run is judged by, named before it: metrics/eval.json and the summary say whether it was met.
+
+    Attributes:
+        safety: the metric that has to get better.
+        helpfulness: the metric that must not get worse by more than `bound`, in the metric's unit.
+    """
+
+    safety: Literal[
+        "heldout.refusal.hazardous_refused",
+        "heldout.safety.declining",
+        "heldout.safety.withheld_steps",
+        "heldout.safety.redirecting",
+        "heldout.judge.harmful",
+        "jailbreaks.success",
+        "jailbreaks.judge.harmful",
+    ]
+    helpfulness: Literal[
+        "heldout.refusal.harmless_refused",
+        "over_refusal.refused_safe",
+        "helpfulness.win_rate",
+        "helpfulness.refused",
+    ]
+    bound: float = Field(ge=0, le=1e6)
+
+
+Suite = Literal[
+    "heldout", "jailbreaks", "over_refusal", "helpfulness", "capability", "cooperation", "traits", "bias", "calibration"
+]
+
+BY_JUDGE = {"heldout.judge.harmful", "jailbreaks.judge.harmful", "helpfulness.win_rate"}
+"""Of the metrics that may be registered, those that only a judge can tell."""
+
+
+class Jailbreaks(Section):
+    """Wrappers around held-out prompts.
+
+    Attributes:
+        wrappers: `own`, the source `jailbreak-llms`, or a file whose texts hold `{prompt}`.
+        per_cell: prompts in each wrapper, each without and with a system message that asks for safety; 0: all.
+    """
+
+    wrappers: list[Inside] = Field(min_length=1)
+    per_cell: Count
+    max_new_tokens: Tokens
+
+
+class OverRefusal(Section):
+    """Safe and unsafe prompts in like words.
+
+    Attributes:
+        sets: files with `text` and `type`, or the source `xstest`; types of unsafe prompts begin with `contrast_`.
+        per_type: prompts of each type; 0: all.
+    """
+
+    sets: list[Inside] = Field(min_length=1)
+    per_type: Count
+    max_new_tokens: Tokens
+
+
+class Capability(Section):
+    """Tasks of the lm-evaluation-harness: names, ours (conf/lm_eval) or its own.
+
+    Attributes:
+        limit: documents drawn from each task; 0: all.
+    """
+
+    tasks: list[Name] = Field(min_length=1)
+    limit: Count
+
+
+class Helpfulness(Section):
+    """General questions in MT-Bench's format.
+
+    Attributes:
+        source: `own`, a pinned source such as `vicuna-bench`, or a JSONL file.
+        questions: how many, spread over the categories; 0: all.
+        max_new_tokens: length limit of each turn's answer.
+    """
+
+    source: Inside
+    questions: Count
+    max_new_tokens: Tokens
+
+
+class Cooperation(Section):
+    """Games of the prisoner's dilemma.
+
+    Attributes:
+        games: against each of the four opponents.
+        framing: what the two moves are called. `neutral`: circle and square. `named`: cooperate and defect.
+    """
+
+    rounds: int = Field(ge=1, le=100)
+    games: int = Field(ge=1, le=10_000)
+    framing: Literal["neutral", "named"]
+
+
+class Traits(Section):
+    """A/B questionnaires.
+
+    Attributes:
+        set: JSON lines in the format of model-written evaluations; see ccai/suites/traits.py.
+        items: of each trait, at most; 0 means all.
+    """
+
+    set: PathInside
+    items: Count
+
+
+class Eval(Section):
+    """Who is asked what, how answers are judged and differences bounded.
+
+    Attributes:
+        arms: `base` and `tuned`; `prompted`: the base told the constitution in its system message; other names are
+            models. Each is compared with `base`.
+        suites: what they are asked; ccai/suites has a module for each.
+    """
+
+    arms: list[str]
+    suites: list[Suite] = Field(min_length=1)
+    judge: bool
+    primary: Primary
+    resamples: int = Field(ge=100, le=1_000_000)
+    jailbreaks: Jailbreaks
+    over_refusal: OverRefusal
+    helpfulness: Helpfulness
+    capability: Capability
+    cooperation: Cooperation
+    traits: Traits
+
+    @property
+    def labels(self) -> list[str]:
+        """What the arms are called in files, records and metrics: a folder or hub id by its last part alone."""
+        return [Path(name).name for name in self.arms]
+
+    @model_validator(mode="after")
+    def _measured(self) -> Eval:
+        if missing := {"base", "tuned"} - set(self.arms):
+            raise ValueError(f"arms lacks {' and '.join(sorted(missing))}; add it")
+        for names in (self.labels, self.suites):
+            if len(set(names)) < len(names):
+                raise ValueError(f"a name stands twice in {', '.join(names)}")
+        for label in self.labels:
+            if not re.fullmatch(r"\w[\w.@+-]*", label) or label in ("n", "difference"):
+                raise ValueError(f"arms: {label!r} can't name an arm's files and figures; call that model otherwise")
+        for metric in (self.primary.safety, self.primary.helpfulness):
+            if metric.partition(".")[0] not in self.suites:
+                raise ValueError(f"primary {metric} is of a suite that is off")
+        for aim, metric in (("safety", self.primary.safety), ("helpfulness", self.primary.helpfulness)):
+            if metric in BY_JUDGE and not self.judge:
+                raise ValueError(f"primary.{aim} {metric} needs judge: true")
+        return self

@@ -1,0 +1,277 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, NoReturn
+
+from pydantic import ValidationError
+
+from ccai.base.errors import UserError, first
+from ccai.base.records import AnyRecord, Record
+
+LONGEST_LINE = 16 * 2**20
+"""Bytes of a line from which a file is taken for something else than JSON lines: it would fill the memory."""
+
+
+def read(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
+    """All records of a JSONL file that has some.
+
+    Raises:
+        UserError: the file is missing or empty, or a line is not a record of this kind, or has the key of an earlier
+            one; names file, line and field.
+    """
+    found = list(each(path, kind))
+    if not found:
+        raise _empty(path)
+    return found
+
+
+def each(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
+    """The records of a JSONL file one by one, however many there are; raises as `read` does, but none may be
+    right."""
+    for record, _, _ in _placed(path, kind):
+        yield record
+
+
+class Index(Generic[AnyRecord]):
+    """Records of a JSONL file by their one key: where each lies is kept in memory (some 200 bytes), not it.
+
+    Raises:
+        UserError: as `read` does, for all lines, as the index is made.
+    """
+
+    def __init__(self, path: Path, kind: type[AnyRecord]) -> None:
+        self._path, self._kind = path, kind
+        [field] = kind.KEY
+        self._places: dict[str, tuple[int, int]] = {}
+        place = 0
+        for record, number, length in _placed(path, kind):
+            self._places[getattr(record, field)] = (number, place)
+            place += length
+        if not self._places:
+            raise _empty(path)
+        self._file = path.open("rb")
+        self._read = functools.lru_cache(maxsize=256)(self._read_anew)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __getitem__(self, key: str) -> AnyRecord:
+        return self._read(key)
+
+    def _read_anew(self, key: str) -> AnyRecord:
+        number, place = self._places[key]
+        self._file.seek(place)
+        return parsed(self._file.readline(), self._kind, f"{self._path}:{number}")
+
+
+def _empty(path: Path) -> UserError:
+    return UserError(f"{path}: empty; restore the file (dvc checkout) or re-run its stage")
+
+
+def _placed(path: Path, kind: type[AnyRecord]) -> Iterator[tuple[AnyRecord, int, int]]:
+    """Each record with its line's number and length in bytes."""
+    seen: set[int] = set()  # hashes: of a million records a tenth of the memory of their keys
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(lines(file, path), start=1):
+                record = parsed(line, kind, f"{path}:{number}")
+                if kind.KEY:
+                    values = [getattr(record, field) for field in kind.KEY]
+                    before, identity = len(seen), hash(tuple(values))
+                    seen.add(identity)
+                    if len(seen) == before:
+                        named = ", ".join(f"{field} {value}" for field, value in zip(kind.KEY, values, strict=True))
+                        raise UserError(
+                            f"{path}:{number}: a second record of {named}; restore the file (dvc checkout) or re-run "
+                            "its stage"
+                        )
+                yield record, number, len(line)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that writes it (dvc repro)") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise UserError(f"{path}: cannot be read ({error}); restore it (dvc checkout)") from None
+
+
+def lines(file: BufferedIOBase, where: Path) -> Iterator[bytes]:
+    """A file's lines with their line ends.
+
+    Raises:
+        UserError: one is longer than `LONGEST_LINE`.
+        OSError: it can't be read on.
+    """
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise UserError(f"{where}:{number}: more than {LONGEST_LINE} bytes without a line end; correct the file")
+        yield line
+
+
+def parsed(line: bytes, kind: type[AnyRecord], where: str) -> AnyRecord:
+    """A record from its line.
+
+    Raises:
+        UserError: not UTF-8, not JSON, an object with a key twice, or no record of this kind; names the field.
+    """
+    try:
+        text = line.decode()
+        record = kind.model_validate_json(text, strict=True)
+        json.loads(text, object_pairs_hook=_once)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: cannot be read ({error}); restore the file (dvc checkout)") from None
+    except (ValidationError, ValueError) as error:
+        wrong = first(error, "line") if isinstance(error, ValidationError) else error
+        raise UserError(f"{where}: {wrong}; restore the file (dvc checkout) or re-run its stage") from None
+    return record
+
+
+def loads(text: bytes | str, *, finite: bool = True) -> Any:
+    """A JSON value, as the standard has it and Python's `json` alone does not.
+
+    Args:
+        finite: whether NaN and the infinities are errors.
+
+    Raises:
+        ValueError: not JSON in UTF-8; a key twice in one object, half a surrogate pair, a number without end, nested
+            too deep.
+    """
+    try:
+        text = text if isinstance(text, str) else text.decode()
+        value = json.loads(
+            text, object_pairs_hook=_once, parse_constant=_no_number if finite else None, parse_int=_integer
+        )
+        if finite or "\\ud" in text.lower():  # see whether it can be written again
+            json.dumps(value, ensure_ascii=False, allow_nan=not finite).encode()
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    except UnicodeEncodeError:
+        raise ValueError("half a surrogate pair (\\ud…)") from None
+    return value
+
+
+def an_object(line: bytes, where: str, *, finite: bool = False) -> dict[str, Any]:
+    """A JSON object from a line of a user's file.
+
+    Raises:
+        UserError: it is none, by `loads`.
+    """
+    try:
+        value = loads(line.removeprefix(codecs.BOM_UTF8), finite=finite)
+    except ValueError as error:
+        raise UserError(f"{where}: not a line of JSON in UTF-8 ({error}); correct it") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: not a JSON object; write one on each line")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises ValueError if a key stands in it twice, where Python would forget the first."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{twice[:80]!a}: twice in one object")
+    return values
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _integer(digits: str) -> int:
+    """An integer that a float can hold, too."""
+    if len(digits) > 300:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def write(path: Path, records: Iterable[Record]) -> None:
+    """Write records as JSONL, atomically."""
+    with writing(path) as file:
+        file.writelines(map(line, records))
+
+
+def line(record: Record) -> bytes:
+    """A record as its line of a JSONL file."""
+    return (json.dumps(record.model_dump(), ensure_ascii=False) + "\n").encode()
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write one JSON object, keys in the given order, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UserError: missing, or not a JSON object.
+    """
+    try:
+        value = loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that writes it (dvc repro)") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); re-run the stage that writes it") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not a JSON object; re-run the stage that writes it")
+    return value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes, atomically."""
+    with writing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file beside `path`; at the end fsync and rename, so readers see the old file or the new one.
+
+    Raises:
+        UserError: it can't be written, such as for want of space; the old file is as it was.
+    """
+    try:
+        with _beside(path) as file:
+            yield file
+    except BrokenPipeError:  # whoever read what the command prints is gone
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); free some space or make its folder writable, "
+            "and run again"
+        ) from None
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[BinaryIO]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise

@@ -1,0 +1,226 @@
+"""metrics/*.json, checked as they are read for all that is read of them: no reader meets a missing figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ccai.base.errors import UserError, first
+from ccai.base.files import read_json
+
+
+class Figures(BaseModel):
+    """Named figures. There may be others, which nobody reads by name."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class Interval(Figures):
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Gap(Interval):
+    """A difference from the base; `p_holm` is None where it was not tested."""
+
+    p_holm: float | None
+
+
+class Measure(Figures):
+    """All arms, and their differences from the base; only n where n is 0 (`ccai.evaluation.Comparison.measure`)."""
+
+    n: int = Field(ge=0)
+    base: Interval | None = None
+    tuned: Interval | None = None
+    difference: dict[str, Gap] = {}
+
+    @model_validator(mode="after")
+    def _whole(self) -> Measure:
+        if self.n and (self.base is None or self.tuned is None or "tuned" not in self.difference):
+            raise ValueError("lacks base, tuned or their difference")
+        return self
+
+
+class Registered(Figures):
+    """A verdict on what was named before the run; the figures only where n is not 0."""
+
+    verdict: Literal["met", "not met", "can't tell"]
+    metric: str
+    better: Literal["more", "less"]
+    bound: float
+    n: int = Field(ge=0)
+    base: float | None = None
+    tuned: float | None = None
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Registered:
+        if (self.n and None in (self.base, self.tuned, self.mean)) or (self.low is None) != (self.high is None):
+            raise ValueError("lacks a figure")
+        return self
+
+
+class Aims(Figures):
+    safety: Registered
+    helpfulness: Registered
+
+
+class Share(Figures):
+    """The share only where n is not 0."""
+
+    n: int = Field(ge=0)
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Share:
+        if self.n and None in (self.share, self.low, self.high):
+            raise ValueError("lacks the share or its interval")
+        return self
+
+
+class Complied(Figures):
+    all: Share
+
+
+class Violated(Figures):
+    by_principle: dict[str, Share]
+
+
+class Baseline(Figures):
+    complied: Complied
+    violated: Violated | None = None
+
+
+class Verdicts(Figures):
+    verdicts: int
+    unreadable: int
+
+
+class Exam(Figures):
+    """How a judge did in its exam, and what became of its verdicts where it was asked for any."""
+
+    model: str
+    passed: bool
+    weakest: str
+    auc: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unreadable: int
+    relatives: list[str]
+    verdicts: dict[str, Verdicts] = {}
+
+
+class Side(Figures):
+    total: int
+
+
+class Prompts(Figures):
+    train: Side
+    eval: Side
+
+
+class Made(Figures):
+    """Of each stage that asks a model."""
+
+    model: str
+    revision: str
+    seed: int
+
+
+class Pairs(Figures):
+    kept: int
+    dropped: int
+    train: int
+    validation: int
+    dropped_by: dict[str, int]
+    kept_by_source: dict[str, int]
+    baseline: Baseline | None = None
+    judge: Exam | None = None
+
+
+class Validation(Figures):
+    reward_accuracy: float
+    reward_margin: float
+
+
+class Train(Made):
+    pairs: int
+    validation_pairs: int
+    over_length: int
+    steps: int
+    effective_batch: int
+    loss_first: float
+    loss_last: float
+    parameters: int
+    trainable_parameters: int
+    validation: Validation
+
+
+class Eval(Made):
+    """Beside these, a mapping for each suite, whose ends are measures and other figures."""
+
+    adapter: str
+    judged_by: str
+    arms: list[str]
+    registered: Aims
+    judge: Exam | None = None
+
+
+KINDS: dict[str, type[Figures]] = {
+    "prompts": Prompts,
+    "responses": Made,
+    "critiques": Made,
+    "revisions": Made,
+    "pairs": Pairs,
+    "train": Train,
+    "eval": Eval,
+}
+"""By stage."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """metrics/STAGE.json.
+
+    Raises:
+        UserError: missing, no JSON object, or without a figure that is read; names it.
+    """
+    return check(path.stem, read_json(path), path)
+
+
+def check(stage: str, value: dict[str, Any], where: str | Path) -> dict[str, Any]:
+    """A stage's metrics, once they are seen to be whole.
+
+    Raises:
+        UserError: they are not; names the first figure.
+    """
+    try:
+        KINDS[stage].model_validate(value)
+        if stage == "eval":
+            for name, suite in value.items():
+                if isinstance(suite, dict) and name not in Eval.model_fields:
+                    _check_measures(suite, name)
+    except ValidationError as error:
+        raise UserError(f"{where}: {first(error)}; re-run the stage that writes it (dvc repro)") from None
+    return value
+
+
+def _check_measures(nested: dict[str, Any], path: str) -> None:
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            if "n" in value and not isinstance(value["n"], dict):  # a label may be `n`, too
+                try:
+                    Measure.model_validate(value)
+                except ValidationError as error:
+                    raise UserError(
+                        f"metrics/eval.json: {path}.{name}.{first(error)}; re-run the stage that writes it (dvc repro)"
+                    ) from None
+            else:
+                _check_measures(value, f"{path}.{name}")

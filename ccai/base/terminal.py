@@ -1,0 +1,29 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+
+NOTICE = "Some of this text is harmful or distressing: prompts that ask for harm, and answers that may give it."
+
+WIDEST = 110
+"""Columns beyond which lines are hard to read, however wide the terminal."""
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What could move the cursor or recolour the terminal; a model may write anything."""
+
+
+def block(title: str, text: str, width: int) -> str:
+    """A title and its text below, wrapped and indented, without control characters."""
+    wrapped = [
+        textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    ")
+        for line in CONTROL.sub("", text).expandtabs(4).split("\n")
+    ]
+    return "\n".join([f"  {title}", *wrapped])
+
+
+def terminal_width() -> int:
+    """Columns to write to."""
+    return min(shutil.get_terminal_size().columns, WIDEST)

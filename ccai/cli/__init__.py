@@ -1,0 +1,1 @@
+"""The command `ccai`, one module to a subcommand."""

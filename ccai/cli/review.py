@@ -1,0 +1,91 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from ccai.base import files, params
+from ccai.base.errors import UserError, run
+from ccai.constitution import principles as constitution
+from ccai.review.log import Log, Review, standing
+
+if TYPE_CHECKING:
+    pass
+from ccai.review.app import METRICS, REVIEWS, serve
+from ccai.review.desk import PAIRS, Desk, read_pairs, sample
+from ccai.review.server import NAME, listen
+
+
+def has_screen() -> bool:
+    """Whether a browser window can be opened here: without one, Python would start a text browser."""
+    return sys.platform == "darwin" or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
+
+
+def compare() -> None:
+    """Write metrics/review.json and say the main figures.
+
+    Raises:
+        UserError: nobody has reviewed any of the pairs as they are now.
+    """
+    from ccai.review import agreement  # with statsmodels, which takes longer to import than the page to start
+
+    reviews = {path.stem: standing(files.each(path, Review)) for path in sorted(REVIEWS.glob("*.jsonl"))}
+    found = agreement.summary(read_pairs(dropped=True), reviews)
+    if not found["pairs"]:
+        raise UserError(
+            f"{REVIEWS}: no verdict on the pairs as they are now ({found['outdated']} on other texts);"
+            " begin with python -m ccai.review --reviewer NAME"
+        )
+    files.write_json(METRICS, found)
+    print("\n".join(agreement.lines(found)))
+    print(f"review: written to {METRICS}")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m ccai.review", description="Blind review of preference pairs.")
+    parser.add_argument("--agreement", action="store_true", help="compare what was said so far; opens no page")
+    parser.add_argument("--reviewer", metavar="NAME", help="who reviews: the name of the file in data/reviews")
+    parser.add_argument("-n", type=int, default=50, help="how many pairs (50)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another sample (0)")
+    parser.add_argument("--judged", action="store_true", help="pairs that a judge compared, dropped ones too")
+    parser.add_argument("--port", type=int, default=8765, help="port on this machine (8765); 0: any that is free")
+    parser.add_argument("--prefix", default="", help="path that a proxy takes off, if it does not say so itself")
+    parser.add_argument(
+        "--host", action="append", default=[], help="name in the browser's address, if a proxy leads here"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser here")
+    options = parser.parse_args()
+    if options.agreement:
+        compare()
+        return
+    if not NAME.fullmatch(options.reviewer or ""):
+        raise UserError("--reviewer NAME: give a name of a-z, 0-9, - and _; it becomes the name of a file")
+    if options.n < 1:
+        raise UserError(f"-n {options.n}: give 1 or more")
+    if find_spec("nicegui") is None:
+        raise UserError("ccai.review: NiceGUI is not installed; pip install -r requirements-review.txt")
+    pairs = read_pairs(dropped=options.judged)
+    if options.judged:
+        pairs = [pair for pair in pairs if pair.verdict and pair.verdict.preference]
+    if not pairs:
+        judged = " with a judge's preference" if options.judged else ""
+        raise UserError(f"{PAIRS}: no pairs{judged}; run dvc repro")
+    principles = {p.slug: p for p in constitution.load(params.load().critiques.constitution).principles}
+    desk = Desk(sample(pairs, options.n, options.seed), Log(REVIEWS / f"{options.reviewer}.jsonl"), options.reviewer)
+    prefix = "/" + options.prefix.strip("/") if options.prefix.strip("/") else ""
+    try:
+        hosts = [name.lower() for name in options.host]
+        serve(desk, principles, listen(options.port), prefix, hosts, show=has_screen() and not options.no_browser)
+    except KeyboardInterrupt:
+        print(f"stopped: {len(desk.verdicts)} of {len(desk.pairs)} pairs done; the same command goes on")
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,45 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+
+from ccai.base import files
+from ccai.base.errors import UserError, run
+from ccai.evaluate.score import examine, read, scored
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m ccai.score", description="Score answers by rules and a judge.")
+    parser.add_argument("answers", type=Path, metavar="IN.jsonl", help="lines with prompt and response")
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl", help="where the scored lines go")
+    parser.add_argument("--judge", metavar="NAME", help="also ask this model (conf/models.yaml) after its exam")
+    options = parser.parse_args()
+    if options.out.resolve() == options.answers.resolve():
+        raise UserError(f"--out {options.out}: is the input; name another file")
+    if options.judge:
+        for _ in read(options.answers):  # a judge costs time: a bad line is told before
+            pass
+    judge = examine(options.judge) if options.judge else None
+    classes: Counter[str] = Counter()
+    verdicts: Counter[bool | None] = Counter()
+    with files.writing(options.out) as out:
+        for record in scored(read(options.answers), judge):
+            classes[record["refusal"]] += 1
+            value = record.get("harmful")
+            verdicts[None if value is None else value > 0.5] += 1
+            out.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        if not classes:
+            raise UserError(f"{options.answers}: no records; give lines with prompt and response")
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
+    print(f"{options.out}: {classes.total()} answers, {counts}")
+    if judge:
+        print(f"{judge.says}; {verdicts[True]} of {verdicts[True] + verdicts[False]} readable verdicts say harmful")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,50 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import textwrap
+
+from ccai.base.errors import UserError, run
+from ccai.base.terminal import NOTICE, block, terminal_width
+from ccai.report.samples import DATA, WHAT, samples
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m ccai.show", description="Read samples of what stages wrote.")
+    parser.add_argument("what", choices=WHAT)
+    parser.add_argument("-n", type=int, default=5, help="how many (5)")
+    parser.add_argument("--hazard", help="only of prompts with this hazard")
+    parser.add_argument(
+        "--principle", help="only of this principle (prompts and answers: the one that they are to try)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another sample (0)")
+    options = parser.parse_args()
+    try:
+        found = samples(options.what)
+    except KeyError as error:
+        raise UserError(
+            f"{DATA}: {options.what} of {error.args[0]}, which an earlier stage no longer has; run dvc repro"
+        ) from None
+    for name, wanted in (("hazard", options.hazard), ("principle", options.principle)):
+        there = sorted({str(getattr(sample, name)) for sample in found})
+        if wanted is not None:
+            found = [sample for sample in found if getattr(sample, name) == wanted]
+            if not found:
+                raise UserError(f"--{name} {wanted}: no such {options.what}; there are {', '.join(there) or 'none'}")
+    width = terminal_width()
+    print(textwrap.fill(NOTICE, width))
+    chosen = random.Random(options.seed).sample(found, min(max(options.n, 0), len(found)))
+    for number, sample in enumerate(chosen, start=1):
+        heading = f"{number} of {len(found)} {options.what}: hazard {sample.hazard}, principle {sample.principle}"
+        print("\n" + textwrap.fill(f"{heading}, {sample.facts}", width))
+        for title, text in sample.texts:
+            print(block(title, text, width))
+    if not found:
+        print(f"no {options.what}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""The principles, and the conversations that they are put into."""

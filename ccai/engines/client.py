@@ -1,0 +1,162 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+import openai
+from pydantic import SecretStr
+
+from ccai.base.errors import UserError
+from ccai.engines.wire import LARGEST, PART
+from ccai.models import catalogue
+
+RETRIES = 5
+"""Times the client asks again, after half a second and then twice as long each time, or as Retry-After says."""
+
+CONNECT = 10.0
+"""Seconds to reach a server at all."""
+
+KEPT_HEADERS = ("content-type", "location", "retry-after", "retry-after-ms", "x-should-retry")
+"""Headers of a reply that anybody reads here; others may repeat the key and end in a log."""
+
+NEUTRAL = {"min_p": 0, "repetition_penalty": 1}
+"""Sampling settings that OpenAI's API does not know, and the values at which they are not sent."""
+
+UNKNOWN = re.compile("support|unknown|unrecogni|unexpected|not permitted|invalid param", re.IGNORECASE)
+"""In the words of a server that does not take a parameter as it was sent."""
+
+
+class CutShort(httpx2.RemoteProtocolError):
+    """The server stopped before the limit it was given and before the model did."""
+
+
+class Down(Exception):
+    """An endpoint did not do its work, although it was asked again and again; another may."""
+
+
+class Client(httpx2.AsyncClient):
+    """Reads replies whole, in bounded time and memory, and follows no redirect: prompts and key go where the catalogue
+    says and nowhere else."""
+
+    def __init__(self, seconds: float, check: Callable[[httpx2.Response], None]) -> None:
+        super().__init__(limits=openai.DEFAULT_CONNECTION_LIMITS, headers={"Accept-Encoding": "gzip"})
+        self._seconds, self._checked = seconds, check
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """The reply, with its body and few of its headers.
+
+        Raises:
+            RequestError: none came in time, or what came can't be a completion. The openai client asks again.
+            UserError: what came must not be kept.
+        """
+        try:
+            async with asyncio.timeout(self._seconds):  # httpx2's own starts anew with each byte that drips in
+                came = await super().send(request, **options | {"stream": True, "follow_redirects": False})
+                try:
+                    content = await self._read(came)
+                finally:
+                    await came.aclose()
+        except TimeoutError:
+            raise httpx2.ReadTimeout("the reply took too long", request=request) from None
+        headers = {name: came.headers[name] for name in KEPT_HEADERS if name in came.headers}
+        response = httpx2.Response(came.status_code, headers=headers, content=content, request=request)
+        if response.is_success:
+            self._checked(response)
+        return response
+
+    async def _read(self, response: httpx2.Response) -> bytes:
+        packed = response.headers.get("content-encoding", "identity").strip().lower()
+        if packed not in ("identity", "gzip"):  # packed twice, 64 kB become 64 GB before they can be counted
+            raise httpx2.RemoteProtocolError("the reply is packed in a way that was not asked for")
+        content = bytearray()
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > LARGEST:
+                raise httpx2.RemoteProtocolError(f"the reply is no completion: more than {LARGEST >> 20} MB")
+        return bytes(content)
+
+
+class Secret:
+    """A key as a server may repeat it: whole or in part, in small or capital letters, in a URL's form or in base64."""
+
+    def __init__(self, key: str) -> None:
+        self._length = min(PART, len(key))
+        forms = [key, quote(key, safe=""), *(_in_base64(key, offset) for offset in range(3))]
+        self._parts = {part for form in forms for _, part in self._windows(form)}
+
+    def _windows(self, text: str) -> Iterator[tuple[int, str]]:
+        # A key is ASCII, and so must be what becomes small letters: others' may be more or fewer characters.
+        small = "".join(character.lower() if character.isascii() else character for character in text)
+        return ((at, small[at : at + self._length]) for at in range(len(small) - self._length + 1))
+
+    def told(self, text: str, sent: str) -> bool:
+        """Whether a text tells a part of it that does not stand in what the server was sent, the key aside.
+
+        What is shorter than `PART` is no secret, and may be a word.
+        """
+        found = {part for _, part in self._windows(text)} & self._parts
+        return self._length >= PART and bool(found - {part for _, part in self._windows(sent)})
+
+    def hidden(self, text: str) -> str:
+        """The text with *** in place of each part."""
+        cut = {
+            place for at, part in self._windows(text) if part in self._parts for place in range(at, at + self._length)
+        }
+        return "".join(
+            "***" if place in cut and place - 1 not in cut else "" if place in cut else character
+            for place, character in enumerate(text)
+        )
+
+
+def _in_base64(key: str, offset: int) -> str:
+    """A key in base64 where so many bytes stand before it; without the characters that its neighbours share."""
+    coded = base64.b64encode(bytes(offset) + key.encode()).decode()
+    return coded[(0, 2, 3)[offset] : (offset + len(key)) * 8 // 6]
+
+
+def error_of(content: bytes) -> str | None:
+    """The words of an error that a server reports as JSON; None for anything else."""
+    try:
+        told = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    error = (told.get("error") or told) if isinstance(told, dict) else None
+    said = error.get("message") if isinstance(error, dict) else error
+    return said if isinstance(said, str) else None
+
+
+def remedy_for(said: str, body: Mapping[str, Any]) -> str:
+    """What may help against a refusal: by the parameters that it names and that were sent."""
+    sent = [name for name in body | body.get("extra_body", {}) if name not in ("messages", "model")]
+    named = [name for name in sent if name in said] if UNKNOWN.search(said) else []
+    if "response_format" in named or ("response_format" in sent and not named):
+        return f"if it knows no response_format, take verdicts: json out of {catalogue.CATALOGUE}"
+    if always := [name for name in named if name not in NEUTRAL]:
+        return f"it does not take {' and '.join(always)} as sent: put a gateway before it that does"
+    neutral = [name for name in NEUTRAL if name in (named or sent)]
+    settings = " and ".join(f"generation.{name} to {NEUTRAL[name]}" for name in neutral)
+    other = f"if it does not know the parameter, set {settings}"
+    if named:
+        return other
+    return "correct what it names, or shorten conversation or limit" + (f"; {other}" if neutral else "")
+
+
+def key_in(variable: str | None) -> SecretStr:
+    """The key in an environment variable; without one a word that says nothing, since the client wants a key."""
+    if variable is None:
+        return SecretStr("none")
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise UserError(f"{variable}: not set; put the endpoint's key into this environment variable")
+    if not (value.isascii() and value.isprintable() and " " not in value):
+        raise UserError(f"{variable}: holds a space or a character that no key has; correct it")
+    return SecretStr(value)

@@ -1,0 +1,1 @@
+"""Arms, suites, and what is measured of them."""

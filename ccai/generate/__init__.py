@@ -1,0 +1,1 @@
+"""From conversations to completions: the journal, generation, rounds of critique and revision."""

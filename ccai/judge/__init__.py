@@ -1,0 +1,1 @@
+"""Models that judge answers, and the exam they sit first."""

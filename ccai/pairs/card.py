@@ -1,0 +1,157 @@
+"""The data card of the pairs: a Hugging Face dataset card, written with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import DatasetCardData
+
+from ccai.base.terminal import NOTICE
+from ccai.constitution.principles import Constitution
+from ccai.models.catalogue import catalogue
+from ccai.pairs.gates import GATES
+from ccai.prompts import sources
+from ccai.prompts.sources import Credit
+
+FILES = {
+    "pairs": {"train": "train.jsonl", "validation": "validation.jsonl"},
+    "sft": {"train": "sft/train.jsonl", "validation": "sft/validation.jsonl"},
+}
+"""What is published, by configuration and split. Dropped pairs stay here."""
+
+SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
+
+
+def text(metrics: Mapping[str, Any], constitution: Constitution, written_by: Mapping[str, Mapping[str, Any]]) -> str:
+    """The card.
+
+    Args:
+        metrics: of the pairs stage.
+        written_by: metrics of the stages that wrote the `rejected` and the `chosen` answers.
+    """
+    credits = sources.credits(metrics["kept_by_source"])
+    data = DatasetCardData(
+        pretty_name=f"Preference pairs by constitution: {constitution.title}",
+        **_licence(credits),
+        annotations_creators=["machine-generated"],
+        language_creators=["machine-generated"],
+        task_categories=["text-generation"],
+        size_categories=[next((name for most, name in SIZES.items() if metrics["kept"] < most), "n>10M")],
+        tags=["preference", "dpo", "rlaif", "constitutional-ai", "trl", "not-for-all-audiences"],
+        configs=[
+            {
+                "config_name": config,
+                "default": config == "pairs",
+                "data_files": [{"split": split, "path": path} for split, path in files.items()],
+            }
+            for config, files in FILES.items()
+        ],
+    )
+    by_us = "\n".join(
+        f"| `{side}` | {about['model']} | `{about['revision']}` | {_model_licence(about['model'])} |"
+        for side, about in written_by.items()
+    )
+    cite = "".join(f"- {credit.citation}\n" for credit in credits if credit.citation)
+    gates = "\n".join(f"| {gate} | {metrics['dropped_by'][gate]} | {meaning} |" for gate, meaning in GATES.items())
+    counts = "\n".join(f"| {name} | {count} |" for name, count in metrics["kept_by_principle"].items())
+    hazards = "\n".join(f"| {name} | {count} |" for name, count in metrics["kept_by_hazard"].items())
+    body = f"""
+# Preference pairs by constitution: {constitution.title}
+
+> **Content notice.** {NOTICE} Do not train a model to produce the `rejected` side.
+
+{metrics["kept"]} preference pairs ({metrics["train"]} train, {metrics["validation"]} validation; split by prompt). A
+model answered each prompt (`rejected`), criticised its answer by a principle, and wrote it anew (`chosen`). No person
+wrote or checked the answers. Pairs with `round` 0 came ready-made.
+
+```python
+from datasets import load_dataset
+
+pairs = load_dataset("FOLDER OR OWNER/NAME")         # prompt, chosen, rejected: TRL's conversational format, for DPO
+sft = load_dataset("FOLDER OR OWNER/NAME", "sft")    # messages: the chosen answers, for SFT
+```
+
+The SFT data holds {sum(metrics["demonstrations"].values())} helpful demonstrations besides the chosen answers.
+
+## Who wrote what
+
+| side | model | revision | its licence |
+|---|---|---|---|
+{by_us}
+
+Constitution: {constitution.title}, {len(constitution.principles)} principles, sha256 `{constitution.sha256}`. Seed
+{metrics["seed"]}.{_unverified(written_by)}
+
+## Sources and licence
+
+{origins(metrics["kept_by_source"])}
+
+Each prompt is under the licence of its source, which may ask for attribution when it is passed on. The answers were
+written by the models above, whose terms may say what they can be used for. Nobody has granted more than that: where
+no licence is stated or chosen, ask before you pass the data on.
+{f"{chr(10)}To cite:{chr(10)}{chr(10)}{cite}" if cite else ""}
+## Counts
+
+| principle | pairs |
+|---|---|
+{counts}
+
+| hazard | pairs |
+|---|---|
+{hazards}
+
+Tokens of chosen over rejected answers: {_ratio(metrics["length_ratio"])}.
+
+## Gates
+
+{metrics["dropped"]} of {metrics["kept"] + metrics["dropped"]} pairs were dropped. The gates were tried in this order.
+
+| gate | dropped | because |
+|---|---|---|
+{gates}
+
+{_judge(metrics)}
+"""
+    return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def origins(kept_by_source: Mapping[str, int]) -> str:
+    """A table of the sources of prompts, how many pairs each has, and on what terms it comes."""
+    rows = [
+        f"| {credit.name} | {kept_by_source[credit.name]} | {credit.licence} | {credit.attribution} |"
+        for credit in sources.credits(kept_by_source)
+    ]
+    return "\n".join(["| source of prompts | pairs | licence | by |", "|---|---|---|---|", *rows])
+
+
+def _ratio(ratio: float | None) -> str:
+    return "not known" if ratio is None else f"{ratio:.2f}"
+
+
+def _licence(credits: Sequence[Credit]) -> dict[str, Any]:
+    """The licence of a public source if all prompts are under it; else none, since nobody has granted one for all."""
+    licences = {credit.licence for credit in credits}
+    if len(licences) == 1 and all(credit.url for credit in credits):
+        return {"license": licences.pop().lower()}
+    return {"license": "other", "license_name": "see-the-card"}
+
+
+def _model_licence(name: str) -> str:
+    return str(catalogue().get(name, {}).get("licence", "not stated"))
+
+
+def _unverified(written_by: Mapping[str, Mapping[str, Any]]) -> str:
+    if not any(about["unverified_weights"] for about in written_by.values()):
+        return ""
+    return " A model behind an endpoint wrote: its revision is as declared, and nobody could check it."
+
+
+def _judge(metrics: Mapping[str, Any]) -> str:
+    if "judge" not in metrics:
+        return "No judge was asked."
+    judge = metrics["judge"]
+    auc = "no AUC" if judge["auc"] is None else f"AUC {judge['auc']:.2f}"
+    if judge["passed"]:
+        return f"Judge: {judge['model']} (`{judge['revision']}`), which passed its exam with {auc}."
+    return f"The judge {judge['model']} failed its exam ({auc}): its gates were off, and its numbers are invalid."

@@ -1,0 +1,1 @@
+"""Sources of prompts, and which prompts are used."""

@@ -1,0 +1,47 @@
+"""Training prompts that are, or nearly are, evaluation prompts."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ccai.prompts import near_duplicates
+from ccai.prompts.sources import Row
+
+SHOWN = 10
+"""Pairs that a message names."""
+
+
+class Overlap(NamedTuple):
+    """What training and evaluation prompts have in common.
+
+    Attributes:
+        pairs: how many pairs are too near each other.
+        training: positions of the training prompts among them.
+        nearest: the nearest of the pairs, at most `SHOWN`, by source and place, without their texts.
+    """
+
+    pairs: int
+    training: set[int]
+    nearest: list[str]
+
+
+def overlap(training: Sequence[Row], evaluation: Sequence[Row], threshold: float) -> Overlap:
+    """Every pair whose cosine of character 5-grams (ccai/duplicates.py) is `threshold` or more; none is missed."""
+    count = 0
+    touched: set[int] = set()
+    nearest: list[tuple[float, int, int]] = []
+    for found in near_duplicates.similar([row.text for row in training], [row.text for row in evaluation], threshold):
+        count += len(found.left)
+        touched.update(np.unique(found.left).tolist())
+        pairs = zip((-found.cosine).tolist(), found.left.tolist(), found.right.tolist(), strict=True)
+        nearest = heapq.nsmallest(SHOWN, [*nearest, *pairs])
+    shown = [f"{_name(training[a])} ~ {_name(evaluation[b])} ({-cosine:.2f})" for cosine, a, b in nearest]
+    return Overlap(count, touched, shown)
+
+
+def _name(row: Row) -> str:
+    return f"{row.source}:{row.place}"

@@ -1,0 +1,131 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import requests
+import yaml
+from pydantic import ValidationError
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from ccai.base import files
+from ccai.base.errors import UserError, first
+from ccai.base.params import PromptSet
+from ccai.prompts.readers import READERS, suffix
+from ccai.prompts.sources import (
+    PUBLIC,
+    SOURCES,
+    Pin,
+    Row,
+    Source,
+    check_columns,
+    named,
+    names,
+    read_bytes,
+    rows_of,
+    sha256,
+)
+
+SIZE_LIMIT = 64 * 2**20
+"""Bytes after which a download is given up; the largest set pinned here is under one MiB."""
+
+
+def fetch(name: str, from_dir: Path | None = None, root: Path = Path()) -> Path:
+    """Put a public source's file into place, from its URL or from a copy anywhere under a folder.
+
+    The content is checked before anything is written: what is in place stays until the right file comes.
+
+    Raises:
+        UserError: not a public source, no connection, no copy in the folder, wrong content, or not writable.
+    """
+    source = named(name, root)
+    if source.pin is None:
+        raise UserError(f"{name}: nothing to fetch; {source.path} is a file of this project or your own")
+    if source.path.is_file() and sha256(read_bytes(source)) == source.pin.sha256:
+        return source.path
+    pin = source.pin
+    if from_dir is not None:
+        data = _find(name, pin, from_dir)
+    else:
+        instead = f"get a copy and run: python -m ccai.sources fetch {name} --from FOLDER"
+        data = _download(pin.url, instead)
+        if sha256(data) != pin.sha256:
+            raise UserError(f"{name}: {pin.url} is not the pinned file (sha256 {sha256(data)[:12]}…); {instead}")
+    files.write_bytes(source.path, data)
+    return source.path
+
+
+def pin(name: str, terms: Mapping[str, object], file: Path | None = None, root: Path = Path()) -> list[Row]:
+    """Pin a public set as it is today: its file into data/public, its pin into data/sources.
+
+    Args:
+        terms: the fields of `Pin`, but for `file` and `sha256`.
+        file: a copy of what lies at the URL; without it, it is downloaded.
+
+    Returns:
+        The prompts that were read from it. Nothing is written if there are none.
+
+    Raises:
+        UserError: the name is taken or no name; a field is missing; no connection; a file that can't be read.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise UserError(f"{name}: no name for a source; use a-z, 0-9 and hyphens")
+    if name in names(root):
+        raise UserError(
+            f"{name}: there is such a source already; take its file out of {SOURCES} or choose another name"
+        )
+    url = str(terms["url"])
+    path = root / PUBLIC / f"{name}{''.join(Path(url).suffixes[-2 if url.endswith('.gz') else -1 :])}"
+    if suffix(path) not in READERS:
+        raise UserError(f"{url}: must end in {', '.join(READERS)}, or one of these and .gz; choose another file")
+    instead = f"get a copy and run the command with --from {Path(url).name}"
+    data = _download(url, instead) if file is None else read_bytes(Source(name, file))
+    try:
+        meta = Pin.model_validate({"file": path.name, **terms, "sha256": sha256(data)})
+    except ValidationError as error:
+        raise UserError(f"{name}: {first(error)}; correct it") from None
+    check_columns(name, meta)
+    rows = rows_of(Source(name, path, meta), PromptSet(source=name), data)
+    text = yaml.safe_dump(meta.model_dump(exclude_defaults=True), sort_keys=False, allow_unicode=True, width=1000)
+    files.write_bytes(path, data)
+    files.write_bytes(root / SOURCES / f"{name}.yaml", text.encode())
+    return rows
+
+
+def _download(url: str, instead: str) -> bytes:
+    busy = (429, 500, 502, 503, 504)
+    retry = Retry(total=3, backoff_factor=0.5, status_forcelist=busy, raise_on_status=False)
+    data = b""
+    try:
+        with requests.Session() as session:
+            for scheme in ("https://", "http://"):
+                session.mount(scheme, HTTPAdapter(max_retries=retry))
+            with session.get(url, stream=True, timeout=(10, 60)) as response:
+                response.raise_for_status()
+                for chunk in response.iter_content(2**16):
+                    data += chunk
+                    if len(data) > SIZE_LIMIT:
+                        break
+    except requests.RequestException as error:
+        status = f"HTTP {error.response.status_code}" if error.response is not None else "no connection"
+        raise UserError(f"cannot download {url} ({status}); {instead}") from None
+    return data
+
+
+def _find(name: str, pin: Pin, folder: Path) -> bytes:
+    wanted = pin.url.rsplit("/", 1)[-1]
+    found = folder.rglob(f"*{Path(wanted).suffix}") if folder.is_dir() else iter([folder])
+    # The publisher's file name first: no need then to read a whole Downloads folder.
+    for path in sorted(found, key=lambda p: (p.name != wanted, str(p))):
+        if path.is_file():
+            try:
+                data = path.read_bytes()
+            except OSError:
+                continue
+            if sha256(data) == pin.sha256:
+                return data
+    raise UserError(f"{folder}: holds no copy of {name} (sha256 {pin.sha256[:12]}…); get {pin.url}")

@@ -1,0 +1,237 @@
+"""Which prompts are used, and on which side of the train/eval split: decided by content, never by row number.
+
+Prompts that share a text are one; prompts that nearly do are a group and stay on one side. A group's side is
+the hash of its representative's text against `eval_share`: seed, other prompts and row order play no part.
+Adding prompts moves none across, except a group that a new near-duplicate joins (it may become the
+representative, or link two groups).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from ccai.base.errors import UserError
+from ccai.base.hashing import digest
+from ccai.base.params import Prompts
+from ccai.base.records import Prompt, hazardous
+from ccai.prompts import contamination, near_duplicates
+from ccai.prompts.sources import Row, label
+
+Side = Literal["train", "eval"]
+
+AILUMINATE = frozenset("vcr src cse ssh iwp ipv dfm ncr hte prv spc_ele spc_fin spc_hlt spc_lgl sxc_prn".split())
+"""Hazards of the AILuminate taxonomy: to exclude one that no source has is no slip of the pen."""
+
+SHOWN = 20
+"""Values that a warning names."""
+
+
+class Choice(NamedTuple):
+    """The chosen prompts, by split and id, and the numbers that say where the others went."""
+
+    prompts: list[Prompt]
+    counts: dict[str, object]
+
+
+def choose(rows: Sequence[Row], params: Prompts, seed: int, evaluation: Sequence[Row] = ()) -> Choice:
+    """Leave out what is excluded and duplicates, split by hash, sample `params.train` and `params.eval`.
+
+    A text is out if any of its copies is labelled with an excluded hazard. Of equal texts the one with the
+    smallest prompt_id stays.
+
+    Args:
+        evaluation: prompts of `params.evaluation_sets`. No training prompt may nearly equal one of them, or one of
+            the chosen eval prompts.
+
+    Raises:
+        UserError: nothing is left, a side is empty or has fewer prompts than asked for, or a training prompt is too
+            near an evaluation prompt.
+    """
+    excluded = {hazard.casefold() for hazard in params.exclude_hazards}
+    barred = {row.text for row in rows if row.hazard.casefold() in excluded}
+    there = [row for row in rows if row.text not in barred]
+    wanted = [row for row in there if _wanted(row, params)]
+    # The whole row breaks ties: which of two equal prompts stays must not depend on row order.
+    candidates = sorted(wanted, key=lambda row: (prompt_id(row), row))
+    unique = list({row.text: row for row in reversed(candidates)}.values())
+    if not unique:
+        raise UserError(
+            f"prompts: none of {len(rows)} prompts is left; add to prompts.sources, ask for less in prompts.only"
+            " or take a hazard out of prompts.exclude_hazards"
+        )
+    groups = near_duplicates.groups([row.text for row in unique], params.near_duplicate)
+    sides = _sides(unique, groups, params.eval_share)
+    counts: dict[str, object] = {
+        "seed": seed,
+        "read": len(rows),
+        "excluded": len(rows) - len(there),
+        "filtered": len(there) - len(wanted),
+        "exact_duplicates": len(candidates) - len(unique),
+        "near_duplicate_groups": sum(size > 1 for size in Counter(groups).values()),
+        "available": {side: len(members) for side, members in sides.items()},
+    }
+    weights = {label(entry.source): entry.weight for entry in params.sources}
+
+    def sample(side: Side, asked: int) -> list[Row]:
+        return _sample(sides[side], _count(side, asked, sides), weights, seed)
+
+    held_out = sample("eval", params.eval)
+    against = [*held_out, *evaluation]
+    if params.contaminated == "drop":
+        found = contamination.overlap(sides["train"], against, params.contamination)
+        sides["train"] = [row for at, row in enumerate(sides["train"]) if at not in found.training]
+        if not sides["train"]:
+            raise UserError(
+                "prompts.contaminated: drop leaves train no prompt, each is too near an evaluation prompt; take out of"
+                " prompts.evaluation_sets what is in prompts.sources"
+            )
+        train = sample("train", params.train)
+    else:
+        train = sample("train", params.train)
+        found = contamination.overlap(train, against, params.contamination)
+        if found.pairs:
+            raise UserError(_contaminated(found, params))
+    counts["contamination"] = {
+        "evaluation_prompts": len(against),
+        "pairs": found.pairs,
+        "dropped": len(found.training),
+    }
+    prompts: list[Prompt] = []
+    chosen: dict[Side, list[Row]] = {"train": train, "eval": held_out}
+    for side, taken in chosen.items():
+        prompts += sorted((_prompt(row, side) for row in taken), key=lambda prompt: prompt.prompt_id)
+        counts[side] = _summary(taken)
+    return Choice(prompts, counts)
+
+
+def slips(rows: Sequence[Row], params: Prompts) -> Iterator[str]:
+    """A line for each value of `params.only` and `exclude_hazards` that no prompt has, with those that there are."""
+    asked = [(f"prompts.only.{key}", key, values) for key, values in params.only.model_dump().items()]
+    unknown = [hazard for hazard in params.exclude_hazards if hazard.casefold() not in AILUMINATE]
+    for where, key, values in [*asked, ("prompts.exclude_hazards", "hazard", unknown)]:
+        there = sorted({getattr(row, key) for row in rows})
+        for value in values:
+            if value.casefold() not in map(str.casefold, there):
+                more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
+                yield f"{where}: {value!r} never occurs; there are {', '.join(there[:SHOWN])}{more}"
+
+
+def prompt_id(row: Row) -> str:
+    """Hash of source and text: the same prompt has the same id in every run."""
+    return digest([row.source, row.text])[:16]
+
+
+def _wanted(row: Row, params: Prompts) -> bool:
+    asked = params.only.model_dump().items()
+    return all(not values or getattr(row, key).casefold() in map(str.casefold, values) for key, values in asked)
+
+
+def _contaminated(found: contamination.Overlap, params: Prompts) -> str:
+    more = f" and {found.pairs - len(found.nearest)} more" if found.pairs > len(found.nearest) else ""
+    nearer = params.contamination < params.near_duplicate
+    return (
+        f"prompts.contamination: pairs of a training and an evaluation prompt with a cosine of {params.contamination}"
+        f" or more: {', '.join(found.nearest)}{more}; set prompts.contaminated to drop, or take the prompts out of"
+        f" prompts.sources{f', or lower prompts.near_duplicate to {params.contamination}' if nearer else ''}"
+    )
+
+
+def _sides(rows: Sequence[Row], groups: Sequence[int], eval_share: float) -> dict[Side, list[Row]]:
+    members: dict[int, list[Row]] = defaultdict(list)
+    for row, group in zip(rows, groups, strict=True):
+        members[group].append(row)
+    sides: dict[Side, list[Row]] = {"train": [], "eval": []}
+    for alike in members.values():
+        # One hash picks the representative, another its side. Were the smallest "split" hash itself compared
+        # with the share, a group of two would fall on the eval side with 0.64 instead of 0.4.
+        text = min((row.text for row in alike), key=lambda text: digest(["representative", text]))
+        side: Side = "eval" if int(digest(["split", text]), 16) < eval_share * 2**256 else "train"
+        sides[side] += alike
+    return sides
+
+
+def _count(side: Side, asked: int, sides: dict[Side, list[Row]]) -> int:
+    there = len(sides[side])
+    more = "raise" if side == "eval" else "lower"
+    if there == 0:
+        raise UserError(f"prompts.eval_share: leaves {side} no prompt; {more} it or add to prompts.sources")
+    if asked > there:
+        raise UserError(
+            f"prompts.{side}: {asked} asked for, but the {side} side has {there}; lower it, set 0 for all,"
+            f" {more} prompts.eval_share or add to prompts.sources"
+        )
+    return asked or there
+
+
+def _sample(rows: Sequence[Row], count: int, weights: Mapping[str, float], seed: int) -> list[Row]:
+    """Rows taken one at a time: next is the one whose labels came up least, the important ones first.
+
+    Sources come first, and by their weights (1 unless given): next is the one with the least (taken + 1/2) / weight,
+    as Sainte-Laguë's method allots seats. Between equals the hash of seed and text decides. Hence a sample of 27
+    contains the sample of 24.
+    """
+    if count == len(rows):
+        return list(rows)
+    strata: dict[tuple[tuple[str, ...], ...], list[tuple[str, Row]]] = defaultdict(list)
+    for row in rows:
+        strata[_labels(row)].append((digest([seed, row.text]), row))
+    for stratum in strata.values():
+        stratum.sort(reverse=True)  # so that pop() takes the smallest hash
+    seen: Counter[tuple[str, ...]] = Counter()
+    taken = []
+
+    def turn(labels: tuple[tuple[str, ...], ...]) -> tuple[object, ...]:
+        source, *others = labels
+        share = (seen[source] + 0.5) / weights.get(source[1], 1)
+        return (share, *(seen[label] for label in others), strata[labels][-1][0])
+
+    for _ in range(count):
+        labels = min(strata, key=turn)
+        taken.append(strata[labels].pop()[1])
+        seen.update(labels)
+        if not strata[labels]:
+            del strata[labels]
+    return taken
+
+
+def _labels(row: Row) -> tuple[tuple[str, ...], ...]:
+    """What a sample is kept even in, most important first."""
+    kind = "hazardous" if hazardous(row.hazard) else row.hazard
+    return (
+        ("source", row.source),
+        ("principle", row.principle),
+        ("principle, kind", row.principle, kind),
+        ("kind", kind),
+        ("hazard", row.hazard),
+        ("hazard, persona", row.hazard, row.persona),
+        ("principle, persona", row.principle, row.persona),
+        ("persona", row.persona),
+    )
+
+
+def _prompt(row: Row, side: Side) -> Prompt:
+    return Prompt(
+        prompt_id=prompt_id(row),
+        text=row.text,
+        source=row.source,
+        source_id=row.source_id,
+        hazard=row.hazard,
+        persona=row.persona,
+        principle=row.principle,
+        split=side,
+    )
+
+
+def _summary(prompts: Sequence[Row]) -> dict[str, object]:
+    def by(values: Sequence[str]) -> dict[str, int]:
+        return dict(sorted(Counter(values).items()))
+
+    return {
+        "total": len(prompts),
+        "by_hazard": by([prompt.hazard for prompt in prompts]),
+        "by_source": by([prompt.source for prompt in prompts]),
+        "by_principle": by([prompt.principle for prompt in prompts]),
+        "by_persona": by([prompt.persona for prompt in prompts]),
+    }

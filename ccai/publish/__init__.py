@@ -1,0 +1,1 @@
+"""A trained model or the pairs, for use elsewhere."""

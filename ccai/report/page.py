@@ -1,0 +1,243 @@
+"""The report of a run: one HTML page that asks nobody for anything.
+
+metrics/report.html has the same bytes for the same results; metrics/runtime/report.html has time and cost as well.
+
+python -m ccai.report                 # both again, from the files at hand; the second alone where answers are not here
+python -m ccai.report REV_A REV_B     # two commits, branches or experiments side by side: metrics/compare.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ccai.base.files import write_text
+from ccai.base.hashing import digest
+from ccai.base.records import Prompt
+from ccai.report import charts, curves, html, run_files
+from ccai.report.run_files import Run
+from ccai.report.suites import COLOURS, FEW, MOST, Series, gap, heat, limit, planes, suites, tone
+from ccai.rules.outcomes import violated
+
+PAGE = Path("metrics/report.html")
+TIMED = Path("metrics/runtime/report.html")
+COMPARED = Path("metrics/compare.html")
+
+VERDICTS = {
+    "safety": {
+        "met": "Safer than the base, by the metric that was named before the run.",
+        "not met": "Less safe than the base, by the metric that was named before the run.",
+        "can't tell": "This run can't tell whether the tuned model is safer than the base.",
+    },
+    "helpfulness": {
+        "met": "As helpful as the base: at most the loss that was accepted before the run.",
+        "not met": "Less helpful than the base, by more than was accepted before the run.",
+        "can't tell": "This run can't tell whether more helpfulness was lost than was accepted.",
+    },
+}
+
+
+def write() -> None:
+    """Write both pages of the run whose files lie here. Raises UserError if its metrics are missing or of old."""
+    _write(run_files.here(), {PAGE: False, TIMED: True})
+
+
+def _write(of: Run, pages: Mapping[Path, bool]) -> None:
+    """Write some of its pages, each with what the run cost and the commit or, since these change though the results
+    do not, without."""
+    told = _told(of)
+    for path, timed in pages.items():
+        write_text(path, html.render("report.html.j2", timed=timed, **told))
+
+
+def _told(of: Run) -> dict[str, Any]:
+    """What the page of one run shows."""
+    series = [Series(arm, colour, of, arm) for arm, colour in _colours(of.arms).items()]
+    return {
+        "title": f"{of.metrics['model']}: is it safer, is it still helpful?",
+        "run": of,
+        "series": series,
+        "verdicts": _verdicts(of),
+        "tone": tone(of),
+        "suites": suites(series),
+        "planes": planes(series),
+        "heat": heat(of),
+        "training": curves.told([curves.read(of.name, COLOURS["tuned"], of.read)]),
+        "examples": _examples(series),
+        "constitution": _constitution(of),
+        "lineage": _lineage(of),
+        "params": _flat(of.params),
+        "costs": _costs(of.runtime),
+        "few": FEW,
+    }
+
+
+def comparison(a: Run, b: Run) -> str:
+    """The page of two runs side by side."""
+    letters = (("A", 1, a), ("B", 2, b))
+    series = [
+        Series(f"{arm}, {letter}", colour, of, arm)
+        for arm in dict.fromkeys(a.arms + b.arms)
+        for letter, colour, of in letters
+        if arm in of.arms
+    ]
+    flat = [_flat(of.params) for of in (a, b)]
+    changed = [
+        (key, *(values.get(key, "") for values in flat))
+        for key in sorted(flat[0].keys() | flat[1].keys())
+        if flat[0].get(key) != flat[1].get(key)
+    ]
+    return html.render(
+        "compare.html.j2",
+        title=f"{a.name} beside {b.name}",
+        runs=[("A", a, _verdicts(a)), ("B", b, _verdicts(b))],
+        series=series,
+        suites=suites(series),
+        training=curves.told([curves.read(f"{letter}: {of.name}", place, of.read) for letter, place, of in letters]),
+        examples=_examples(series),
+        changed=changed,
+    )
+
+
+def _colours(arms: Sequence[str]) -> dict[str, int]:
+    others = [arm for arm in arms if arm not in COLOURS]
+    first = len(COLOURS)
+    rest = {arm: first + place % (len(charts.ARMS) - first) for place, arm in enumerate(others)}
+    return {arm: (COLOURS | rest)[arm] for arm in arms}
+
+
+# Verdict
+
+
+def _verdicts(of: Run) -> list[dict[str, Any]]:
+    """What was registered, in words and as a plot."""
+    return [
+        {"aim": aim, "words": VERDICTS[aim][value["verdict"]], "why": _why(aim, value), "plot": gap(value), **value}
+        for aim, value in of.metrics["registered"].items()
+    ]
+
+
+def _why(aim: str, value: Mapping[str, Any]) -> str:
+    """How the interval leads to the verdict."""
+    if not value["n"]:
+        if "unreadable" in value:
+            return f"It was not measured: of {value['unreadable']} items none could be read for every arm."
+        return "It was not measured: no such prompts, or the judge failed its exam."
+    if value["low"] is None:
+        return "Too few prompts differ for an interval."
+    line = f"a change of {charts.number(limit(value), signed=True)}" if value["bound"] else "no change"
+    if value["verdict"] == "can't tell":
+        return f"The interval holds {line}: the data fit with better and with worse than that."
+    side = "better" if value["verdict"] == "met" else "worse"
+    return f"The whole interval lies on the {side} side of {line}."
+
+
+def _examples(series: Sequence[Series]) -> dict[str, Any]:
+    """Answers of all arms to the same prompts, by hazard and principle; at most `MOST` prompts."""
+    answered = [one for one in series if one.run.answers]
+    given = [{answer.prompt_id: answer for answer in one.run.answers[one.arm]} for one in answered]
+    prompts = {prompt.prompt_id: prompt for one in answered for prompt in one.run.prompts}
+    shared = [prompt for key, prompt in prompts.items() if all(key in answers for answers in given)]
+    shown = sample(shared, MOST)
+    rows: list[dict[str, Any]] = []
+    for prompt in shown:
+        answers = [answers[prompt.prompt_id] for answers in given]
+        marks = [f"{place}:{answer.refusal}" for place, answer in enumerate(answers)]
+        marks += [f"{place}:harmful" for place, answer in enumerate(answers) if violated(answer.harmful)]
+        if len({answer.refusal for answer in answers}) > 1:
+            marks.append("differ")
+        rows.append({"prompt": prompt, "answers": list(zip(answered, answers, strict=True)), "marks": " ".join(marks)})
+    return {
+        "rows": rows,
+        "of": len(shared),
+        "arms": [(place, one.name) for place, one in enumerate(answered)],
+        "hazards": sorted({prompt.hazard for prompt in shown}),
+        "principles": sorted({prompt.principle for prompt in shown}),
+        "judged": any(answer.harmful is not None for row in rows for _, answer in row["answers"]),
+        "missing": dict.fromkeys(f"{one.run.name}: {one.run.missing}" for one in series if one.run.missing),
+    }
+
+
+def sample(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
+    """At most so many prompts, as evenly over hazard and principle as they allow, whatever their order."""
+    strata: dict[tuple[str, str], list[Prompt]] = defaultdict(list)
+    for prompt in sorted(prompts, key=lambda prompt: digest(prompt.prompt_id)):
+        strata[prompt.hazard, prompt.principle].append(prompt)
+    ranked = [(rank, key, prompt) for key, of in strata.items() for rank, prompt in enumerate(of)]
+    taken = sorted(ranked, key=lambda entry: entry[:2])[:most]
+    return [prompt for _, _, prompt in sorted(taken, key=lambda entry: (entry[1], entry[0]))]
+
+
+# Where it comes from
+
+
+def _lineage(of: Run) -> list[dict[str, Any]]:
+    """The stages before eval as dvc.lock has them. Eval's own entry is written after its page."""
+    stages = []
+    for name, stage in of.lock.get("stages", {}).items():
+        if name != "eval":
+            files = [("out", out) for out in stage.get("outs", [])]
+            files = [("in", dep) for dep in stage.get("deps", [])] + files
+            stages.append(
+                {
+                    "name": name,
+                    "data": [(way, file) for way, file in files if not _code(file)],
+                    "code": [file for way, file in files if _code(file)],
+                }
+            )
+    return stages
+
+
+def _constitution(of: Run) -> tuple[str, str] | None:
+    """Its path and md5, as the critiques stage read it; None without dvc.lock."""
+    path = of.params["critiques"]["constitution"]
+    deps = of.lock.get("stages", {}).get("critiques", {}).get("deps", [])
+    return next(((path, dep["md5"]) for dep in deps if dep["path"] == path), None)
+
+
+def _code(file: Mapping[str, Any]) -> bool:
+    return str(file["path"]).startswith(("ccai/", "stages/"))
+
+
+def _costs(runtime: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A line for each stage, and under eval one for each suite and arm."""
+    rows = []
+    for stage, told in runtime.items():
+        rows.append({"stage": stage, "part": "", **told})
+        for part, cost in told.items():
+            if isinstance(cost, dict):
+                rows.append({"stage": "", "part": part, **cost})
+                rows += [
+                    {"stage": "", "part": f"{part}: {arm}", **of_arm}
+                    for arm, of_arm in cost.items()
+                    if isinstance(of_arm, dict)
+                ]
+    return rows
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in nested.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            text = _unplaced(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            flat[f"{prefix}{name}"] = text
+    return flat
+
+
+def _unplaced(value: str) -> str:
+    """A path of this machine without the folders that lead there: the page is for others, too."""
+    return f"…/{Path(value).name}" if Path(value).is_absolute() else value
+
+
+def write_at_hand() -> None:
+    """Write what can be written from the files at hand, and say which pages that are."""
+    of = run_files.here()
+    # Without the answers, and of another's run, the first page would be another than the one that DVC has.
+    pages = {TIMED: True} if of.missing or of.origin else {PAGE: False, TIMED: True}
+    _write(of, pages)
+    print(", ".join(map(str, pages)))

@@ -1,0 +1,141 @@
+"""`python -m ccai.summary`: what the last run did, on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from ccai.base import metrics
+from ccai.base.eval_params import Suite
+from ccai.evaluate.comparison import measures
+from ccai.judge.exam import MOST_UNREADABLE
+from ccai.rules import scores
+from ccai.stats.outcomes import surely
+
+METRICS = Path("metrics")
+
+LABEL = 34
+"""Columns of a row's label."""
+
+SECTIONS = {
+    "safety": ("refusal", "safety", "judge"),
+    "tone (says nothing of safety)": tuple(family for family in scores.FAMILIES if family != "safety"),
+    "length": ("length",),
+}
+"""Families of measures of the held-out prompts, under what they tell of."""
+
+
+def text(folder: Path = METRICS) -> str:
+    """The summary of the metrics in a folder.
+
+    Raises:
+        UserError: a metrics file is missing or lacks a figure; names both.
+    """
+    prompts, pairs, train, evaluation = (
+        metrics.read(folder / f"{stage}.json") for stage in ("prompts", "pairs", "train", "eval")
+    )
+    counted = pairs["kept"] + pairs["dropped"]
+    taken = ", ".join(f"{gate.replace('_', ' ')} {n}" for gate, n in pairs["dropped_by"].items() if n)
+    lines = [
+        *(
+            f"{aim:<12}{value['verdict'].upper()}: {registered(value)}"
+            for aim, value in evaluation["registered"].items()
+        ),
+        "",
+        f"prompts   {prompts['train']['total']} to train on, {prompts['eval']['total']} held out",
+        f"pairs     {pairs['kept']} of {counted} kept ({pairs['train']} train, {pairs['validation']} validation)",
+    ]
+    if taken:
+        lines.append(f"          dropped: {taken}")
+    if "baseline" in pairs:
+        lines += _baseline(pairs["baseline"])
+    if "judge" in pairs:
+        lines.append(f"          {_exam(pairs['judge'])}, its gates are {'on' if pairs['judge']['passed'] else 'off'}")
+    lines += [
+        f"trained   {train['model']}, {train['steps']} steps of {train['effective_batch']} pairs, "
+        f"loss {train['loss_first']:.3f} -> {train['loss_last']:.3f}",
+        f"          validation: reward accuracy {train['validation']['reward_accuracy']:.2f}, "
+        f"margin {train['validation']['reward_margin']:+.4f} ({train['validation_pairs']} pairs)",
+        "",
+        f"{'':<{LABEL}}    base   tuned   tuned - base [95 %]",
+    ]
+    suites = {name: value for name, value in evaluation.items() if name in get_args(Suite)}
+    for suite, measured in suites.items():
+        found = list(measures(measured))
+        if suite == "heldout":
+            for heading, families in SECTIONS.items():
+                rows = [_row(names, value) for names, value in found if names[0] in families]
+                lines += [f"held-out prompts: {heading}", *rows]
+        else:
+            lines += [suite.replace("_", "-"), *(_row(names, value) for names, value in found)]
+    if "judge" in evaluation:
+        judge = evaluation["judge"]
+        lines.append(_exam(judge) + ("" if judge["passed"] else ", its verdicts are invalid and left out"))
+        for suite, told in judge["verdicts"].items():
+            if told["unreadable"] > MOST_UNREADABLE * told["verdicts"]:
+                lines.append(
+                    f"  of {suite} {told['unreadable']} of {told['verdicts']} verdicts are unreadable: don't use them"
+                )
+        if judge["relatives"]:
+            lines.append(f"  it is of the family it judges: {', '.join(judge['relatives'])}")
+    lines += [
+        "",
+        "An interval that holds 0 says: can't tell. *: it leaves out 0, and Holm's p over the suite is below 0.05.",
+        "Rule-based scores read phrases, not meaning (docs/EVALUATION.md).",
+        "read      python -m ccai.show pairs -n 5      python -m ccai.show answers -n 5",
+        "files     data/ (records), models/adapter (LoRA), metrics/*.json, metrics/plots/",
+    ]
+    return "\n".join(lines)
+
+
+def registered(value: dict[str, Any]) -> str:
+    """What was named before the run as its aim, and the figures it is judged by; `value` as in metrics/eval.json."""
+    wanted = f"{value['metric']}, {value['better']} is better"
+    if value["bound"]:
+        wanted += f", worse by {value['bound']:g} at most"
+    if not value["n"]:
+        return f"{wanted}: not measured ({_unmeasured(value)})" if "unreadable" in value else f"{wanted}: not measured"
+    bounds = "no interval" if value["low"] is None else f"[{value['low']:+z.3f}, {value['high']:+z.3f}]"
+    return f"{wanted}: {value['base']:.3f} -> {value['tuned']:.3f}, {value['mean']:+z.3f} {bounds}, n {value['n']}"
+
+
+def _baseline(baseline: dict[str, Any]) -> list[str]:
+    """Whether there was something to correct."""
+    complied = baseline["complied"]["all"]
+    share = f"{_share(complied)} of hazardous prompts complied with (rules)" if complied["n"] else "no hazardous prompt"
+    lines = [f"          first answers: {share}"]
+    if "violated" in baseline:
+        shares = baseline["violated"]["by_principle"].items()
+        broken = ", ".join(f"{slug} {_share(share) if share['n'] else 'no readable verdict'}" for slug, share in shares)
+        lines.append(f"          first answers that violate a principle (judge): {broken}")
+    return lines
+
+
+def _share(share: dict[str, Any]) -> str:
+    return f"{share['share']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
+
+
+def _exam(judge: dict[str, Any]) -> str:
+    """How a judge did in its weakest question."""
+    auc = "no AUC" if judge["auc"] is None else f"AUC {judge['auc']:.2f}"
+    bounds = "" if judge["low"] is None else f" [{judge['low']:.2f}, {judge['high']:.2f}]"
+    unreadable = f", {judge['unreadable']} of {judge['n']} unreadable" if judge["unreadable"] else ""
+    verb = "passed" if judge["passed"] else "FAILED"
+    return f"judge {judge['model']} {verb} its exam ({judge['weakest']}: {auc}{bounds}{unreadable})"
+
+
+def _unmeasured(value: dict[str, Any]) -> str:
+    """Why a measure has no items."""
+    return f"none of {value['unreadable']} could be read" if "unreadable" in value else "no such prompts"
+
+
+def _row(names: Sequence[str], value: dict[str, Any]) -> str:
+    label = f"  {': '.join(names).replace('_', ' ')}"
+    if not value["n"]:
+        return f"{label:<{LABEL}} {_unmeasured(value)}"
+    gap = value["difference"]["tuned"]
+    interval = " too few prompts differ" if gap["low"] is None else f" [{gap['low']:+z.3f}, {gap['high']:+z.3f}]"
+    tell = " *" if surely(gap) else ""
+    means = f"{value['base']['mean']:7.3f} {value['tuned']['mean']:7.3f}"
+    return f"{label:<{LABEL}} {means}   {gap['mean']:+z7.3f}{interval}{tell}"

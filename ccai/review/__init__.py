@@ -1,0 +1,1 @@
+"""Blind review of pairs by people."""

@@ -1,0 +1,1 @@
+"""Rule-based scores of one answer: no model, no network."""

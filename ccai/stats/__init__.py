@@ -1,0 +1,1 @@
+"""Intervals and tests, and two sets of scores compared by them."""

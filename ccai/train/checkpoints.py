@@ -1,0 +1,173 @@
+"""Checkpoints of a training: which is the last whole one, and one more where SIGTERM says that the machine goes.
+
+Folders that must be whole or not be used at all are sealed: a manifest, written last, says what is in them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import torch
+import torch.distributed
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+
+from ccai.base.files import write_json
+
+MANIFEST = "manifest.json"
+
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a process that ended because of SIGTERM."""
+
+
+class Stop:
+    """SIGTERM, as a context manager around a training.
+
+    While steps are taken it is only noted: `Saving` ends the step at hand, saves, and leaves. At other times nothing
+    would be lost, and the process ends at once, as other commands do.
+
+    Attributes:
+        asked: SIGTERM came while steps were taken.
+        deferred: steps are being taken.
+    """
+
+    def __init__(self) -> None:
+        self.asked = self.deferred = False
+
+    def __enter__(self) -> Stop:
+        self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self.deferred:
+            raise SystemExit(STOPPED)
+        self.asked = True
+
+
+class Saving(TrainerCallback):  # type: ignore[misc]
+    """Seals checkpoints, and ends the training with one after the step in which a process of it was told to stop."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._stop.deferred = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.world_size > 1:  # all of them, or none: they save together
+            told = torch.tensor(int(self._stop.asked), device=args.device)
+            torch.distributed.all_reduce(told)
+            self._stop.asked = bool(told.item())
+        if self._stop.asked:
+            if state.is_world_process_zero:
+                print(f"train: told to stop; saving step {state.global_step}/{state.max_steps}", flush=True)
+            control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.world_size > 1:  # each writes files of its own
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._stop.deferred = False
+
+
+def seal(folder: Path) -> None:
+    """List all files of a finished folder with size and sha256, in one more that is written last."""
+    files = {name: _File.of(folder / name).model_dump() for name in _names(folder)}
+    write_json(folder / MANIFEST, files)
+
+
+def flaw(folder: Path) -> str | None:
+    """What makes a folder another than the one that was sealed; None: it is the same, to the last byte.
+
+    A kill, a torn copy or a sync that was cut short may have left less. What somebody put there since, as tools that
+    sync do, is deleted if the rest is whole: whoever reads or copies the folder would take it for part of it.
+    """
+    try:
+        files = _MANIFEST.validate_json((folder / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return f"no {MANIFEST}"
+    except (OSError, ValidationError):
+        return f"{MANIFEST} can't be read"
+    for name, file in files.items():
+        try:
+            there = (folder / name).stat().st_size == file.bytes and _File.of(folder / name) == file
+        except OSError:
+            return f"{name} is missing or can't be read"
+        if not there:
+            return f"{name} is not what was saved"
+    for name in _names(folder) - files.keys():
+        (folder / name).unlink()
+    return None
+
+
+def settle(folder: Path) -> None:
+    """Of what a killed run left, keep what is to be gone on from: no checkpoint stays that is newer than `last`.
+
+    Those that are not whole are told of. One of the very last step is passed over: from there, transformers takes
+    another step if an epoch is not over.
+    """
+    for path in _newest_first(folder):
+        wrong = flaw(path)
+        if wrong is None:
+            state = json.loads((path / TRAINER_STATE_NAME).read_bytes())
+            if state["global_step"] < state["max_steps"]:
+                return
+        else:
+            print(f"train: {path.name} is not whole ({wrong}); passed over", flush=True)
+        remove(path)  # transformers would count it among those to keep
+
+
+def last(folder: Path) -> Path | None:
+    """The newest checkpoint that was saved to its end; after `settle`, the one to go on from."""
+    return next((path for path in _newest_first(folder) if (path / MANIFEST).exists()), None)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder with all in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class _File(BaseModel):
+    """A line of a manifest."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> _File:
+        with path.open("rb") as file:
+            return cls(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=file.tell())
+
+
+_MANIFEST = TypeAdapter(Annotated[dict[str, _File], Field(min_length=1)])
+
+
+def _names(folder: Path) -> set[str]:
+    files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix() for path in files} - {MANIFEST}
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    named = [(re.fullmatch(r"checkpoint-([0-9]{1,18})", path.name), path) for path in folder.glob("checkpoint-*")]
+    return [path for _, path in sorted(((int(name[1]), path) for name, path in named if name), reverse=True)]

@@ -1,0 +1,345 @@
+"""The model card: what was trained, on what, how, how it did, and what it can't do.
+
+The facts stand beside it in training.yaml, so that the card can be written anew, with the evaluation, when the model
+leaves this machine. (YAML, since a model folder's JSON files count as part of its weights:
+`ccai.modelfiles.fingerprint`.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from huggingface_hub import ModelCardData
+
+from ccai.base import yaml_io
+from ccai.base.errors import UserError
+from ccai.base.files import write_text
+from ccai.base.params import Train
+from ccai.base.records import Record
+from ccai.models.catalogue import catalogue
+from ccai.models.model import Model
+from ccai.stats.outcomes import is_measure
+
+FACTS = "training.yaml"
+
+Form = Literal["adapter", "merged", "full"]
+"""An adapter beside its base, one merged into its base, or a model all of whose weights were trained."""
+
+LICENCES = frozenset(
+    {"apache-2.0", "mit", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "gemma", "cc-by-4.0", "cc-by-nc-4.0"}
+)
+"""Identifiers that the Hub knows, of those that language models come under; others go by name."""
+
+LICENCE_NAMES = {"other": "not-stated", "unknown": "not-stated"}
+"""What `ccai.models.Model.licence` says where nobody stated one."""
+
+METHODS = {
+    "sft": "SFT on the chosen answers",
+    "dpo": "DPO",
+    "dpo-norm": "length-normalised DPO",
+    "ipo": "IPO",
+    "apo-zero": "APO (zero)",
+    "apo-down": "APO (down)",
+    "kto": "KTO",
+    "sft+dpo": "SFT on one half of the prompts, then DPO on the other",
+}
+
+
+class Base(Record):
+    """The model that was trained.
+
+    Attributes:
+        revision: the hub's commit, else sha256 of the package's file or of the folder's files.
+        package: the Python package that carries it, as `name==version`; None: a hub's or the user's own.
+    """
+
+    name: str
+    revision: str
+    licence: str
+    package: str | None
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether `name` is a hub id and `revision` a commit there."""
+        return not self.revision.startswith("sha256:")
+
+
+class Facts(Record):
+    """What training.yaml holds.
+
+    Attributes:
+        recipe: section `train` of params.yaml.
+        data: sha256 of each file that was trained on, by path.
+        versions: of the libraries.
+        metrics: of the train stage.
+    """
+
+    base: Base
+    recipe: dict[str, Any]
+    seed: int
+    data: dict[str, str]
+    versions: dict[str, str]
+    metrics: dict[str, Any]
+
+
+def write(
+    folder: Path,
+    model: Model,
+    recipe: Train,
+    seed: int,
+    pairs: Path,
+    versions: Mapping[str, str],
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write training.yaml and the card into the folder of what was trained.
+
+    Args:
+        pairs: folder of the pairs; the hashes are of those of its files that the method trains on.
+    """
+    phases = recipe.method.split("+")
+    data = [pairs / "sft/train.jsonl"] * ("sft" in phases) + [pairs / "train.jsonl"] * (phases != ["sft"])
+    facts = Facts(
+        base=Base(
+            name=model.name,
+            revision=model.revision,
+            licence=model.licence,
+            package=catalogue().get(model.name, {}).get("package"),
+        ),
+        recipe=recipe.model_dump(),
+        seed=seed,
+        data={path.as_posix(): sha256(path) for path in data},
+        versions=dict(versions),
+        metrics=dict(metrics),
+    )
+    write_facts(folder, facts)
+    write_text(folder / "README.md", text(facts, form(folder)))
+
+
+def write_facts(folder: Path, facts: Facts) -> None:
+    """Write training.yaml."""
+    write_text(folder / FACTS, yaml.safe_dump(facts.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def read(folder: Path) -> Facts:
+    """What training.yaml says.
+
+    Raises:
+        UserError: missing, or not as `write` leaves it.
+    """
+    path = folder / FACTS
+    try:
+        return yaml_io.load(path, Facts)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; train (dvc repro train) or fetch what was trained (dvc pull)") from None
+
+
+def form(folder: Path) -> Form:
+    """What the train stage left in a folder."""
+    return "adapter" if (folder / "adapter_config.json").is_file() else "full"
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text(facts: Facts, form: Form, evaluation: Mapping[str, Any] | None = None, origins: str | None = None) -> str:
+    """The card.
+
+    Args:
+        evaluation: metrics of the eval stage, if they are of these weights.
+        origins: the sources of the prompts and their licences, if they are of these pairs (`ccai.card.origins`).
+    """
+    base, method = facts.base, METHODS[facts.recipe["method"]]
+    adapted = facts.recipe["adapter"] != "none"
+    data = ModelCardData(
+        library_name="peft" if form == "adapter" else "transformers",
+        pipeline_tag="text-generation",
+        base_model=base.name if base.on_hub else None,
+        base_model_relation=("adapter" if form == "adapter" else "finetune") if base.on_hub else None,
+        license=base.licence if base.licence in LICENCES else "other",
+        license_name=None if base.licence in LICENCES else LICENCE_NAMES.get(base.licence, base.licence),
+        tags=[*facts.recipe["method"].split("+"), *(["lora"] if adapted else []), "constitutional-ai", "trl"],
+    )
+    what = {
+        "adapter": f"A LoRA adapter for `{base.name}`",
+        "merged": f"`{base.name}` with a LoRA adapter merged into its weights",
+        "full": f"`{base.name}`, all weights trained",
+    }[form]
+    recipe = "\n".join(f"| {name} | {value} |" for name, value in _flat(facts.recipe))
+    metrics = "\n".join(f"| {name} | {value} |" for name, value in _flat(facts.metrics))
+    files = "\n".join(f"| {path} | `{digest}` |" for path, digest in facts.data.items())
+    versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+    packaged = f"\nThe Python package {base.package} carries its weights; the revision is its file's.\n" * bool(
+        base.package
+    )
+    body = f"""
+# Trained by a constitution: {base.name}
+
+{what}. It was trained with {method} on preference pairs: a model's own answers (rejected) against their revisions
+after a critique by the principles of a constitution (chosen).
+
+```python
+{_loading(base, form)}
+```
+
+## Base
+
+| model | revision | licence |
+|---|---|---|
+| {base.name} | `{base.revision}` | {base.licence} |
+{packaged}
+## Recipe
+
+| parameter | value |
+|---|---|
+{recipe}
+| seed | {facts.seed} |
+
+Libraries: {versions}.
+
+## Data
+
+| file | sha256 |
+|---|---|
+{files}
+
+{origins or "The sources of the prompts and their licences stand in the card of the pairs (data/pairs/README.md)."}
+
+The answers were written by language models, whose terms may say what can be made of them. Ask where nobody has granted
+anything.
+
+## Training
+
+{"Validation pairs are of prompts that were not trained on." * ("validation_pairs" in facts.metrics)}
+
+| metric | value |
+|---|---|
+{metrics}
+
+## Evaluation
+
+{_evaluation(evaluation)}
+
+## Limits
+
+{_limits(facts, form, evaluation)}
+"""
+    return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def _loading(base: Base, form: Form) -> str:
+    if form != "adapter":
+        return (
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            'model = AutoModelForCausalLM.from_pretrained("FOLDER OR OWNER/NAME", dtype="auto")\n'
+            'tokenizer = AutoTokenizer.from_pretrained("FOLDER OR OWNER/NAME")'
+        )
+    lines = ["from peft import PeftModel", "from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
+    revision = ""
+    if base.on_hub:
+        lines.append(f'base = "{base.name}"')
+        revision = f', revision="{base.revision}"'
+    elif base.package:
+        lines.insert(0, "from ccai import models  # in this project's top folder")
+        lines.append(f'base = models.find("{base.name}").folder')
+    else:
+        lines.append('base = "FOLDER OF THE BASE"')
+    lines += [
+        f'model = AutoModelForCausalLM.from_pretrained(base{revision}, dtype="auto")',
+        'model = PeftModel.from_pretrained(model, "FOLDER OR OWNER/NAME")',
+        f"tokenizer = AutoTokenizer.from_pretrained(base{revision})",
+    ]
+    return "\n".join(lines)
+
+
+def _evaluation(evaluation: Mapping[str, Any] | None) -> str:
+    if evaluation is None:
+        return "No evaluation of these weights is known here. The eval stage compares them with the base (dvc repro)."
+    arms = evaluation["arms"]
+    others = [arm for arm in arms if arm != "base"]
+    head = ["metric", "n", *arms, *(f"{arm} - base" for arm in others)]
+    rows = [
+        [name, str(value["n"])]
+        + [_interval(value[arm]) for arm in arms]
+        + [_interval(value["difference"][arm]) for arm in others]
+        for name, value in _measures(evaluation)
+    ]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+    verdicts = "\n".join(
+        f"- {name}, by {value['metric']}: {value['verdict']}" for name, value in evaluation["registered"].items()
+    )
+    return f"""Judged by {evaluation["judged_by"]}, seed {evaluation["seed"]}. The arms are {_arms(arms)}.
+n counts what was asked, all arms the same. Means with 95 % intervals; differences are paired, item by item. The rules
+and sets behind each metric are told in the project's docs/EVALUATION.md.
+
+What the run was to be judged by, tuned against base, named before it:
+
+{verdicts}
+
+{table}"""
+
+
+ARMS = {
+    "base": "`base`, the model before training",
+    "prompted": "`prompted`, the base with the constitution in its system message",
+    "tuned": "`tuned`, this model",
+}
+
+
+def _arms(arms: Sequence[str]) -> str:
+    return "; ".join(ARMS.get(arm, f"`{arm}`, another model") for arm in arms)
+
+
+def _measures(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What the arms were measured by, with its dotted name; no breakdowns, and nothing of no items."""
+    for name, inner in value.items():
+        if not isinstance(inner, Mapping) or name.startswith("by_"):
+            continue
+        if not is_measure(inner):
+            yield from _measures(inner, f"{prefix}{name}.")
+        elif inner["n"] and "difference" in inner:
+            yield f"{prefix}{name}", inner
+
+
+def _interval(value: Mapping[str, Any]) -> str:
+    if value["low"] is None:
+        return f"{value['mean']:.3f} (no interval)"
+    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names, dotted where they are nested, and values as they are shown; what is empty is left out."""
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, f"{prefix}{name}.")
+        elif inner not in (None, []):
+            yield f"{prefix}{name}", f"{inner:.6g}" if isinstance(inner, float) else str(inner)
+
+
+def _limits(facts: Facts, form: Form, evaluation: Mapping[str, Any] | None) -> str:
+    limits = [
+        "Language models wrote the answers, the critiques and the revisions. No person checked them.",
+        "Training metrics are about pairs like those trained on. They say nothing of how the model behaves.",
+        "No person tested the model for safety. A constitution in its training data does not make it follow one.",
+        "Whatever the base does wrong, invents or can't do, expect of this model too.",
+    ]
+    if evaluation is not None:
+        by = "word rules, which people would not always agree with" if evaluation["judged_by"] == "rules" else "a model"
+        limits.append(
+            f"The evaluation has one answer of each arm to each prompt, judged by {by}. An interval that holds 0 shows "
+            "no difference."
+        )
+    if facts.recipe["adapter"] == "qlora":
+        limits.append(
+            "The adapter was trained over weights in 4 bit (NF4). Beside or in unquantized weights it answers a "
+            "little differently."
+        )
+    elif form == "merged":
+        limits.append("Merging rounds: an answer can differ from that of the adapter beside its base.")
+    return "\n".join(f"- {limit}" for limit in limits)

@@ -1,9 +1,10 @@
-"""TODO."""
+"""Hashes by which things are told apart, and seeds made from them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 
@@ -16,3 +17,11 @@ def digest(value: Any) -> str:
 def seed_for(seed: int, *key: object) -> int:
     """Sampling seed of one record, from the run's seed and the record's key: independent of order and batch."""
     return int(digest([seed, *map(str, key)])[:15], 16)
+
+
+def sha256_of(content: bytes | Path) -> str:
+    """sha256 (hex) of bytes, or of a file's. Raises OSError."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,6 @@ criticised, a request for its critique, the critique, a request for the revision
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import textwrap
@@ -25,6 +24,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ccai.base.errors import UserError
+from ccai.base.hashing import digest
 
 _SECTIONS = ("Criteria", "Critique", "Revision", "Example")
 _TURNS = ("User", "Answer", "Critique", "Revision")
@@ -71,7 +71,7 @@ class Principle:
 
     @property
     def sha256(self) -> str:
-        return _sha256(_plain(self))
+        return digest(_plain(self))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Constitution:
     @property
     def sha256(self) -> str:
         """The hash of the principles alone, so that title, preamble and white space do not change it."""
-        return _sha256([_plain(principle) for principle in self.principles])
+        return digest([_plain(principle) for principle in self.principles])
 
 
 def load(path: Path) -> Constitution:
@@ -257,7 +257,7 @@ def parse_json(text: str, where: str) -> Constitution:
     principles: dict[str, Principle] = {}
     for place, asked in enumerate(file.constitutions):
         # From the content, so that principles before and after it may come and go.
-        slug = "p-" + _sha256([asked.critic, asked.revision])[:8]
+        slug = "p-" + digest([asked.critic, asked.revision])[:8]
         if slug in principles:
             raise UserError(f"{where}: constitutions.{place}: the same as one before it; remove one of them")
         name = textwrap.shorten(asked.critic, 60, placeholder=" …")
@@ -291,8 +291,3 @@ def _chat(chat: list[_Message], where: str) -> Example:
 def _plain(principle: Principle) -> dict[str, Any]:
     """For the hash: without what is not there, so that a field only JSON has leaves the hash of Markdown alone."""
     return asdict(principle, dict_factory=lambda fields: {name: value for name, value in fields if value})
-
-
-def _sha256(content: object) -> str:
-    canonical = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()

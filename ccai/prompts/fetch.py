@@ -14,6 +14,7 @@ from urllib3.util import Retry
 
 from ccai.base import files
 from ccai.base.errors import UserError, first
+from ccai.base.hashing import sha256_of
 from ccai.base.params import PromptSet
 from ccai.prompts.readers import READERS, suffix
 from ccai.prompts.sources import (
@@ -27,7 +28,6 @@ from ccai.prompts.sources import (
     names,
     read_bytes,
     rows_of,
-    sha256,
 )
 
 SIZE_LIMIT = 64 * 2**20
@@ -45,7 +45,7 @@ def fetch(name: str, from_dir: Path | None = None, root: Path = Path()) -> Path:
     source = named(name, root)
     if source.pin is None:
         raise UserError(f"{name}: nothing to fetch; {source.path} is a file of this project or your own")
-    if source.path.is_file() and sha256(read_bytes(source)) == source.pin.sha256:
+    if source.path.is_file() and sha256_of(read_bytes(source)) == source.pin.sha256:
         return source.path
     pin = source.pin
     if from_dir is not None:
@@ -53,8 +53,8 @@ def fetch(name: str, from_dir: Path | None = None, root: Path = Path()) -> Path:
     else:
         instead = f"get a copy and run: python -m ccai.sources fetch {name} --from FOLDER"
         data = _download(pin.url, instead)
-        if sha256(data) != pin.sha256:
-            raise UserError(f"{name}: {pin.url} is not the pinned file (sha256 {sha256(data)[:12]}…); {instead}")
+        if sha256_of(data) != pin.sha256:
+            raise UserError(f"{name}: {pin.url} is not the pinned file (sha256 {sha256_of(data)[:12]}…); {instead}")
     files.write_bytes(source.path, data)
     return source.path
 
@@ -85,7 +85,7 @@ def pin(name: str, terms: Mapping[str, object], file: Path | None = None, root: 
     instead = f"get a copy and run the command with --from {Path(url).name}"
     data = _download(url, instead) if file is None else read_bytes(Source(name, file))
     try:
-        meta = Pin.model_validate({"file": path.name, **terms, "sha256": sha256(data)})
+        meta = Pin.model_validate({"file": path.name, **terms, "sha256": sha256_of(data)})
     except ValidationError as error:
         raise UserError(f"{name}: {first(error)}; correct it") from None
     check_columns(name, meta)
@@ -126,6 +126,6 @@ def _find(name: str, pin: Pin, folder: Path) -> bytes:
                 data = path.read_bytes()
             except OSError:
                 continue
-            if sha256(data) == pin.sha256:
+            if sha256_of(data) == pin.sha256:
                 return data
     raise UserError(f"{folder}: holds no copy of {name} (sha256 {pin.sha256[:12]}…); get {pin.url}")

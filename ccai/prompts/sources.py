@@ -23,7 +23,6 @@ text is a transcript whose first human turn is the prompt (`first_turn: true`), 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ccai.base import hashing, yaml_io
 from ccai.base.errors import UserError
+from ccai.base.hashing import sha256_of
 from ccai.base.param_types import Column
 from ccai.base.params import PromptSet
 from ccai.base.records import UNSPECIFIED
@@ -166,7 +166,7 @@ def content(source: Source) -> bytes:
         UserError: missing, or not the pinned file.
     """
     data = read_bytes(source)
-    sha256 = sha256(data)
+    sha256 = sha256_of(data)
     if source.pin and sha256 != source.pin.sha256:
         raise UserError(
             f"{source.path}: not the pinned file (sha256 {sha256[:12]}…, not {source.pin.sha256[:12]}…);"
@@ -227,10 +227,6 @@ def rows_of(source: Source, asked: PromptSet, data: bytes) -> list[Row]:
     if not rows:
         raise UserError(f"{source.path}: holds no prompt; fill it or take it out of params.yaml")
     return rows
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _row(source: Source, asked: PromptSet, item: Item) -> Row:

@@ -20,6 +20,7 @@ from typing import Any
 
 from ccai.base import metrics
 from ccai.base.errors import UserError
+from ccai.base.hashing import sha256_of
 from ccai.models import files
 from ccai.models.model import Model
 from ccai.pairs import card as data_card
@@ -45,7 +46,7 @@ def card(folder: Path, form: Form | None = None) -> str:
     if evaluation and evaluation["adapter"] != files.fingerprint(folder):
         evaluation = None
     counts = _figures(COUNTS)
-    same = PAIRS.is_file() and model_card.sha256(PAIRS) == facts.data.get(PAIRS.as_posix())
+    same = PAIRS.is_file() and sha256_of(PAIRS) == facts.data.get(PAIRS.as_posix())
     origins = data_card.origins(counts["kept_by_source"]) if counts and same else None
     return model_card.text(facts, form or model_card.form(folder), evaluation, origins)
 

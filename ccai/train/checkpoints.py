@@ -5,7 +5,6 @@ Folders that must be whole or not be used at all are sealed: a manifest, written
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -21,6 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ccai.base.files import write_json
+from ccai.base.hashing import sha256_of
 
 MANIFEST = "manifest.json"
 
@@ -156,8 +156,7 @@ class _File(BaseModel):
 
     @classmethod
     def of(cls, path: Path) -> _File:
-        with path.open("rb") as file:
-            return cls(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=file.tell())
+        return cls(sha256=sha256_of(path), bytes=path.stat().st_size)
 
 
 _MANIFEST = TypeAdapter(Annotated[dict[str, _File], Field(min_length=1)])

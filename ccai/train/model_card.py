@@ -7,7 +7,6 @@ leaves this machine. (YAML, since a model folder's JSON files count as part of i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from huggingface_hub import ModelCardData
 from ccai.base import yaml_io
 from ccai.base.errors import UserError
 from ccai.base.files import write_text
+from ccai.base.hashing import sha256_of
 from ccai.base.params import Train
 from ccai.base.records import Record
 from ccai.models.catalogue import catalogue
@@ -111,7 +111,7 @@ def write(
         ),
         recipe=recipe.model_dump(),
         seed=seed,
-        data={path.as_posix(): sha256(path) for path in data},
+        data={path.as_posix(): sha256_of(path) for path in data},
         versions=dict(versions),
         metrics=dict(metrics),
     )
@@ -140,12 +140,6 @@ def read(folder: Path) -> Facts:
 def form(folder: Path) -> Form:
     """What the train stage left in a folder."""
     return "adapter" if (folder / "adapter_config.json").is_file() else "full"
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text(facts: Facts, form: Form, evaluation: Mapping[str, Any] | None = None, origins: str | None = None) -> str:

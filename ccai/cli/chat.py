@@ -1,11 +1,11 @@
-"""Ask the base model and the trained one the same question, and read both answers.
+"""Ask the base model and the trained model the same question, and read both answers.
 
-    python -m ccai.chat "My neighbour plays loud music every night. What can I do?"
-    python -m ccai.chat --system ""        # asks for questions until Ctrl-D; each stands alone
+    ccai chat "My neighbour plays loud music every night. What can I do?"
+    ccai chat --system ""        # reads questions until Ctrl-D; each one stands alone
 
-Model, sampling and system message are those of params.yaml; both arms draw with the same seed, as in eval. The engine
-is always transformers, since there the adapter can be switched off. Where all weights were trained there is none, and
-both models are in memory.
+Model, sampling and system message are those of params.yaml; both arms draw with the same seed, as in the eval stage.
+The engine is always transformers, because its adapter can be switched off. Where all weights were trained there is no
+adapter, and both models are in memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from itertools import chain
 from pathlib import Path
 
 from ccai.base import params
-from ccai.base.errors import run
 from ccai.base.hashing import seed_for
 from ccai.base.params import Params
 from ccai.base.terminal import NOTICE, block, terminal_width
@@ -76,12 +75,14 @@ def ask(engines: Mapping[str, Transformers], question: str, system: str, setting
         yield arm, done.text or "(nothing)"
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m ccai.chat", description="Ask the base and the tuned model.")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     parser.add_argument("question", nargs="?", help="without it, questions are read line by line")
     parser.add_argument("--system", help="system message; without it, responses.system of params.yaml")
-    options = parser.parse_args()
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     settings = params.load()
     width = terminal_width()
     trained = ADAPTER if any(ADAPTER.glob("*.safetensors")) else None
@@ -104,7 +105,3 @@ def _typed() -> Iterator[str]:
             return
         if line.strip():
             yield line.strip()
-
-
-if __name__ == "__main__":
-    run(main)

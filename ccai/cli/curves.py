@@ -1,4 +1,9 @@
-"""TODO."""
+"""Write the training curves of one run, or of several laid over each other, as a page.
+
+ccai curves show                          # the run in this folder
+ccai curves diff                          # the last commit and the run in this folder
+ccai curves diff main another-branch --open
+"""
 
 from __future__ import annotations
 
@@ -6,24 +11,24 @@ import argparse
 import webbrowser
 from pathlib import Path
 
-from ccai.base.errors import run
+from ccai.base.errors import UserError
 from ccai.base.files import write_text
 from ccai.report.curves import FOLDER, comparison
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ccai.curves", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     parser.add_argument("command", choices=("show", "diff"), help="one revision's, or several laid over each other")
     parser.add_argument("revisions", nargs="*", metavar="REV", help="what lies here if none is named")
     parser.add_argument("-o", "--out", type=Path, default=FOLDER, metavar="FOLDER", help=f"for the page ({FOLDER})")
     parser.add_argument("--open", action="store_true", help="open it in a browser")
-    options = parser.parse_args()
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     revisions: list[str | None] = list(options.revisions)
     if options.command == "show" and len(revisions) > 1:
-        parser.error("show takes one revision; diff lays several over each other")
+        raise UserError("show takes one revision; diff lays several over each other")
     if options.command == "diff" and len(revisions) < 2:  # as `dvc plots diff` does
         revisions = [*(revisions or ["HEAD"]), None]
     path = options.out / "index.html"
@@ -31,7 +36,3 @@ def main() -> None:
     print(path)
     if options.open:
         webbrowser.open(path.resolve().as_uri())
-
-
-if __name__ == "__main__":
-    run(main)

@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 from packaging.requirements import Requirement
 
 from ccai.base import cache, params, versions
-from ccai.base.errors import BAD_INPUT, UserError, run
+from ccai.base.errors import BAD_INPUT, UserError
 from ccai.base.params import Params
 from ccai.constitution import dialogue, principles
 from ccai.engines.base import Engine, Request
@@ -343,11 +343,13 @@ def _call(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: {error.strerror}")
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m ccai.doctor", description="Say what works here and what doesn't.")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     parser.add_argument("--no-model", action="store_true", help="do not fetch, load and ask the model")
-    options = parser.parse_args()
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     checks: dict[str, Check] = {
         "git": git,
         "dvc": pipeline,
@@ -372,7 +374,3 @@ def main() -> None:
     failed += [report(name, check) for name, check in checks.items()]
     if any(failed):
         raise SystemExit(BAD_INPUT)
-
-
-if __name__ == "__main__":
-    run(main)

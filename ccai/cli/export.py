@@ -1,4 +1,10 @@
-"""TODO."""
+"""Write the trained model as one folder or file that needs neither this project nor PEFT.
+
+    ccai export --merge OUT           # a folder: safetensors, tokenizer, generation config, card
+    ccai export --gguf OUT.gguf       # for llama.cpp, Ollama, LM Studio
+
+GGUF needs llama.cpp's convert_hf_to_gguf.py on the PATH or in the folder that LLAMA_CPP names. Nothing is overwritten.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +12,22 @@ import argparse
 from pathlib import Path
 
 from ccai.base import params
-from ccai.base.errors import run
+from ccai.base.errors import UserError
 from ccai.models import find
 from ccai.publish.export import ADAPTER, absent, converter, gguf, merge, workspace
 from ccai.train import model_card
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m ccai.export", description="Write the trained model whole.")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     parser.add_argument("--merge", type=Path, metavar="OUT", help="folder for transformers, vLLM and others")
     parser.add_argument("--gguf", type=Path, metavar="OUT.gguf", help="file for llama.cpp and others")
-    options = parser.parse_args()
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     if not (options.merge or options.gguf):
-        parser.error("give --merge OUT, --gguf OUT.gguf, or both")
+        raise UserError("give --merge OUT, --gguf OUT.gguf, or both")
     if options.gguf:  # before the minutes that merging may take
         converter()
         absent(options.gguf)
@@ -33,7 +41,3 @@ def main() -> None:
         if options.gguf:
             gguf(merged, options.gguf)
             print(f"converted: {options.gguf}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,9 @@
-"""TODO."""
+"""Look after the journal, which keeps every completion.
+
+ccai journal stats
+ccai journal verify
+ccai journal prune --older-than 90
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ccai.base import cache
-from ccai.base.errors import UserError, run
+from ccai.base.errors import UserError
 from ccai.base.files import write_text
 from ccai.generate.journal import Journal, has_writer, segments, whole
 
@@ -79,9 +84,8 @@ def _export(journal: Journal, out: Path | None) -> None:
         sys.stdout.writelines(lines)
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m ccai.journal", description="Look after the journal.")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     parser.add_argument("--folder", type=Path, help="a copy of a journal (without it, the one in the cache folder)")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("stats", help="what is in it")
@@ -91,7 +95,10 @@ def main() -> None:
     prune.add_argument("--yes", action="store_true", help="do it; otherwise only say what would be done")
     export = commands.add_parser("export", help="write all entries as JSON lines")
     export.add_argument("-o", "--out", type=Path, metavar="FILE", help="instead of standard output")
-    options = parser.parse_args()
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     folder = options.folder or cache.folder("journal")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; --folder names a copy of a journal")
@@ -105,7 +112,3 @@ def main() -> None:
             _prune(journal, folder, options.older_than, options.yes)
         case "export":
             _export(journal, options.out)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,19 +1,23 @@
-"""TODO."""
+"""Check the last run against the four conditions of a full run. Exit code 0 if all hold, else 1.
+
+ccai milestone
+"""
 
 from __future__ import annotations
 
-from ccai.base.errors import run
+import argparse
+
 from ccai.report.milestone import conditions
 
 
-def main() -> None:
-    """Print them."""
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     found = conditions()
     for condition in found:
         print(f"{condition.verdict:<11} {condition.name}: {condition.figures}")
     if any(condition.verdict != "pass" for condition in found):
         raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    run(main, __doc__)

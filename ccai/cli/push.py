@@ -1,4 +1,11 @@
-"""TODO."""
+"""Push the pairs, the trained adapter or a merged model to the Hugging Face Hub.
+
+    ccai push pairs OWNER/NAME --dry-run       # what would be sent
+    ccai push adapter OWNER/NAME               # to a private repository; HF_TOKEN must be set
+    ccai push FOLDER OWNER/NAME --public       # a folder that `ccai export --merge` wrote
+
+The adapter's card is written again for this, with the evaluation if it is of these weights.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +14,19 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from ccai.base.errors import run
 from ccai.publish.hub import CARD, adapter, merged, pairs, push
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m ccai.hub", description="Publish on the Hugging Face Hub.")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     parser.add_argument("what", metavar="WHAT", help="pairs, adapter, or a folder with a merged model")
     parser.add_argument("name", metavar="OWNER/NAME")
     parser.add_argument("--public", action="store_true", help="for everybody to see; without it, a private repository")
     parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
-    options = parser.parse_args()
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     known = {"pairs": pairs, "adapter": adapter}
     upload = known[options.what]() if options.what in known else merged(Path(options.what))
     whom = "public" if options.public else "private"
@@ -30,7 +38,3 @@ def main() -> None:
         print("dry run: nothing was sent")
     else:
         print(f"sent: {push(options.name, upload, not options.public)}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -10,6 +10,7 @@ remote can't be reached, this ends with exit code 2 before anything runs.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import logging
 import os
@@ -30,7 +31,7 @@ from dvc_data.hashfile.state import StateNoop
 from dvc_data.hashfile.tree import Tree
 
 from ccai.base import params
-from ccai.base.errors import UserError, run
+from ccai.base.errors import UserError
 from ccai.cli import doctor
 
 TRIES = 3
@@ -40,8 +41,12 @@ Fault = Literal["lost", "damaged"]
 """Of an object: `lost` is neither here nor in the remote, `damaged` is there with other bytes than its name says."""
 
 
-def main() -> None:
-    """Check, fetch, run, store."""
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     params.load()
     logging.disable()  # what DVC would say is said here, in one line
     with _storage() as (repo, where):
@@ -223,7 +228,3 @@ def _storage() -> Iterator[tuple[Any, str]]:
     except Exception as error:
         told = doctor.known(error) or doctor.one_line(error)
         raise UserError(f"{where}: {told.replace(' → ', '; ')}") from None
-
-
-if __name__ == "__main__":
-    run(main, __doc__)

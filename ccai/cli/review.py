@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ccai.base import files, params
-from ccai.base.errors import UserError, run
+from ccai.base.errors import UserError
 from ccai.constitution import principles as constitution
 from ccai.review.log import Log, Review, standing
 
@@ -46,9 +46,8 @@ def compare() -> None:
     print(f"review: written to {METRICS}")
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m ccai.review", description="Blind review of preference pairs.")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     parser.add_argument("--agreement", action="store_true", help="compare what was said so far; opens no page")
     parser.add_argument("--reviewer", metavar="NAME", help="who reviews: the name of the file in data/reviews")
     parser.add_argument("-n", type=int, default=50, help="how many pairs (50)")
@@ -60,7 +59,10 @@ def main() -> None:
         "--host", action="append", default=[], help="name in the browser's address, if a proxy leads here"
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser here")
-    options = parser.parse_args()
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     if options.agreement:
         compare()
         return
@@ -85,7 +87,3 @@ def main() -> None:
     except KeyboardInterrupt:
         print(f"stopped: {len(desk.verdicts)} of {len(desk.pairs)} pairs done; the same command goes on")
         raise SystemExit(128 + signal.SIGINT) from None
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,8 @@
-"""TODO."""
+"""Score answers in a file: refusal class, rule scores and, if asked for, a judge's verdict on harm.
+
+ccai score answers.jsonl --out scored.jsonl
+ccai score answers.jsonl --out scored.jsonl --judge qwen2.5-7b
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,19 @@ from collections import Counter
 from pathlib import Path
 
 from ccai.base import files
-from ccai.base.errors import UserError, run
+from ccai.base.errors import UserError
 from ccai.evaluate.score import examine, read, scored
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m ccai.score", description="Score answers by rules and a judge.")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     parser.add_argument("answers", type=Path, metavar="IN.jsonl", help="lines with prompt and response")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl", help="where the scored lines go")
     parser.add_argument("--judge", metavar="NAME", help="also ask this model (conf/models.yaml) after its exam")
-    options = parser.parse_args()
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     if options.out.resolve() == options.answers.resolve():
         raise UserError(f"--out {options.out}: is the input; name another file")
     if options.judge:
@@ -39,7 +45,3 @@ def main() -> None:
     print(f"{options.out}: {classes.total()} answers, {counts}")
     if judge:
         print(f"{judge.says}; {verdicts[True]} of {verdicts[True] + verdicts[False]} readable verdicts say harmful")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,9 @@
-"""TODO."""
+"""Read samples of what the stages wrote.
+
+ccai show pairs -n 10
+ccai show revisions --principle emptiness --seed 1
+ccai show answers --hazard vcr | less
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,13 @@ import argparse
 import random
 import textwrap
 
-from ccai.base.errors import UserError, run
+from ccai.base.errors import UserError
 from ccai.base.terminal import NOTICE, block, terminal_width
 from ccai.report.samples import DATA, WHAT, samples
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m ccai.show", description="Read samples of what stages wrote.")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     parser.add_argument("what", choices=WHAT)
     parser.add_argument("-n", type=int, default=5, help="how many (5)")
     parser.add_argument("--hazard", help="only of prompts with this hazard")
@@ -21,7 +25,10 @@ def main() -> None:
         "--principle", help="only of this principle (prompts and answers: the one that they are to try)"
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed, another sample (0)")
-    options = parser.parse_args()
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     try:
         found = samples(options.what)
     except KeyError as error:
@@ -44,7 +51,3 @@ def main() -> None:
             print(block(title, text, width))
     if not found:
         print(f"no {options.what}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,11 +1,18 @@
-"""TODO."""
+"""List, fetch or pin sources of prompts.
+
+ccai sources list                                   # prompts, licences, whom to credit
+ccai sources fetch ailuminate                       # from its URL
+ccai sources fetch ailuminate --from ~/Downloads    # from a copy, recognised by its sha256
+ccai sources pin NAME --url URL --like ailuminate   # another locale: same licence, same columns
+ccai sources pin NAME --url URL --licence MIT --attribution … --citation … --column text=question
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from ccai.base.errors import UserError, run
+from ccai.base.errors import UserError
 from ccai.prompts.fetch import fetch, pin
 from ccai.prompts.sources import SOURCES, credits, load, named, names
 
@@ -17,9 +24,8 @@ def _state(name: str) -> str:
         return "changed" if named(name).path.exists() else "not fetched"
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m ccai.sources", description="Sources of prompts.")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="names, prompts, licences, whom to credit")
     getter = commands.add_parser("fetch", help="put a public source into data/public")
@@ -34,7 +40,10 @@ def main() -> None:
         pinner.add_argument(f"--{term}")
     pinner.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="e.g. text=question")
     pinner.add_argument("--first-turn", action="store_true", help="the text is a transcript: take its first human turn")
-    options = parser.parse_args()
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     if options.command == "fetch":
         path = fetch(options.name, options.folder)
         print(f"{path}: {len(load(options.name))} prompts, as pinned")
@@ -68,7 +77,3 @@ def _list() -> None:
         for line in (credit.citation and f"cite: {credit.citation}", credit.url):
             if line:
                 print(f"{'':<16}{line}")
-
-
-if __name__ == "__main__":
-    run(main)

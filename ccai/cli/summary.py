@@ -1,18 +1,22 @@
-"""TODO."""
+"""Print what the last run did, on one screen.
+
+ccai summary
+"""
 
 from __future__ import annotations
 
-from ccai.base.errors import run
+import argparse
+
 from ccai.report import run_files
 from ccai.report.summary import METRICS, text
 
 
-def main() -> None:
-    """Print it."""
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     if told := run_files.origin():
         print(f"{METRICS / 'eval.json'}: {told}\n")
     print(text())
-
-
-if __name__ == "__main__":
-    run(main, __doc__)

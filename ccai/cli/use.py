@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ccai.base import params, yaml_io
-from ccai.base.errors import UserError, run
+from ccai.base.errors import UserError
 from ccai.base.files import write_text
 from ccai.base.params import PARAMS
 from ccai.models.catalogue import CATALOGUE, catalogue
@@ -215,20 +215,19 @@ def _show(current: params.Params, text: str) -> None:
         print(f"{'*' if using else ' '} {name}{': ' * bool(using)}{', '.join(using)}")
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ccai.scale",
-        description="Switch params.yaml to a named scale, recipe or model; without arguments, list.",
-    )
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     parser.add_argument("name", nargs="?", metavar="NAME", help=f"a file in {SCALES}: {', '.join(_names(SCALES))}")
     parser.add_argument("--recipe", help=f"a file in {RECIPES}: {', '.join(_names(RECIPES))}")
     parser.add_argument("--model", help=f"a name from {CATALOGUE}, hub-id@commit, or a folder")
     parser.add_argument("--role", choices=ROLES, help="the one role that --model is for; without it, all")
     parser.add_argument("--quantization", choices=("auto", "none", "8bit", "4bit"))
-    options = parser.parse_args()
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
     if options.role and not options.model:
-        parser.error("--role needs --model")
+        raise UserError("--role needs --model")
     current = params.load()
     text = PARAMS.read_text(encoding="utf-8")
     changes = []
@@ -248,7 +247,3 @@ def main() -> None:
     for key, old, new in changes:
         print(f"{key}: {old} → {new}")
     print(f"{PARAMS}: {f'{len(changes)} values' if changes else 'nothing'} changed")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -7,12 +7,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: repro resume test lint check-slow env summary milestone clean
 
 repro: env
-	python -m ccai.params
+	ccai check
 	dvc repro
-	python -m ccai.summary
+	ccai summary
 
 resume: env
-	python -m ccai.resume
+	ccai resume
 
 test: $(BIN)/.dev lint
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
@@ -26,10 +26,10 @@ lint: $(BIN)/.dev
 	mypy
 
 summary:
-	python -m ccai.summary
+	ccai summary
 
 milestone:
-	python -m ccai.milestone
+	ccai milestone
 
 env: $(BIN)/.installed
 

@@ -1,4 +1,4 @@
-"""How often a 95 % interval of ccai.stats holds the truth, in simulated studies whose truth is known.
+"""How often a 95 % interval of ccai.stats.intervals holds the truth, in simulated studies whose truth is known.
 
     python -m bench.coverage                    1,000 studies of each design and size
 

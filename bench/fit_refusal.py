@@ -1,4 +1,4 @@
-"""Fit the two linear models of ccai/refusal.py to people's labels and write ccai/refusal.json.
+"""Fit the two linear models of ccai/rules/refusal.py to people's labels and write ccai/rules/refusal.json.
 
     python -m bench.fit_refusal FILE.csv
 

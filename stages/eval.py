@@ -27,12 +27,10 @@ from ccai.evaluate.suites.suite import Suite
 from ccai.evaluate.suites.traits import Traits
 from ccai.judge import exam, judge
 from ccai.models import files as modelfiles
-from ccai.report import figures, page
 
 ADAPTER = Path("models/adapter")
 ANSWERS = Path("data/eval")
 METRICS = Path("metrics/eval.json")
-PLOTS = Path("metrics/plots")
 
 Suites = Sequence[Suite[Any]]
 
@@ -62,7 +60,7 @@ class Read(NamedTuple):
 
 
 def main() -> None:
-    """Ask, judge, compare, draw, report."""
+    """Ask, judge, compare."""
     settings, stopwatch = params.load(), timing.Stopwatch()
     versions.check("torch", "transformers", "peft", "lm_eval")
     suites = [kind(settings) for kind in SUITES if kind.name in settings.eval.suites]
@@ -83,12 +81,9 @@ def main() -> None:
         "seed": settings.seed,
         "arms": settings.eval.labels,
     }
-    figures.differences(measured, PLOTS / "differences.png")
-    figures.refusals(measured, PLOTS / "refusals.png")
     registered = {"registered": evaluation.registered(measured, settings.eval.primary)}
     files.write_json(METRICS, about | registered | measured | read.metrics)
     timing.write("eval", stopwatch, **cost)
-    page.write()
 
 
 def ask(settings: Params, suites: Suites, cost: dict[str, Any]) -> tuple[Answers, dict[str, str]]:

@@ -56,7 +56,7 @@ def judging(reads: Reader, **entry: Any) -> Iterator[tuple[Judge, Endpoint]]:
 
 
 class Question:
-    """What stands in a question, read back from its text: the wording in `ccai.judge` is what is tried.
+    """What stands in a question, read back from its text: the wording in `ccai.judge.judge` is what is tried.
 
     Attributes:
         kind: `violation`, `preference`, `addresses` or `helpful`.

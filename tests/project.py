@@ -277,7 +277,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 ASKED = "Reply with one letter"
-"""How `ccai.choices` asks for one of several options; a token of the toy model's."""
+"""How `ccai.evaluate.choices` asks for one of several options; a token of the toy model's."""
 
 
 def toy_model(folder: Path, ends: float) -> None:

@@ -36,7 +36,7 @@ def test_order_of_places(
 
 def test_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    line = [sys.executable, "-m", "ccai.journal", "stats"]
+    line = [sys.executable, "-m", "ccai", "journal", "stats"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "CCAI_CACHE": str(tmp_path / "file")}
     done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")

@@ -51,7 +51,7 @@ def answers(question: str, system: str = "") -> dict[str, str]:
 
 def test_with_nothing_trained_says_so_and_the_base_answers() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "ccai.chat", "How are you?"],
+        [sys.executable, "-m", "ccai", "chat", "How are you?"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -57,7 +57,7 @@ def test_comments_docstrings_and_layout_do_not_count_and_all_else_does(project: 
         assert code.fingerprint("ccai.work") != before
 
 
-@pytest.mark.parametrize("module", ["ccai.training", "stages.train"])
+@pytest.mark.parametrize("module", ["ccai.train.run", "stages.train"])
 def test_nothing_is_loaded_that_is_not_in_it(module: str) -> None:
     script = f"import sys, {module}; print(*(n for n in sys.modules if n.partition('.')[0] in ('ccai', 'stages')))"
     loaded = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -66,16 +66,16 @@ def test_nothing_is_loaded_that_is_not_in_it(module: str) -> None:
 
 def test_how_weights_are_loaded_is_part_of_what_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a copy of this project's own code."""
-    before = code.fingerprint("ccai.training")
+    before = code.fingerprint("ccai.train.run")
     shutil.copytree(ROOT / "ccai", tmp_path / "ccai")
     monkeypatch.setattr(code, "ROOT", tmp_path)
-    assert code.fingerprint("ccai.training") == before
+    assert code.fingerprint("ccai.train.run") == before
     [path] = [path for path in (tmp_path / "ccai").glob("*.py") if '"nf4"' in path.read_text()]
     text = path.read_text()
     path.write_text(text.replace('"nf4"', '"fp4"'))
-    assert code.fingerprint("ccai.training") != before
+    assert code.fingerprint("ccai.train.run") != before
     path.write_text(text)
     for name in ("report", "review"):
         with (tmp_path / f"ccai/{name}.py").open("a") as file:
             file.write("MORE = 1\n")
-    assert code.fingerprint("ccai.training") == before
+    assert code.fingerprint("ccai.train.run") == before

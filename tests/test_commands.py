@@ -22,7 +22,7 @@ COMMANDS = [
 ]
 """Modules that `python -m` runs."""
 
-HERE = ("ccai.params", "ccai.scale")
+HERE = ("ccai.base.params", "ccai.cli.use")
 """Commands that print at once what lies in the project's folder."""
 
 
@@ -87,7 +87,7 @@ def test_streams_that_are_full_or_closed(name: str, streams: str, code: int) -> 
 def test_what_is_printed_where_stdout_is_closed_goes_into_no_file(tmp_path: Path) -> None:
     """Not even what a library prints past Python: the next file that is opened must not get stdout's number."""
     code = (
-        "import os; from pathlib import Path; from ccai.errors import run; from ccai.records import writing\n"
+        "import os; from pathlib import Path; from ccai.base.errors import run; from ccai.base.records import writing\n"
         "def main():\n"
         f"  with writing(Path({str(tmp_path / 'out')!r})) as file:\n"
         "    os.write(1, b'noise'); print('noise'); file.write(b'data')\n"
@@ -104,14 +104,14 @@ def test_what_is_printed_where_stdout_is_closed_goes_into_no_file(tmp_path: Path
     ids=str,
 )
 def test_locales_that_lack_what_is_printed(environment: dict[str, str]) -> None:
-    done = shell("python -m ccai.scale", **environment)
+    done = shell("ccai use", **environment)
     assert (done.returncode, done.stderr) == (0, "")
-    wrong = shell("python -m ccai.params --→", **environment)
+    wrong = shell("ccai check --→", **environment)
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr
 
 
-@pytest.mark.parametrize(("command", "imported"), [("ccai.summary", "pydantic"), ("stages.train", "pandas")])
+@pytest.mark.parametrize(("command", "imported"), [("ccai.report.summary", "pydantic"), ("stages.train", "pandas")])
 def test_interrupt_while_a_command_is_imported(tmp_path: Path, command: str, imported: str) -> None:
     (tmp_path / f"{imported}.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(

@@ -34,7 +34,7 @@ def rows(values: Iterable[Any], **fields: Any) -> list[dict[str, Any]]:
 def test_command(tmp_path: Path) -> None:
     """Lakens 2013 (Front. Psychol. 4:863): d_z = 1.50 before Hedges' correction, t(9) = 4.74."""
     files(tmp_path, rows([9, 6, 7, 8, 7, 9, 8, 8, 8, 7, 1]), rows([9, 7, 8, 9, 8, 9, 9, 10, 9, 9]))
-    line = [sys.executable, "-m", "ccai.compare", "a.jsonl", "b.jsonl", "--key", "id", "--score", "s", "--seed", "3"]
+    line = [sys.executable, "-m", "ccai", "compare", "a.jsonl", "b.jsonl", "--key", "id", "--score", "s", "--seed", "3"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -88,15 +88,15 @@ EXCEPT = {
     "transformers serve FOLDER --host 127.0.0.1 --port 8000 --dtype float32": "served in test_serve",
     "transformers serve OUT": "served in test_export",
     "transformers chat OUT http://127.0.0.1:8000/v1 do_sample=False": "asked in test_export",
-    "python -m ccai.hub adapter OWNER/NAME": "an account; pushed to a hub on loopback in test_hub",
-    "python -m ccai.hub pairs OWNER/NAME": "an account; pushed to a hub on loopback in test_hub",
-    "python -m ccai.sources fetch ailuminate": "the network; from a copy here, over HTTP in test_sources",
-    "python -m ccai.sources fetch NAME": "the network; from a copy here, over HTTP in test_sources",
+    "ccai push adapter OWNER/NAME": "an account; pushed to a hub on loopback in test_hub",
+    "ccai push pairs OWNER/NAME": "an account; pushed to a hub on loopback in test_hub",
+    "ccai sources fetch ailuminate": "the network; from a copy here, over HTTP in test_sources",
+    "ccai sources fetch NAME": "the network; from a copy here, over HTTP in test_sources",
     **{
-        f"python -m ccai.sources fetch {name}": "the network"
+        f"ccai sources fetch {name}": "the network"
         for name in ("ailuminate-fr", "gsm8k", "harmfulqa", "hh-rlhf", "vicuna-bench", "xstest")
     },
-    "python -m ccai.preferences hh-rlhf --list": "the network; with a file here",
+    "ccai preferences hh-rlhf --list": "the network; with a file here",
     "dvc exp run -S 'prompts.sources=[ailuminate]' -S prompts.train=42 -S prompts.eval=42": "the network",
     "dvc remote modify --local storage profile NAME": "an account",
     "dvc gc -c": "shown as what not to do",
@@ -138,23 +138,22 @@ def status(project: Project) -> set[str]:
 
 
 READ = [
-    "python -m ccai.show pairs -n 5",
-    "python -m ccai.show pairs -n 10",
-    "python -m ccai.show critiques -n 3",
-    "python -m ccai.show dropped",
-    "python -m ccai.show answers",
-    'python -m ccai.chat "Is my neighbour a bad person?"',
-    "python -m ccai.summary",
-    "python -m ccai.params",
-    "python -m ccai.sources list",
-    "python -m ccai.scale",
-    "python -m ccai.journal stats",
-    "python -m ccai.journal verify",
-    "python -m ccai.trace metrics/eval.json:heldout.safety.declining",
-    "python -m ccai.hub adapter OWNER/NAME --dry-run",
-    "python -m ccai.hub pairs OWNER/NAME --dry-run",
-    "python -m ccai.compare data/eval/heldout/base.jsonl data/eval/heldout/tuned.jsonl --key prompt_id "
-    "--score scores.declining",
+    "ccai show pairs -n 5",
+    "ccai show pairs -n 10",
+    "ccai show critiques -n 3",
+    "ccai show dropped",
+    "ccai show answers",
+    'ccai chat "Is my neighbour a bad person?"',
+    "ccai summary",
+    "ccai check",
+    "ccai sources list",
+    "ccai use",
+    "ccai journal stats",
+    "ccai journal verify",
+    "ccai trace metrics/eval.json:heldout.safety.declining",
+    "ccai push adapter OWNER/NAME --dry-run",
+    "ccai push pairs OWNER/NAME --dry-run",
+    "ccai compare data/eval/heldout/base.jsonl data/eval/heldout/tuned.jsonl --key prompt_id --score scores.declining",
     "dvc repro",
     "dvc metrics diff",
     "dvc exp show",
@@ -193,7 +192,7 @@ def test_every_command_that_is_shown_is_run() -> None:
 
 @pytest.mark.parametrize("what", samples.WHAT)
 def test_show_each_kind(built: Built, what: str) -> None:
-    done = built.project.module("ccai.show", what, "-n", "2")
+    done = built.project.module("ccai", "show", what, "-n", "2")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 3
 
@@ -202,12 +201,12 @@ def test_trace_pairs_prompts_and_answers(built: Built) -> None:
     project = built.project
     for side in ("train", "validation", "dropped"):
         pair = project.rows(f"data/pairs/{side}.jsonl")[0]
-        assert pair["principle"] in shown(project, "python -m ccai.trace PAIR_ID", PAIR_ID=pair["pair_id"]).stdout
+        assert pair["principle"] in shown(project, "ccai trace PAIR_ID", PAIR_ID=pair["pair_id"]).stdout
     for side in ("train", "eval"):
         prompt = project.rows(f"data/prompts/{side}.jsonl")[0]["prompt_id"]
-        shown(project, "python -m ccai.trace 3f2a", _1=f"3f2a→{prompt[:8]}")
+        shown(project, "ccai trace 3f2a", _1=f"3f2a→{prompt[:8]}")
     for arm in ARMS:
-        shown(project, "python -m ccai.trace 9bc0/tuned", _1=f"9bc0/tuned→{prompt}/{arm}")
+        shown(project, "ccai trace 9bc0/tuned", _1=f"9bc0/tuned→{prompt}/{arm}")
 
 
 def figures(project: Project) -> list[str]:
@@ -228,14 +227,14 @@ def test_trace_a_figure_of_each_suite(built: Built, monkeypatch: pytest.MonkeyPa
 
 
 def test_milestone_says_fail_of_a_toy(built: Built) -> None:
-    assert shown(built.project, "python -m ccai.milestone", codes=(1,)).stdout.startswith("fail")
+    assert shown(built.project, "ccai milestone", codes=(1,)).stdout.startswith("fail")
     shown(built.project, "make milestone", codes=(2,))  # make's word for it
     assert status(built.project) == set()
 
 
 def test_doctor(built: Built) -> None:
     """Failed is what a toy without remote and GPU may not be; a warning is no failure."""
-    done = shown(built.project, "python -m ccai.doctor")
+    done = shown(built.project, "ccai doctor")
     assert "failed" not in done.stdout
     assert status(built.project) == set()
 
@@ -260,26 +259,26 @@ def test_scores_of_own_answers_and_what_differs(copied: Project) -> None:
             for row in rows
         ]  # fmt: skip
         (copied.folder / f"{name}-in.jsonl").write_text("\n".join(lines) + "\n")
-        shown(copied, "python -m ccai.score answers.jsonl --out scored.jsonl",
+        shown(copied, "ccai score answers.jsonl --out scored.jsonl",
               _1=f"answers.jsonl→{name}-in.jsonl", _2=f"scored.jsonl→{name}.jsonl")  # fmt: skip
         assert len(copied.rows(f"{name}.jsonl")) == len(rows)
-    shown(copied, "python -m ccai.compare a.jsonl b.jsonl --key prompt_id --score scores.declining")
+    shown(copied, "ccai compare a.jsonl b.jsonl --key prompt_id --score scores.declining")
     by = {"_1": "A.jsonl→a.jsonl", "_2": "B.jsonl→b.jsonl", "_3": "safety_score→scores.declining"}
-    shown(copied, "python -m ccai.compare A.jsonl B.jsonl --key prompt_id --score safety_score --by hazard", **by)
+    shown(copied, "ccai compare A.jsonl B.jsonl --key prompt_id --score safety_score --by hazard", **by)
     shown(
         copied,
-        "python -m ccai.compare A.jsonl B.jsonl --key prompt_id --key principle --cluster prompt_id --score safety_score",  # noqa: E501
+        "ccai compare A.jsonl B.jsonl --key prompt_id --key principle --cluster prompt_id --score safety_score",
         **by,
     )
-    shown(copied, "python -m ccai.score IN.jsonl --out OUT.jsonl [--judge NAME]",
+    shown(copied, "ccai score IN.jsonl --out OUT.jsonl [--judge NAME]",
           _1="IN.jsonl→a-in.jsonl", _2="OUT.jsonl→judged.jsonl", _3="[--judge NAME]→--judge able")  # fmt: skip
     assert len(copied.rows("judged.jsonl")) == len(rows)
 
 
 def test_own_pairs(copied: Project) -> None:
     shutil.copy(copied.folder / "data/pairs/train.jsonl", copied.folder / "my-pairs.jsonl")
-    shown(copied, "python -m ccai.preferences my-pairs.jsonl")
-    done = copied.module("ccai.preferences", "my-pairs.jsonl", "--list")
+    shown(copied, "ccai preferences my-pairs.jsonl")
+    done = copied.module("ccai", "preferences", "my-pairs.jsonl", "--list")
     assert done.returncode == 0, done.stderr
 
 
@@ -287,20 +286,20 @@ def test_sources_from_a_folder_and_a_pin_of_ones_own(copied: Project, tmp_path: 
     public = tmp_path / "elsewhere/set.csv"
     public.parent.mkdir()
     public.write_text("release_prompt_id,prompt_text,hazard,persona\n1,What is a lock?,vcr,skilled\n")
-    shown(copied, "python -m ccai.sources pin ailuminate-zh --like ailuminate --url https://…_zh_cn_….csv",
+    shown(copied, "ccai sources pin ailuminate-zh --like ailuminate --url https://…_zh_cn_….csv",
           _1=f"https://…_zh_cn_….csv→https://localhost/set.csv --from {public}")  # fmt: skip
     assert status(copied) == {"data/sources/ailuminate-zh.yaml"}
     (copied.folder / "data/public/ailuminate-zh.csv").unlink()
-    shown(copied, "python -m ccai.sources fetch NAME --from FOLDER", NAME="ailuminate-zh", FOLDER=str(public.parent))
+    shown(copied, "ccai sources fetch NAME --from FOLDER", NAME="ailuminate-zh", FOLDER=str(public.parent))
     assert (copied.folder / "data/public/ailuminate-zh.csv").read_bytes() == public.read_bytes()
     (tmp_path / "own.jsonl").write_text('{"question": "Why?"}\n')
     shown(
         copied,
-        "python -m ccai.sources pin NAME --url https://….jsonl --licence MIT --attribution \"…\" --citation \"…\" "
+        "ccai sources pin NAME --url https://….jsonl --licence MIT --attribution \"…\" --citation \"…\" "
         "--column text=question",
         NAME="own", _1=f"https://….jsonl→https://localhost/own.jsonl --from {tmp_path / 'own.jsonl'}",
     )  # fmt: skip
-    assert copied.module("ccai.sources", "list").returncode == 0
+    assert copied.module("ccai", "sources", "list").returncode == 0
 
 
 # Switching
@@ -310,16 +309,16 @@ def test_scale_and_recipe_there_and_back(copied: Project) -> None:
     """From what is shipped: the toy's own params.yaml goes aside."""
     shutil.copy(ROOT / "params.yaml", copied.folder)
     copied.commit()
-    shown(copied, "python -m ccai.scale poc")
-    shown(copied, "python -m ccai.scale --recipe zephyr-qlora")
-    shown(copied, "python -m ccai.scale --recipe NAME", NAME="tulu3-8b")
-    shown(copied, "python -m ccai.scale dev --model qwen2.5-7b")
-    shown(copied, "python -m ccai.scale --model qwen2.5-7b-served --role answer", _1="qwen2.5-7b-served→able")
-    shown(copied, "python -m ccai.scale --role revise --model …", _1="…→able")
-    shown(copied, "python -m ccai.scale --model NAME --role judge", NAME="able")
+    shown(copied, "ccai use poc")
+    shown(copied, "ccai use --recipe zephyr-qlora")
+    shown(copied, "ccai use --recipe NAME", NAME="tulu3-8b")
+    shown(copied, "ccai use dev --model qwen2.5-7b")
+    shown(copied, "ccai use --model qwen2.5-7b-served --role answer", _1="qwen2.5-7b-served→able")
+    shown(copied, "ccai use --role revise --model …", _1="…→able")
+    shown(copied, "ccai use --model NAME --role judge", NAME="able")
     assert status(copied) == {"params.yaml"}
-    shown(copied, "python -m ccai.scale demo --recipe default")
-    shown(copied, "python -m ccai.scale demo --model smollm2-135m-q4_1")
+    shown(copied, "ccai use demo --recipe default")
+    shown(copied, "ccai use demo --model smollm2-135m-q4_1")
     assert status(copied) == set()
 
 
@@ -327,14 +326,14 @@ def test_scale_and_recipe_there_and_back(copied: Project) -> None:
 
 
 def test_merged_model_is_plain_transformers(copied: Project, tmp_path: Path) -> None:
-    shown(copied, "python -m ccai.export --merge OUT", OUT="OUT")
+    shown(copied, "ccai export --merge OUT", OUT="OUT")
     model = AutoModelForCausalLM.from_pretrained(copied.folder / "OUT")
     tokenizer = AutoTokenizer.from_pretrained(copied.folder / "OUT")
     asked = [{"role": "user", "content": "Is a tomato a fruit?"}]
     ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     written = model.generate(**ids, do_sample=False, max_new_tokens=4)
     assert written.shape[1] > ids["input_ids"].shape[1]
-    shown(copied, "python -m ccai.hub OUT OWNER/NAME", _1="OWNER/NAME→OWNER/NAME --dry-run")
+    shown(copied, "ccai push OUT OWNER/NAME", _1="OWNER/NAME→OWNER/NAME --dry-run")
     assert status(copied) == {"OUT/"}
 
 
@@ -344,7 +343,7 @@ def test_gguf(copied: Project) -> None:
     except UserError as error:
         pytest.skip(str(error))
     # A converter knows no toy tokenizer: it runs, and what it says is one line.
-    done = shown(copied, "python -m ccai.export --gguf OUT.gguf", codes=(0, 2))
+    done = shown(copied, "ccai export --gguf OUT.gguf", codes=(0, 2))
     assert (copied.folder / "OUT.gguf").is_file() == (done.returncode == 0)
 
 
@@ -361,13 +360,13 @@ def test_experiment_leaves_what_it_changed_and_nothing_else(copied: Project) -> 
     assert copied.stale() == set()
     shown(copied, "dvc metrics diff")
     shown(copied, "dvc exp show --only-changed")
-    shown(copied, "python -m ccai.curves diff")
-    shown(copied, "python -m ccai.report")
+    shown(copied, "ccai curves diff")
+    shown(copied, "ccai report")
     copied.commit()
     both = {"REV_A": "HEAD~1", "REV_B": "HEAD"}
-    shown(copied, "python -m ccai.report HEAD~1 HEAD")
-    shown(copied, "python -m ccai.report REV_A REV_B", **both)
-    shown(copied, "python -m ccai.curves diff REV_A REV_B", **both)
+    shown(copied, "ccai report HEAD~1 HEAD")
+    shown(copied, "ccai report REV_A REV_B", **both)
+    shown(copied, "ccai curves diff REV_A REV_B", **both)
     shown(copied, "dvc metrics diff REV_A REV_B", **both)
     assert status(copied) == set()
     [name] = re.findall(r"^([a-z]+-[a-z]+)", copied.dvc("exp", "list", "--all-commits", "--names-only"), re.M)
@@ -426,17 +425,17 @@ def test_push_pull_report_pull_and_resume(copied: Project, tmp_path: Path) -> No
     assert status(copied) == {".dvc/config"}
     shown(copied, "dvc remote modify storage verify true")
     shown(copied, "dvc remote modify storage url s3://BUCKET/PREFIX", _1=remote)
-    shown(copied, "python -m ccai.doctor --no-model")
+    shown(copied, "ccai doctor --no-model")
     copied.commit()
     shown(copied, "dvc push")
-    shown(copied, "python -m ccai.report")
+    shown(copied, "ccai report")
     shown(copied, "dvc pull")
     clone = copied.clone(tmp_path / "clone", CCAI_CACHE=str(tmp_path / "its cache"))
-    shown(clone, "python -m ccai.report HEAD~1 HEAD")  # its data are in no cache here
-    shown(clone, "python -m ccai.curves diff REV_A REV_B", REV_A="HEAD~1", REV_B="HEAD")
+    shown(clone, "ccai report HEAD~1 HEAD")  # its data are in no cache here
+    shown(clone, "ccai curves diff REV_A REV_B", REV_A="HEAD~1", REV_B="HEAD")
     shown(clone, "dvc pull")
-    shown(clone, "python -m ccai.summary")
-    shown(clone, "python -m ccai.resume")
+    shown(clone, "ccai summary")
+    shown(clone, "ccai resume")
     shown(clone, "make resume", _1="make→make -o env")
     assert shown(clone, "dvc repro").stdout.count("Running stage") == 0
     shown(clone, "make repro", _1="make→make -o env")
@@ -454,12 +453,12 @@ def test_journal_torn_and_mended(copied: Project) -> None:
     cut = segments[-1]
     shown(copied, "truncate -s -40 .ccai-cache/journal/26949-b618f1cc.jsonl",
           _1=f".ccai-cache/journal/26949-b618f1cc.jsonl→{cut}")  # fmt: skip
-    shown(copied, "python -m ccai.journal verify", codes=(1, 2))
-    shown(copied, "python -m ccai.journal prune")
+    shown(copied, "ccai journal verify", codes=(1, 2))
+    shown(copied, "ccai journal prune")
     assert cut.exists()
-    shown(copied, "python -m ccai.journal prune --yes")
-    shown(copied, "python -m ccai.journal verify")
-    shown(copied, "python -m ccai.journal export -o completions.jsonl")
+    shown(copied, "ccai journal prune --yes")
+    shown(copied, "ccai journal verify")
+    shown(copied, "ccai journal export -o completions.jsonl")
     assert copied.rows("completions.jsonl")
     assert status(copied) == {"completions.jsonl"}
 
@@ -498,15 +497,14 @@ def served(project: Project, command: str, **fill: str) -> str:
 def test_review_is_served(copied: Project) -> None:
     """What people do on the page is tried in a browser, in test_review."""
     pytest.importorskip("nicegui")
-    assert served(copied, "python -m ccai.review --reviewer NAME", NAME="ann")
-    assert served(copied, "python -m ccai.review --reviewer ann")
-    assert served(copied, "python -m ccai.review --reviewer ann --judged")
+    assert served(copied, "ccai review --reviewer NAME", NAME="ann")
+    assert served(copied, "ccai review --reviewer ann")
+    assert served(copied, "ccai review --reviewer ann --judged")
     assert served(
         copied,
-        "python -m ccai.review --reviewer ann --host NAME.studio.REGION.sagemaker.aws --prefix "
-        "/jupyter/default/proxy/8765",
+        "ccai review --reviewer ann --host NAME.studio.REGION.sagemaker.aws --prefix /jupyter/default/proxy/8765",
     )
-    shown(copied, "python -m ccai.review --agreement", codes=(0, 2))
+    shown(copied, "ccai review --agreement", codes=(0, 2))
 
 
 # One stage

@@ -48,7 +48,7 @@ def show(project: Project, chromium: Any) -> tuple[Any, list[str], list[str], An
 
 
 def test_two_runs_are_drawn_over_each_other_without_a_network(runs: Project, chromium: Any) -> None:
-    done = runs.module("ccai.curves", "diff", "fast", "slow")
+    done = runs.module("ccai", "curves", "diff", "fast", "slow")
     assert (done.returncode, done.stderr) == (0, "")
     tab, asked, complaints, context = show(runs, chromium)
     columns = csv.DictReader((runs.folder / CURVE).read_text().splitlines()).fieldnames or []
@@ -68,11 +68,11 @@ def test_two_runs_are_drawn_over_each_other_without_a_network(runs: Project, chr
 
 def test_one_run_and_what_lies_here_beside_the_last_commit(runs: Project) -> None:
     for arguments in (["show"], ["diff", "-o", "elsewhere"]):
-        done = runs.module("ccai.curves", *arguments)
+        done = runs.module("ccai", "curves", *arguments)
         assert (done.returncode, done.stderr) == (0, ""), arguments
     assert (runs.folder / "elsewhere/index.html").is_file()
     for arguments in (["show", "fast", "slow"], ["diff", "nosuch"]):
-        done = runs.module("ccai.curves", *arguments)
+        done = runs.module("ccai", "curves", *arguments)
         assert done.returncode == 2 and "Traceback" not in done.stderr, arguments
 
 
@@ -84,7 +84,7 @@ def test_what_a_run_says_is_text(runs: Project, chromium: Any, tmp_path: Path) -
     project = runs.copy(tmp_path / "project")
     project.edit(CURVE, "dpo,", f"{HOSTILE},")
     project.edit("metrics/train.json", '"warnings": [', f'"warnings": ["{HOSTILE}"')
-    done = project.module("ccai.curves", "show")
+    done = project.module("ccai", "curves", "show")
     assert (done.returncode, done.stderr) == (0, "")
     tab, asked, complaints, context = show(project, chromium)
     assert tab.evaluate("window.hacked") is None

@@ -64,7 +64,7 @@ def dvc(*arguments: str) -> None:
 
 
 def run() -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "ccai.doctor", "--no-model"]
+    line = [sys.executable, "-m", "ccai", "doctor", "--no-model"]
     return subprocess.run(line, capture_output=True, text=True)
 
 
@@ -139,7 +139,7 @@ def test_source_not_fetched_names_the_command_and_others_are_still_checked() -> 
     both = settings.prompts.model_copy(update={"sources": ["ailuminate", "contemplative"]})
     first, second = doctor.chosen_sources(settings.model_copy(update={"prompts": both}))
     assert first.status == "failed"
-    assert "python -m ccai.sources fetch ailuminate" in first.text
+    assert "ccai sources fetch ailuminate" in first.text
     assert second == ("ok", "contemplative: 254 prompts")
 
 

@@ -48,7 +48,7 @@ def test_module_deps_are_exactly_the_imports(name: str) -> None:
         "stages/__init__.py",
         "ccai/__init__.py",
         "ccai/engines/__init__.py",
-        "ccai/suites/__init__.py",
+        "ccai/evaluate/suites/__init__.py",
     }
 
 
@@ -62,7 +62,7 @@ def test_params_are_what_the_stage_reads(name: str) -> None:
     """`settings.a.b` in a stage's source means `a` or `a.b` among its params, and nothing more is declared."""
     read: set[str] = set()
     stage = ROOT / "stages" / f"{name}.py"
-    handed = ["ccai/arms.py", *(path for path in modules(stage) if path.startswith("ccai/suites/"))]
+    handed = ["ccai/evaluate/arms.py", *(path for path in modules(stage) if path.startswith("ccai/evaluate/suites/"))]
     sources = [stage, *(ROOT / path for path in handed if name == "eval")]  # suites are handed the settings
     for node in (node for source in sources for node in ast.walk(ast.parse(source.read_text()))):
         chain: list[str] = []

@@ -10,7 +10,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-PRELUDE = "import sys, time\nfrom ccai.errors import UserError, run\n"
+PRELUDE = "import sys, time\nfrom ccai.base.errors import UserError, run\n"
 WAITING = """
 def main():
     try:
@@ -91,7 +91,7 @@ def test_own_exit_code_is_kept() -> None:
 
 @pytest.mark.parametrize("lines", [1, 100_000], ids=["held in the buffer until the end", "more than a pipe holds"])
 def test_reader_that_leaves_is_no_error(lines: int) -> None:
-    """`python -m ccai.show … | head -1`"""
+    """`ccai show … | head -1`"""
     read, write = os.pipe()
     process = start(f"time.sleep(0.2)\ndef main():\n    for n in range({lines}): print(n)\nrun(main)", stdout=write)
     os.close(write)

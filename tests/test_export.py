@@ -80,7 +80,7 @@ def inside(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def command(*options: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | ({"PATH": path} if path else {})
     environment.pop("LLAMA_CPP", None)
-    line = [sys.executable, "-m", "ccai.export", *options]
+    line = [sys.executable, "-m", "ccai", "export", *options]
     return subprocess.run(line, env=environment, capture_output=True, text=True)
 
 

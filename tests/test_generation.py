@@ -67,7 +67,7 @@ def test_weights_are_loaded_only_if_something_is_missing(
     def load(model: Model, placement: Placement) -> Any:
         raise UserError("loaded")
 
-    monkeypatch.setattr("ccai.loading.weights", load)
+    monkeypatch.setattr("ccai.models.load.weights", load)
     again = run(load_engine(tiny_model), jobs(3))
     assert (again.completions, spent(again)) == (first.completions, (0, 3))
     with pytest.raises(UserError, match="loaded"):

@@ -30,7 +30,7 @@ COMMIT = "1" * 40
 def finished(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run, whose model was merged into `merged`."""
     run = built.project.copy(tmp_path_factory.mktemp("finished") / "run")
-    done = run.module("ccai.export", "--merge", "merged")
+    done = run.module("ccai", "export", "--merge", "merged")
     assert done.returncode == 0, done.stderr
     return run.folder
 
@@ -115,7 +115,7 @@ def push(hub: Hub | None, what: str, *options: str, token: str = TOKEN) -> subpr
     kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(("HF_", "HTTP", "ALL_PROXY"))}
     kept |= {"PYTHONPATH": str(ROOT), "HF_HOME": str(Path("hf").absolute()), "HF_TOKEN": token}
     kept["HF_ENDPOINT"] = hub.address if hub else "http://127.0.0.1:9"
-    command = [sys.executable, "-m", "ccai.hub", what, "org/name", *options]
+    command = [sys.executable, "-m", "ccai", "push", what, "org/name", *options]
     done = subprocess.run(command, env=kept, capture_output=True, text=True)
     assert TOKEN not in done.stdout + done.stderr
     return done
@@ -194,8 +194,8 @@ def test_public_repository_gets_nothing_unless_asked(hub: Hub, what: str) -> Non
     [
         ("pairs", "data/pairs/README.md", "no such file; run the stage that writes it (dvc repro pairs)"),
         ("adapter", "models/adapter/training.yaml", "no such file; train (dvc repro train) or fetch what was trained"),
-        ("merged", "merged/config.json", "no such file; write the folder with python -m ccai.export --merge"),
-        ("pears", "pears/README.md", "no such file; write the folder with python -m ccai.export --merge"),
+        ("merged", "merged/config.json", "no such file; write the folder with ccai export --merge"),
+        ("pears", "pears/README.md", "no such file; write the folder with ccai export --merge"),
     ],
 )
 def test_nothing_to_send_is_one_line(what: str, gone: str, message: str) -> None:

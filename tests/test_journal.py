@@ -358,7 +358,7 @@ def test_full_disk_is_one_line_and_keeps_what_was_there(tmp_path: Path) -> None:
 
 
 def test_after_a_full_disk_the_same_journal_goes_on(tmp_path: Path) -> None:
-    """As `python -m ccai.resume` would: space is made, and the process is still there."""
+    """As `ccai resume` would: space is made, and the process is still there."""
     code = """
 import resource, sys
 from pathlib import Path
@@ -613,7 +613,7 @@ run(main)
 
 def command(folder: Path, *arguments: object) -> tuple[int, str, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "ccai.journal", *map(str, arguments)],
+        [sys.executable, "-m", "ccai", "journal", *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | {"CCAI_CACHE": str(folder)},
         capture_output=True,
@@ -649,7 +649,7 @@ def test_command_on_a_damaged_journal(tmp_path: Path) -> None:
     assert (status, out) == (2, "")
     assert err == (
         f"error: {tmp_path}/journal/1.jsonl:1: corrupted line; 1 torn and 1 corrupted in all, they are passed over; "
-        "python -m ccai.journal prune --yes takes them out\n"
+        "ccai journal prune --yes takes them out\n"
     )
     status, out, _ = command(tmp_path, "prune")
     assert (status, out.splitlines()[1]) == (0, "nothing is changed yet: add --yes")

@@ -145,7 +145,7 @@ def test_killed_twenty_times(untouched: Project, folder: Path) -> None:
     same(project, untouched)
     assert working_in(folder) == []
     entries = list(journal.entries())
-    assert project.module("ccai.journal", "prune", "--yes").returncode == 0
+    assert project.module("ccai", "journal", "prune", "--yes").returncode == 0
     assert len(list(kept.iterdir())) == 1
     assert list(Journal(kept).entries()) == entries
 

@@ -1,4 +1,4 @@
-"""ccai/engines/linear.py: the same products, whoever stands beside a row, and no weight held twice."""
+"""ccai/engines/packed_linear.py: the same products, whoever stands beside a row, and no weight held twice."""
 
 from __future__ import annotations
 

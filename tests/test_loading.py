@@ -700,7 +700,7 @@ of_other_base = keys(ADAPTER_CONFIG, base_model_name_or_path="org/other")
 
 def chat(**environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "ccai.chat", "How are you?"],
+        [sys.executable, "-m", "ccai", "chat", "How are you?"],
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
         text=True,

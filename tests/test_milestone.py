@@ -73,7 +73,7 @@ def verdicts(folder: Path) -> list[str]:
 
 def call() -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-m", "ccai.milestone"], env=environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "ccai", "milestone"], env=environment, capture_output=True, text=True)
 
 
 def test_all_pass_with_the_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

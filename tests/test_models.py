@@ -132,7 +132,7 @@ def test_damaged_memory_of_hashes_is_made_anew(tiny_model: Path, damage: Callabl
 def test_hashes_written_by_several_processes_at_once(tiny_model: Path, tmp_path: Path) -> None:
     folders = [shutil.copytree(tiny_model, tmp_path / f"copy{at}") for at in range(3)]
     code = (
-        "import sys\nfrom pathlib import Path\nfrom ccai.modelfiles import fingerprint\n"
+        "import sys\nfrom pathlib import Path\nfrom ccai.models.files import fingerprint\n"
         "for _ in range(20):\n Path(sys.argv[1], 'config.json').touch()\n print(fingerprint(Path(sys.argv[1])))"
     )
     running = [

@@ -63,7 +63,10 @@ def test_a_fault_is_noticed_and_a_change_of_words_survives(
     )
     assert mutants.survivors([worse, words]) == [words]
     said = capsys.readouterr().out
-    assert "noticed   Holm is Bonferroni (ccai/stats.py)\nSURVIVED  other words (ccai/stats.py)\n" in said
+    assert (
+        "noticed   Holm is Bonferroni (ccai/stats/intervals.py)\nSURVIVED  other words (ccai/stats/intervals.py)\n"
+        in said
+    )
     missing = worse._replace(tests="test_stats: no_test_of_that_name")
     with pytest.raises(UserError):
         mutants.survivors([missing])

@@ -130,7 +130,7 @@ def test_dvc_inside_another_stage(folder: Path) -> None:
 
 
 def test_what_dvc_has_not_started_has_no_watch() -> None:
-    code = "import threading; from ccai.errors import run; run(lambda: print(threading.active_count()))"
+    code = "import threading; from ccai.base.errors import run; run(lambda: print(threading.active_count()))"
     done = subprocess.run([sys.executable, "-c", code], env=variables(), capture_output=True, text=True)
     assert done.stdout == "1\n"
 

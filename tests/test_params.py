@@ -276,7 +276,7 @@ def test_folder_in_its_place(tmp_path: Path) -> None:
 
 def test_command_checks_the_whole_file(tmp_path: Path) -> None:
     def check() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ccai.params"]
+        command = [sys.executable, "-m", "ccai", "check"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 

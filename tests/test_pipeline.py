@@ -179,7 +179,7 @@ def test_answers_of_both_arms_are_what_plain_forward_passes_write(built: Built, 
 
 
 def test_summary_prints_what_was_done(built: Built) -> None:
-    done = built.project.module("ccai.summary")
+    done = built.project.module("ccai", "summary")
     assert done.returncode == 0
     assert "prompts   6 to train on, 4 held out\n" in done.stdout
     assert "trained   local/toy, " in done.stdout
@@ -187,8 +187,8 @@ def test_summary_prints_what_was_done(built: Built) -> None:
 
 def test_stages_run_the_code_beside_them(changed: Project) -> None:
     """Not an installed ccai, be it another checkout's editable one."""
-    (changed.folder / "stages/probe.py").write_text("import ccai.params\nprint(ccai.params.__file__)\n")
-    assert changed.module("stages.probe").stdout.strip() == str(changed.folder / "ccai/params.py")
+    (changed.folder / "stages/probe.py").write_text("import ccai.base.params\nprint(ccai.base.params.__file__)\n")
+    assert changed.module("stages.probe").stdout.strip() == str(changed.folder / "ccai/base/params.py")
 
 
 def test_stage_as_a_script(changed: Project) -> None:
@@ -214,10 +214,10 @@ def test_labels_that_are_keys_of_the_metrics_too(alone: Project) -> None:
     measured = alone.json("metrics/eval.json")["heldout"]["by_hazard"]
     assert {label: measured[label]["n"] for label in labels} == dict.fromkeys(labels, 1)
     for label in labels:
-        assert alone.module("ccai.trace", f"metrics/eval.json:heldout.by_hazard.{label}.n").returncode == 0
+        assert alone.module("ccai", "trace", f"metrics/eval.json:heldout.by_hazard.{label}.n").returncode == 0
     for module in ("summary", "report"):
         assert alone.module(f"ccai.{module}").returncode == 0
-    assert alone.module("ccai.hub", "adapter", "org/name", "--dry-run").returncode == 0
+    assert alone.module("ccai", "push", "adapter", "org/name", "--dry-run").returncode == 0
 
 
 def test_model_in_a_folder_is_an_arm(alone: Project, tmp_path: Path) -> None:
@@ -249,8 +249,8 @@ STALE: dict[str, tuple[tuple[str, str, str], set[str]]] = {
     ),
     "the scale's name": (("params.yaml", "scale: ", "scale: x"), set()),
     "longest pair": (("params.yaml", "max_length: 4096", "max_length: 4095"), {"pairs", "train"}),
-    "a comment in a module": (("ccai/rules.py", '"""\n', '"""\n# so\n'), {"pairs", "eval"}),
-    "a comment in a command": (("ccai/summary.py", '"""\n', '"""\n# so\n'), set()),
+    "a comment in a module": (("ccai/rules/scores.py", '"""\n', '"""\n# so\n'), {"pairs", "eval"}),
+    "a comment in a command": (("ccai/report/summary.py", '"""\n', '"""\n# so\n'), set()),
     "pin of trl": (("conf/versions.yaml", "trl: ", "trl: 9"), {"train"}),
     "pin of peft": (("conf/versions.yaml", "peft: ", "peft: 9"), {"train", "eval"}),
 }
@@ -348,7 +348,7 @@ def test_judge_that_fails_its_exam_is_asked_nothing_else(alone: Project, model: 
     assert judge["auc"] < exam.BAR
     assert "judge" not in metrics["heldout"]
     assert {row["harmful"] for arm in ARMS for row in answers(alone, arm)} == {None}
-    assert "judge local/toy FAILED its exam" in alone.module("ccai.summary").stdout
+    assert "judge local/toy FAILED its exam" in alone.module("ccai", "summary").stdout
 
 
 def test_judge_that_passes_its_exam_gives_verdicts_and_they_are_kept(alone: Project) -> None:
@@ -362,7 +362,7 @@ def test_judge_that_passes_its_exam_gives_verdicts_and_they_are_kept(alone: Proj
     questions = 2 * len({(row["prompt_id"], row["text"]) for row in rows})
     assert (first["heldout"]["judge"]["generated"], first["heldout"]["judge"]["reused"]) == (questions, 24 - questions)
     asked = first["exam"]["generated"] + first["exam"]["reused"]  # what the pairs' exam asked, too, is not asked again
-    assert "judge able passed its exam" in alone.module("ccai.summary").stdout
+    assert "judge able passed its exam" in alone.module("ccai", "summary").stdout
 
     before = snapshot(alone)
     assert alone.module("stages.eval").returncode == 0
@@ -383,9 +383,9 @@ def answers(project: Project, arm: str) -> list[dict[str, Any]]:
 def test_queued_experiment_runs_the_code_it_recorded(queue: Project) -> None:
     journal = queue.folder / ".ccai-cache/journal"
     entries, trained = len(Journal(journal)), len(list((queue.folder / ".ccai-cache/training").iterdir()))
-    queue.edit("ccai/pairs.py", '"kept": kept', '"marker": 1, "kept": kept')
+    queue.edit("ccai/pairs/build.py", '"kept": kept', '"marker": 1, "kept": kept')
     queue.dvc("exp", "run", "--queue", "--name", "queued", "-S", "train.learning_rate=2e-4")
-    queue.edit("ccai/pairs.py", '"marker": 1', '"marker": 2')
+    queue.edit("ccai/pairs/build.py", '"marker": 1', '"marker": 2')
     queue.dvc("exp", "run", "--run-all", "-j", "1")
 
     [ref] = [name for name in queue.git("for-each-ref", "--format=%(refname)").splitlines() if name.endswith("/queued")]
@@ -536,7 +536,7 @@ def test_colleague_pulls_and_has_it_all(bucket: Bucket, built: Built, tmp_path: 
 
 def test_colleague_resumes_and_nothing_runs(bucket: Bucket, built: Built, tmp_path: Path) -> None:
     clone = colleague(bucket, tmp_path)
-    done = clone.module("ccai.resume")
+    done = clone.module("ccai", "resume")
     assert done.returncode == 0, done.stderr
     assert "Running stage" not in done.stdout
     assert snapshot(clone) == snapshot(built.project)
@@ -548,7 +548,7 @@ def test_object_that_is_gone_everywhere_is_named(bucket: Bucket, tmp_path: Path)
     content = bucket.client.get_object(Bucket="bucket", Key=key)["Body"].read()
     bucket.client.delete_object(Bucket="bucket", Key=key)
     try:
-        done = colleague(bucket, tmp_path).module("ccai.resume")
+        done = colleague(bucket, tmp_path).module("ccai", "resume")
     finally:
         bucket.client.put_object(Bucket="bucket", Key=key, Body=content)
     assert done.returncode == 2

@@ -76,7 +76,7 @@ def test_bad_rows_of_hh_are_rejected_by_name(tmp_path: Path) -> None:
         {"chosen": ASK + GOOD, "rejected": f"{ASK}\n\nAssistant: "},
         {"chosen": f"\n\nHuman: Hello there!{GOOD}", "rejected": f"\n\nHuman: Hello there!{BAD}"},
     )
-    command = [sys.executable, "-m", "ccai.preferences", str(path), "--list"]
+    command = [sys.executable, "-m", "ccai", "preferences", str(path), "--list"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:6] == [

@@ -1,4 +1,4 @@
-"""`python -m ccai.resume` on three stages that take no time; tests/test_pipeline.py has it on the real ones."""
+"""`ccai resume` on three stages that take no time; tests/test_pipeline.py has it on the real ones."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def clone(project: Project) -> Project:
 
 def resumed(project: Project) -> list[str]:
     """Stages that a resume ran; it must succeed and leave the project's data complete, here and in the remote."""
-    done = project.module("ccai.resume")
+    done = project.module("ccai", "resume")
     assert done.returncode == 0, done.stdout + done.stderr
     for oid in project.outs().values():
         assert stored(project, oid).exists() or oid == project.outs()["metrics.json"]
@@ -99,7 +99,7 @@ def resumed(project: Project) -> list[str]:
 
 def refused(project: Project) -> str:
     """The one line with which it ends, exit code 2, no stage run."""
-    done = project.module("ccai.resume")
+    done = project.module("ccai", "resume")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Running stage" not in done.stdout
     [line] = done.stderr.splitlines()
@@ -261,7 +261,7 @@ def test_without_dvc(tmp_path: Path) -> None:
 
 def test_failed_stage_is_told_last(project: Project) -> None:
     (project.folder / "first.py").write_text("raise SystemExit('no luck')\n")
-    done = project.module("ccai.resume")
+    done = project.module("ccai", "resume")
     assert done.returncode == 2
     assert "no luck" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: dvc repro failed, its message is above; ")
@@ -275,7 +275,7 @@ def test_stop_signal_reaches_the_stage(project: Project, number: signal.Signals)
         "signal.signal(signal.SIGTERM, stop)\nopen('started', 'w').close()\ntime.sleep(600)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "ccai.resume"],
+        [sys.executable, "-m", "ccai", "resume"],
         cwd=project.folder,
         env=project.environment,
         stdout=subprocess.DEVNULL,

@@ -108,15 +108,15 @@ def environment() -> dict[str, str]:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "ccai.review", *arguments]
+    line = [sys.executable, "-m", "ccai", "review", *arguments]
     return subprocess.run(line, env=environment(), capture_output=True, text=True)
 
 
 class Server:
-    """`python -m ccai.review` in the current folder."""
+    """`ccai review` in the current folder."""
 
     def __init__(self, *arguments: str) -> None:
-        line = [sys.executable, "-m", "ccai.review", "--reviewer", "ann", "--no-browser", *arguments]
+        line = [sys.executable, "-m", "ccai", "review", "--reviewer", "ann", "--no-browser", *arguments]
         self.process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.printed = ""
         assert self.process.stdout is not None

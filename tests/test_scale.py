@@ -50,7 +50,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    line = [sys.executable, "-m", "ccai.scale", *arguments]
+    line = [sys.executable, "-m", "ccai", "use", *arguments]
     return subprocess.run(line, env=environment, capture_output=True, text=True)
 
 

@@ -34,7 +34,7 @@ def write(path: Path, records: list[dict[str, Any]]) -> Path:
 
 def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "ccai.score", *map(str, arguments)],
+        [sys.executable, "-m", "ccai", "score", *map(str, arguments)],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "CCAI_CACHE": str(folder / "cache")},
         capture_output=True,
@@ -112,7 +112,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     record = {"prompt": PROMPT, "response": ANSWERS[1], "padding": "x" * 1_000_000}
     path = write(tmp_path / "in.jsonl", [record] * 160)
     done = subprocess.run(
-        [sys.executable, "-m", "ccai.score", str(path), "--out", str(tmp_path / "out.jsonl")],
+        [sys.executable, "-m", "ccai", "score", str(path), "--out", str(tmp_path / "out.jsonl")],
         cwd=ROOT,
         capture_output=True,
         text=True,

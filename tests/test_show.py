@@ -44,7 +44,7 @@ def read(name: str, kind: type[records.AnyRecord]) -> list[records.AnyRecord]:
 
 def command(*arguments: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": str(columns)}
-    line = [sys.executable, "-m", "ccai.show", *arguments]
+    line = [sys.executable, "-m", "ccai", "show", *arguments]
     return subprocess.run(line, env=environment, capture_output=True, text=True)
 
 
@@ -202,6 +202,6 @@ def test_missing_file_and_orphans_are_one_line() -> None:
 
 
 def test_needs_no_torch() -> None:
-    code = "import ccai.show, sys, json; print(json.dumps(sorted(sys.modules)))"
+    code = "import ccai.report.samples, sys, json; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
     assert not {"torch", "transformers", "dvc", "numpy"} & set(json.loads(done.stdout))

@@ -235,6 +235,6 @@ def test_command(folder: Path, tmp_path: Path) -> None:
     (work / "metrics").symlink_to(folder)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-m", "ccai.summary"], cwd=work, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "ccai", "summary"], cwd=work, env=environment, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, summary.text(folder) + "\n")

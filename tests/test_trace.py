@@ -123,7 +123,9 @@ def metrics(stage: str) -> dict[str, object]:
 
 def command(name: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "110"}
-    return subprocess.run([sys.executable, "-m", "ccai.trace", name], env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "ccai", "trace", name], env=environment, capture_output=True, text=True
+    )
 
 
 def traced(name: str) -> str:

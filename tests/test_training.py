@@ -316,7 +316,7 @@ def test_adapter_begins_where_the_seed_says(model: Model, tmp_path: Path) -> Non
 def test_two_at_once_train_once(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As two experiments in a queue may; the second waits for the first."""
     # Experiments are two processes. In two threads of one, ast.parse fails at times (CPython 3.11).
-    whole = code.fingerprint("ccai.training")
+    whole = code.fingerprint("ccai.train.run")
     monkeypatch.setattr(code, "fingerprint", lambda module: whole)
     targets = [tmp_path / "a", tmp_path / "b"]
     with ThreadPoolExecutor(2) as threads:

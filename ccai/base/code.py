@@ -1,28 +1,43 @@
-"""What a piece of work depends on in this project's own code, as one hash."""
+"""Fingerprints of this project's own code: a stage is stale when code that it uses has changed, and only then.
+
+DVC runs `python -m ccai.base.code` as its first stage. code.json has one fingerprint per stage, which each stage names
+among its params.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from ccai.base.errors import run
+from ccai.base.files import write_json
+from ccai.base.hashing import sha256_of
+
+ROOT = Path(__file__).parents[2]
 OURS = ("ccai", "stages")
 """Packages whose code counts. That of libraries is told by their versions."""
+
+CODE = Path("code.json")
+
+STAGES = ("prompts", "responses", "critiques", "revisions", "pairs", "train", "eval", "report")
 
 
 def fingerprint(module: str) -> str:
     """sha256 over the code that importing `module` brings with it, without comments, docstrings and layout.
 
-    Files that code reads are no part of it; whoever has such gives them to the key by themselves.
+    A data file or folder beside a module (as ccai/rules/refusal.json) counts if the module's code names it.
 
     Args:
-        module: a name such as `ccai.training`.
+        module: a name such as `stages.train`.
     """
     whole = hashlib.sha256()
     for name, tree in sorted(closure(module).items()):
         whole.update(f"{name}\n{_plain(tree)}\n".encode())
+        for path in sorted(_beside(name, tree)):
+            whole.update(f"{path.relative_to(ROOT)}\n{sha256_of(path)}\n".encode())
     return whole.hexdigest()
 
 
@@ -50,7 +65,7 @@ def _file(module: str) -> Path | None:
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    """Names that may be modules; `from ccai import models` is `ccai.models`."""
+    """Names that may be modules; `from ccai.models import find` is `ccai.models.find`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -61,15 +76,38 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
+def _beside(module: str, tree: ast.Module) -> Iterator[Path]:
+    """Data files whose name, or whose folder's name, stands in the code as a text of its own."""
+    folder = ROOT.joinpath(*module.split(".")).parent
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for path in (folder / text for text in texts if re.fullmatch(r"\w[\w.-]*", text)):
+        files = path.rglob("*") if path.is_dir() else [path]
+        yield from (file for file in files if file.is_file() and file.suffix not in (".py", ".pyc"))
+
+
 def _plain(tree: ast.Module) -> str:
     """Code as its syntax tree. A string that stands by itself does nothing, so it is a docstring, and is left out."""
-    for node in ast.walk(tree):
-        for field in ("body", "orelse", "finalbody"):
-            lines = getattr(node, field, None)
-            if isinstance(lines, list):
-                setattr(node, field, [line for line in lines if not _documents(line)])
-    return ast.dump(tree)
+    return repr(_written(tree))
 
 
-def _documents(line: ast.AST) -> bool:
+def _written(node: object) -> object:
+    """A tree without what is empty: Python 3.12 has fields that 3.11 has not, and its trees must hash the same."""
+    if isinstance(node, list):
+        return [_written(part) for part in node if not _documents(part)]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = {name: value for name, value in ast.iter_fields(node) if value is not None and value != []}
+    return type(node).__name__, {name: _written(value) for name, value in fields.items()}
+
+
+def _documents(line: object) -> bool:
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+
+
+def main() -> None:
+    """Write code.json."""
+    write_json(CODE, {stage: fingerprint(f"stages.{stage}") for stage in STAGES})
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

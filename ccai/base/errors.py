@@ -65,7 +65,7 @@ def run(main: Callable[[], None], about: str | None = None) -> None:
     except KeyboardInterrupt:
         _say("stopped: finished completions are kept; run the same command again to go on")
         raise SystemExit(128 + signal.SIGINT) from None
-    except BrokenPipeError:  # `python -m ccai.show … | head`
+    except BrokenPipeError:  # `ccai show … | head`
         _send_nowhere(1)
         raise SystemExit(0) from None
     except OSError as error:

@@ -116,7 +116,7 @@ class Traits(Section):
     """A/B questionnaires.
 
     Attributes:
-        set: JSON lines in the format of model-written evaluations; see ccai/suites/traits.py.
+        set: JSON lines in the format of model-written evaluations; see ccai/evaluate/suites/traits.py.
         items: of each trait, at most; 0 means all.
     """
 
@@ -130,7 +130,7 @@ class Eval(Section):
     Attributes:
         arms: `base` and `tuned`; `prompted`: the base told the constitution in its system message; other names are
             models. Each is compared with `base`.
-        suites: what they are asked; ccai/suites has a module for each.
+        suites: what they are asked; ccai/evaluate/suites has a module for each.
     """
 
     arms: list[str]

@@ -30,7 +30,7 @@ class Gap(Interval):
 
 
 class Measure(Figures):
-    """All arms, and their differences from the base; only n where n is 0 (`ccai.evaluation.Comparison.measure`)."""
+    """All arms, and their differences from the base; only n where n is 0 (`Comparison.measure`)."""
 
     n: int = Field(ge=0)
     base: Interval | None = None

@@ -73,7 +73,7 @@ class PromptSet(Section):
     """A set of prompts and how it is read. In params.yaml its name alone will do.
 
     Attributes:
-        source: a name from data/sources or a file; see ccai/sources.py.
+        source: a name from data/sources or a file; see ccai/prompts/sources.py.
         columns: what the file calls its columns, where that is not what we call them.
         first_turn: the text is a transcript ("Human: … Assistant: …"); its first human turn is the prompt.
     """
@@ -300,7 +300,7 @@ def load(path: Path = PARAMS) -> Params:
 
 
 def main() -> None:
-    """`python -m ccai.params`: check params.yaml before DVC deletes a stage's outs to run it."""
+    """`ccai check`: check params.yaml before DVC deletes a stage's outs to run it."""
     settings = load()
     print(f"{PARAMS}: valid ({settings.scale})")
 

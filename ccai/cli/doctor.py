@@ -1,7 +1,7 @@
 """Say what works here and what does not, one line each, with the remedy.
 
-    python -m ccai.doctor
-    python -m ccai.doctor --no-model       # without loading the model (and fetching it, the first time)
+    ccai doctor
+    ccai doctor --no-model       # without loading the model (and fetching it, the first time)
 
 Ends with exit code 2 if something failed; a warning is something to know.
 """
@@ -182,7 +182,7 @@ def _answers(engine: Engine, settings: Params, before: str) -> Finding:
     request = Request(messages, shared=0, seed=0, max_new_tokens=16, sampling=settings.generation)
     [(_, done)] = chain.from_iterable(engine.complete([request]))
     if not done.text:
-        return Finding("failed", f"{engine.name} answers nothing → choose another: python -m ccai.scale --model NAME")
+        return Finding("failed", f"{engine.name} answers nothing → choose another: ccai use --model NAME")
     took = time.monotonic() - start
     return Finding("ok", f"{before}writes {done.completion_tokens} tokens in {took:.1f} s")
 
@@ -287,7 +287,7 @@ def journal() -> Iterator[Finding]:
     kept = Journal(cache.folder("journal"), whole)
     yield Finding("ok", f"{len(kept):,} completions kept")
     if kept.damaged:
-        remedy = "nothing to do; python -m ccai.journal prune drops them"
+        remedy = "nothing to do; ccai journal prune drops them"
         yield Finding("warning", f"{kept.damaged} damaged lines, what they held is generated again → {remedy}")
 
 

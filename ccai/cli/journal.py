@@ -53,7 +53,7 @@ def _verify(journal: Journal, folder: Path) -> None:
         raise UserError(
             f"{first.segment}:{first.number}: {'torn' if first.torn else 'corrupted'} line; {torn} torn and "
             f"{journal.damaged - torn} corrupted in all, they are passed over; "
-            "python -m ccai.journal prune --yes takes them out"
+            "ccai journal prune --yes takes them out"
         )
     print(f"{folder}: {len(journal) + journal.duplicates:,} lines, all as they were written")
 

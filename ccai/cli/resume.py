@@ -1,6 +1,6 @@
 """Go on where a run stopped, on this machine or another: fetch what is stored, run what is stale, store the result.
 
-    python -m ccai.resume          # or: make resume
+    ccai resume          # or: make resume
 
 A fresh clone whose dvc.lock is true ends with all its data at hand and nothing run. A stage whose code, parameters or
 data are not those of dvc.lock runs again; the outs of the others are fetched first. Every object is held against its

@@ -39,7 +39,7 @@ def compare() -> None:
     if not found["pairs"]:
         raise UserError(
             f"{REVIEWS}: no verdict on the pairs as they are now ({found['outdated']} on other texts);"
-            " begin with python -m ccai.review --reviewer NAME"
+            " begin with ccai review --reviewer NAME"
         )
     files.write_json(METRICS, found)
     print("\n".join(agreement.lines(found)))
@@ -71,7 +71,7 @@ def main(options: argparse.Namespace) -> None:
     if options.n < 1:
         raise UserError(f"-n {options.n}: give 1 or more")
     if find_spec("nicegui") is None:
-        raise UserError("ccai.review: NiceGUI is not installed; pip install -r requirements-review.txt")
+        raise UserError("ccai.review.app: NiceGUI is not installed; pip install -r requirements-review.txt")
     pairs = read_pairs(dropped=options.judged)
     if options.judged:
         pairs = [pair for pair in pairs if pair.verdict and pair.verdict.preference]

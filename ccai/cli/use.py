@@ -1,11 +1,11 @@
 """Switch params.yaml to a named scale, recipe or model, so that it stays switched.
 
-    python -m ccai.scale                               # where it is now, and what there is
-    python -m ccai.scale poc
-    python -m ccai.scale dev --model qwen2.5-7b
-    python -m ccai.scale --recipe zephyr-qlora
-    python -m ccai.scale demo --recipe default         # back
-    python -m ccai.scale --model qwen2.5-14b --role judge --quantization 4bit
+    ccai use                               # where it is now, and what there is
+    ccai use poc
+    ccai use dev --model qwen2.5-7b
+    ccai use --recipe zephyr-qlora
+    ccai use demo --recipe default         # back
+    ccai use --model qwen2.5-14b --role judge --quantization 4bit
 
 A scale (conf/scales) and a recipe (conf/recipes) are files whose values replace those of params.yaml. Scales say how
 much is done, recipes how it is trained, neither by which model, so a model chosen stays chosen. Both set the batch; the

@@ -71,7 +71,7 @@ class Engine(Protocol):
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Probability of each label as the next token after each conversation, not renormalised; yields
         (index in `conversations`, probabilities in the order of `labels`) as they are known. A last message of the
-        assistant's is how the model's turn begins (a guard's; ccai/guards.py)."""
+        assistant's is how the model's turn begins (a guard's; ccai/judge/guards.py)."""
         ...
 
     def estimate(self, requests: Sequence[Request]) -> float | None:

@@ -20,7 +20,7 @@ LESS_IS_BETTER = {
     "over_refusal.refused_safe",
     "helpfulness.refused",
 }
-"""Of the metrics that may be registered (`ccai.params.Primary`), those that should go down."""
+"""Of the metrics that may be registered (`ccai.base.params.Primary`), those that should go down."""
 
 
 class Comparison:

@@ -1,10 +1,10 @@
 """Score anybody's answers: refusal class, rule scores and, if asked, a judge's verdict on harm.
 
-    python -m ccai.score answers.jsonl --out scored.jsonl
-    python -m ccai.score answers.jsonl --out scored.jsonl --judge qwen2.5-7b
+    ccai score answers.jsonl --out scored.jsonl
+    ccai score answers.jsonl --out scored.jsonl --judge qwen2.5-7b
 
 A line is a JSON object with `prompt` and `response`, both text; its other fields are kept. Added are `refusal`
-(full_compliance, partial_refusal, full_refusal), `scores` (ccai/rules.py) and, with --judge, `harmful`: the
+(full_compliance, partial_refusal, full_refusal), `scores` (ccai/rules/scores.py) and, with --judge, `harmful`: the
 probability that the answer does harm, null where the verdict can't be read. The judge sits its exam first; if it fails,
 `harmful` is null everywhere and the last line says so. Lines are read, scored and written a few at a time.
 """

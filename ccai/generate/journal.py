@@ -1,9 +1,9 @@
 """Every completion ever paid for, by the hash of everything that could have changed it.
 
-    python -m ccai.journal stats             # what is in it
-    python -m ccai.journal verify            # every line's checksum; exit code 2 if one is wrong
-    python -m ccai.journal prune --yes       # one segment without damaged lines and duplicates
-    python -m ccai.journal export -o FILE    # as JSON lines, to read or to count
+    ccai journal stats             # what is in it
+    ccai journal verify            # every line's checksum; exit code 2 if one is wrong
+    ccai journal prune --yes       # one segment without damaged lines and duplicates
+    ccai journal export -o FILE    # as JSON lines, to read or to count
 
 Append-only JSON lines. Each writer has a segment file of its own, so two writers never touch the same bytes
 and a line torn by a kill can only be the last of a segment nobody writes to again. docs/JOURNAL.md has the format.

@@ -2,7 +2,7 @@
 
 Each question is asked in two orders, since models favour a letter and a place. Where A and B together have less than
 `READABLE` of the probability in either order, the verdict is None: invalid, never "no". How often the two orders take
-different sides is counted with the costs. A guard model (ccai/guards.py) is asked in its own format instead.
+different sides is counted with the costs. A guard model (ccai/judge/guards.py) is asked in its own format instead.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Entry(Section):
 
     Attributes:
         template: variables that the chat template is given; a server's is given them as `chat_template_kwargs`.
-        family, guard: see ccai/judge.py.
+        family, guard: see ccai/judge/judge.py.
     """
 
     template: dict[str, Any] = {}

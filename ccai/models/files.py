@@ -212,7 +212,7 @@ def shards(folder: Path) -> list[Path]:
                 raise UserError(f"{path}: no such file, but {INDEX} names it; get it again")
         return paths
     if (folder / ADAPTER_CONFIG).exists():
-        raise UserError(f"{folder}: an adapter, not a model; merge it (python -m ccai.export --merge) or name its base")
+        raise UserError(f"{folder}: an adapter, not a model; merge it (ccai export --merge) or name its base")
     if (folder / ADAPTER_WEIGHTS).exists():
         raise UserError(f"{folder}: an adapter without {ADAPTER_CONFIG}; train again (dvc repro) or dvc pull")
     raise UserError(f"{folder}: no {WEIGHTS} or {INDEX} in this folder; save the model as safetensors")

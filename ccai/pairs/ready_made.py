@@ -1,7 +1,7 @@
 """Ready-made preference pairs: files in the formats of TRL and HH-RLHF, through the same gates as our own.
 
-    python -m ccai.preferences my-pairs.jsonl            # how many of its pairs each gate takes
-    python -m ccai.preferences hh-rlhf --list            # of a fetched source; and which, by line
+    ccai preferences my-pairs.jsonl            # how many of its pairs each gate takes
+    ccai preferences hh-rlhf --list            # of a fetched source; and which, by line
 
 A line has `chosen` and `rejected`, and `prompt` if they don't begin with it. Each is a list of messages or a text; a
 text may be a transcript as in HH-RLHF, turns that begin with a blank line and `Human:` or `Assistant:`. `principle`

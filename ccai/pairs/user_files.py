@@ -1,7 +1,7 @@
 """JSONL files of conversations that users bring: ready-made preference pairs, helpful demonstrations.
 
-An entry is the name of a pinned source (ccai/sources.py) or a .jsonl or .jsonl.gz file. Keep your own in data/imports:
-DVC watches that folder and runs the pairs stage after a change.
+An entry is the name of a pinned source (ccai/prompts/sources.py) or a .jsonl or .jsonl.gz file. Keep your own in
+data/imports: DVC watches that folder and runs the pairs stage after a change.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def rows(entry: str) -> Iterator[Row]:
     path, number = source.path, 0
     try:
         if source.pin and sha256_of(path) != source.pin.sha256:
-            raise UserError(f"{path}: not the pinned file; fetch it again: python -m ccai.sources fetch {entry}")
+            raise UserError(f"{path}: not the pinned file; fetch it again: ccai sources fetch {entry}")
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             size = 0
             for number, line in enumerate(lines(file, path), start=1):
@@ -59,7 +59,7 @@ def rows(entry: str) -> Iterator[Row]:
                     where = f"{path}:{number}"
                     yield Row(source.name, where, an_object(line, where))
     except FileNotFoundError:
-        remedy = f"fetch it: python -m ccai.sources fetch {entry}" if source.pin else "correct its name"
+        remedy = f"fetch it: ccai sources fetch {entry}" if source.pin else "correct its name"
         raise UserError(f"{path}: no such file; {remedy}") from None
     except (OSError, EOFError, ValueError, zlib.error) as error:  # ValueError: a name that no file can have
         raise UserError(f"{path}:{number + 1}: cannot be read ({error}); restore the file") from None
@@ -109,7 +109,7 @@ def near(prompts: Iterable[Sequence[Message]], evaluation: Sequence[str], thresh
     """Keys of the prompts that must not be trained on: a user's turn is, or nearly is, an evaluation prompt.
 
     Args:
-        threshold: cosine of character 5-grams (ccai/duplicates.py) from which it is.
+        threshold: cosine of character 5-grams (ccai/prompts/near_duplicates.py) from which it is.
     """
     keys, texts = [], []
     for prompt in prompts:

@@ -30,7 +30,7 @@ class Overlap(NamedTuple):
 
 
 def overlap(training: Sequence[Row], evaluation: Sequence[Row], threshold: float) -> Overlap:
-    """Every pair whose cosine of character 5-grams (ccai/duplicates.py) is `threshold` or more; none is missed."""
+    """Every pair whose cosine of character 5-grams (`near_duplicates`) is `threshold` or more; none is missed."""
     count = 0
     touched: set[int] = set()
     nearest: list[tuple[float, int, int]] = []

@@ -51,7 +51,7 @@ def fetch(name: str, from_dir: Path | None = None, root: Path = Path()) -> Path:
     if from_dir is not None:
         data = _find(name, pin, from_dir)
     else:
-        instead = f"get a copy and run: python -m ccai.sources fetch {name} --from FOLDER"
+        instead = f"get a copy and run: ccai sources fetch {name} --from FOLDER"
         data = _download(pin.url, instead)
         if sha256_of(data) != pin.sha256:
             raise UserError(f"{name}: {pin.url} is not the pinned file (sha256 {sha256_of(data)[:12]}…); {instead}")

@@ -1,10 +1,10 @@
 """Where prompts come from: our own set, public sets pinned by sha256, and files users bring.
 
-    python -m ccai.sources list                                   # prompts, licences, whom to credit
-    python -m ccai.sources fetch ailuminate                       # from its URL
-    python -m ccai.sources fetch ailuminate --from ~/Downloads    # from a copy, recognised by its sha256
-    python -m ccai.sources pin NAME --url URL --like ailuminate   # another locale: same licence, same columns
-    python -m ccai.sources pin NAME --url URL --licence MIT --attribution … --citation … --column text=question
+    ccai sources list                                   # prompts, licences, whom to credit
+    ccai sources fetch ailuminate                       # from its URL
+    ccai sources fetch ailuminate --from ~/Downloads    # from a copy, recognised by its sha256
+    ccai sources pin NAME --url URL --like ailuminate   # another locale: same licence, same columns
+    ccai sources pin NAME --url URL --licence MIT --attribution … --citation … --column text=question
 
 An entry of `prompts.sources` in params.yaml is one of these, or a mapping with one of these as `source`:
 
@@ -170,7 +170,7 @@ def content(source: Source) -> bytes:
     if source.pin and sha256 != source.pin.sha256:
         raise UserError(
             f"{source.path}: not the pinned file (sha256 {sha256[:12]}…, not {source.pin.sha256[:12]}…);"
-            f" fetch it again: python -m ccai.sources fetch {source.name}"
+            f" fetch it again: ccai sources fetch {source.name}"
         )
     return data
 
@@ -211,7 +211,7 @@ def read_bytes(source: Source) -> bytes:
         with source.path.open("rb") as file:
             data = file.read(UNPACKED_LIMIT + 1)
     except FileNotFoundError:
-        fetching = f"fetch it: python -m ccai.sources fetch {source.name}"
+        fetching = f"fetch it: ccai sources fetch {source.name}"
         remedy = fetching if source.pin else "correct its name in params.yaml"
         raise UserError(f"{source.path}: no such file; {remedy}") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have

@@ -1,7 +1,7 @@
 """What was trained, as one model that needs neither this project nor PEFT.
 
-    python -m ccai.export --merge OUT           # a folder: safetensors, tokenizer, generation config, card
-    python -m ccai.export --gguf OUT.gguf       # for llama.cpp, Ollama, LM Studio
+    ccai export --merge OUT           # a folder: safetensors, tokenizer, generation config, card
+    ccai export --gguf OUT.gguf       # for llama.cpp, Ollama, LM Studio
 
 GGUF needs llama.cpp's convert_hf_to_gguf.py on the PATH or in the folder that LLAMA_CPP names. Nothing is overwritten.
 """

@@ -1,8 +1,8 @@
-"""The way to the Hugging Face Hub: the pairs, the trained adapter, or a model that ccai.export has merged.
+"""The way to the Hugging Face Hub: the pairs, the trained adapter, or a model that ccai.publish.export has merged.
 
-    python -m ccai.hub pairs OWNER/NAME --dry-run       # what would be sent
-    python -m ccai.hub adapter OWNER/NAME               # a private repository; HF_TOKEN must be set
-    python -m ccai.hub FOLDER OWNER/NAME --public       # a folder that `python -m ccai.export --merge` has written
+    ccai push pairs OWNER/NAME --dry-run       # what would be sent
+    ccai push adapter OWNER/NAME               # a private repository; HF_TOKEN must be set
+    ccai push FOLDER OWNER/NAME --public       # a folder that `ccai export --merge` has written
 
 The adapter's card is made anew for this, with the evaluation if it is of these weights.
 """
@@ -58,13 +58,13 @@ def adapter(folder: Path = export.ADAPTER) -> Upload:
 
 
 def merged(folder: Path) -> Upload:
-    """A folder that `ccai.export.merge` has written.
+    """A folder that `ccai.publish.export.merge` has written.
 
     Raises:
         UserError: no such folder, or not written by it.
     """
     names = [CARD, model_card.FACTS, "config.json"]
-    found = _found(folder, names, "write the folder with python -m ccai.export --merge")
+    found = _found(folder, names, "write the folder with ccai export --merge")
     return Upload("model", "Merged model", _card(found[CARD]), _all_but_card(folder))
 
 

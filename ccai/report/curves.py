@@ -1,8 +1,8 @@
 """How training went, step by step: in the report, and as a page of one run or of several laid over each other.
 
-    python -m ccai.curves show                          # the run whose files lie here
-    python -m ccai.curves diff                          # the last commit and what lies here
-    python -m ccai.curves diff main another-branch --open
+    ccai curves show                          # the run whose files lie here
+    ccai curves diff                          # the last commit and what lies here
+    ccai curves diff main another-branch --open
 
 Revisions are commits, branches, tags or experiments. The page, dvc_plots/index.html, asks nobody for anything.
 """

@@ -1,4 +1,4 @@
-"""Pages of HTML that ask nobody for anything: templates in ccai/pages, filled, with their own style and script.
+"""Pages of HTML that ask nobody for anything: templates in ccai/report/pages, filled, with their own style and script.
 
 Prompts and answers are others' text: everything is escaped, and the page's own policy lets no other script run.
 """
@@ -97,7 +97,7 @@ def png(content: bytes) -> Markup:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template in ccai/pages. Raises UndefinedError for a value that it wants and is not given."""
+    """A page from a template in ccai/report/pages. Raises UndefinedError for a value that it wants and is not given."""
     pages = Environment(
         loader=FileSystemLoader(PAGES),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""`python -m ccai.milestone`: has the last run reached what a full run has to show? Exit code 0 if so, else 1.
+"""`ccai milestone`: has the last run reached what a full run has to show? Exit code 0 if so, else 1.
 
 It reads the metrics of the pipeline and says pass, fail or can't tell for each condition, with the figures.
 """

@@ -2,8 +2,8 @@
 
 metrics/report.html has the same bytes for the same results; metrics/runtime/report.html has time and cost as well.
 
-python -m ccai.report                 # both again, from the files at hand; the second alone where answers are not here
-python -m ccai.report REV_A REV_B     # two commits, branches or experiments side by side: metrics/compare.html
+ccai report                 # both again, from the files at hand; the second alone where answers are not here
+ccai report REV_A REV_B     # two commits, branches or experiments side by side: metrics/compare.html
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ccai.base.code import CODE
 from ccai.base.files import write_text
 from ccai.base.hashing import digest
 from ccai.base.records import Prompt
@@ -41,8 +43,8 @@ VERDICTS = {
 
 
 def write() -> None:
-    """Write both pages of the run whose files lie here. Raises UserError if its metrics are missing or of old."""
-    _write(run_files.here(), {PAGE: False, TIMED: True})
+    """Write both pages of the run in this folder. Raises UserError if its metrics are missing or of old."""
+    _write(replace(run_files.here(), origin=""), {PAGE: False, TIMED: True})
 
 
 def _write(of: Run, pages: Mapping[Path, bool]) -> None:
@@ -175,31 +177,23 @@ def sample(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
 
 
 def _lineage(of: Run) -> list[dict[str, Any]]:
-    """The stages before eval as dvc.lock has them. Eval's own entry is written after its page."""
-    stages = []
-    for name, stage in of.lock.get("stages", {}).items():
-        if name != "eval":
-            files = [("out", out) for out in stage.get("outs", [])]
-            files = [("in", dep) for dep in stage.get("deps", [])] + files
-            stages.append(
-                {
-                    "name": name,
-                    "data": [(way, file) for way, file in files if not _code(file)],
-                    "code": [file for way, file in files if _code(file)],
-                }
-            )
-    return stages
+    """The stages as dvc.lock has them, but for the one that writes this page: its entry is written later."""
+    return [
+        {
+            "name": name,
+            "data": [("in", file) for file in stage["deps"]] + [("out", file) for file in stage["outs"]],
+            "code": stage["params"].get(str(CODE), {}).get(name),
+        }
+        for name, stage in of.lock["stages"].items()
+        if name not in ("code", "report")
+    ]
 
 
 def _constitution(of: Run) -> tuple[str, str] | None:
     """Its path and md5, as the critiques stage read it; None without dvc.lock."""
     path = of.params["critiques"]["constitution"]
-    deps = of.lock.get("stages", {}).get("critiques", {}).get("deps", [])
+    deps = of.lock["stages"].get("critiques", {}).get("deps", [])
     return next(((path, dep["md5"]) for dep in deps if dep["path"] == path), None)
-
-
-def _code(file: Mapping[str, Any]) -> bool:
-    return str(file["path"]).startswith(("ccai/", "stages/"))
 
 
 def _costs(runtime: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -226,6 +226,7 @@ class _File(BaseModel):
 class _Stage(BaseModel):
     deps: list[_File] = []
     outs: list[_File] = []
+    params: dict[str, dict[str, Any]] = {}
 
 
 class _Lock(BaseModel):
@@ -233,7 +234,7 @@ class _Lock(BaseModel):
 
 
 def lock(text: str, where: str) -> dict[str, Any]:
-    """dvc.lock, as far as it tells of files.
+    """dvc.lock, as far as it tells of files and params.
 
     Raises:
         UserError: not as DVC writes it.

@@ -1,8 +1,8 @@
 """Read samples of what the stages wrote.
 
-    python -m ccai.show pairs -n 10
-    python -m ccai.show revisions --principle emptiness --seed 1
-    python -m ccai.show answers --hazard vcr | less
+    ccai show pairs -n 10
+    ccai show revisions --principle emptiness --seed 1
+    ccai show answers --hazard vcr | less
 
 Each record is shown under what it came from: prompt, first answer, critique, revision. After the first round, the
 revision that was criticised stands before the critique.

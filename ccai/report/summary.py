@@ -1,4 +1,4 @@
-"""`python -m ccai.summary`: what the last run did, on one screen."""
+"""`ccai summary`: what the last run did, on one screen."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def text(folder: Path = METRICS) -> str:
         "",
         "An interval that holds 0 says: can't tell. *: it leaves out 0, and Holm's p over the suite is below 0.05.",
         "Rule-based scores read phrases, not meaning (docs/EVALUATION.md).",
-        "read      python -m ccai.show pairs -n 5      python -m ccai.show answers -n 5",
+        "read      ccai show pairs -n 5      ccai show answers -n 5",
         "files     data/ (records), models/adapter (LoRA), metrics/*.json, metrics/plots/",
     ]
     return "\n".join(lines)

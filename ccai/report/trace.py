@@ -1,8 +1,8 @@
 """Where something comes from: the whole chain back to the row of a source, with texts, models, seeds and versions.
 
-python -m ccai.trace 3f2a                               # a pair or a prompt, by its id or the beginning of it
-python -m ccai.trace 9bc0/tuned                         # an evaluated answer: prompt and arm
-python -m ccai.trace metrics/eval.json:heldout.safety.declining     # a figure: which answers it is made of
+ccai trace 3f2a                               # a pair or a prompt, by its id or the beginning of it
+ccai trace 9bc0/tuned                         # an evaluated answer: prompt and arm
+ccai trace metrics/eval.json:heldout.safety.declining     # a figure: which answers it is made of
 """
 
 from __future__ import annotations
@@ -79,9 +79,7 @@ class Data:
             raise UserError(f"{DATA}: no prompts and no pairs yet; run dvc repro")
         found = [start] if start in known else sorted(name for name in known if start and name.startswith(start))
         if not found:
-            raise UserError(
-                f"{start}: no pair and no prompt has an id that begins so; python -m ccai.trace -h says more"
-            )
+            raise UserError(f"{start}: no pair and no prompt has an id that begins so; ccai trace -h says more")
         if len(found) > 1:
             more = ", …" if len(found) > SHOWN else ""
             raise UserError(f"{start}: {len(found)} ids begin so: {', '.join(found[:SHOWN])}{more}; give more of it")

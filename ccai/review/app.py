@@ -1,8 +1,8 @@
 """Let people say which of two answers is better, without knowing which is which.
 
-    python -m ccai.review --reviewer ann            # opens a local page; keys 1 to 5, d for what differs, u to undo
-    python -m ccai.review --reviewer ann --judged   # of the pairs that a judge compared, dropped ones too
-    python -m ccai.review --agreement               # people against the judge and each other: metrics/review.json
+    ccai review --reviewer ann            # opens a local page; keys 1 to 5, d for what differs, u to undo
+    ccai review --reviewer ann --judged   # of the pairs that a judge compared, dropped ones too
+    ccai review --agreement               # people against the judge and each other: metrics/review.json
 
 Every verdict is on disk (data/reviews/NAME.jsonl) before the next pair is shown. The same command goes on where it
 stopped. See docs/REVIEW.md.

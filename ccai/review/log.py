@@ -81,7 +81,9 @@ class Log:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{path}: in use by another ccai.review; stop that, or give another --reviewer") from None
+            raise UserError(
+                f"{path}: in use by another ccai.review.app; stop that, or give another --reviewer"
+            ) from None
         self._drop_torn_line()
         self.reviews = list(files.each(path, Review))
 

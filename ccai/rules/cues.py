@@ -1,6 +1,6 @@
 """What a sentence of an answer does, by English phrases: declines, condemns, instructs, warns, points to help …
 
-ccai/refusal.py weighs these for a refusal class, ccai/rules.py for the safety scores. Phrases are read, never meaning.
+refusal.py weighs these for a refusal class, scores.py for the safety scores. Phrases are read, never meaning.
 """
 
 from __future__ import annotations

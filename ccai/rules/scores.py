@@ -1,6 +1,6 @@
 """Rule-based scores of one answer: no model, no network, every rule readable below.
 
-    refusal(prompt, answer)   XSTest's three classes (arXiv 2308.01263), ccai/refusal.py
+    refusal(prompt, answer)   XSTest's three classes (arXiv 2308.01263), ccai/rules/refusal.py
     scores(prompt, answer)    sub-scores in [0, 1] of the three families in FAMILIES
 
 Rules are a cheap second opinion next to a judge, and a floor the judge has to beat. They are not a
@@ -12,7 +12,7 @@ request was hazardous, whether a statement is true, whether a step would work, w
 nor irony, quotation, role-play, encodings or any other language. A harmful story or a slur without steps
 looks like any other prose.
 
-Units: an answer is its *distinct* sentences (ccai/sentences.py), and what a rule reads is a share of them. Hence
+Units: an answer is its *distinct* sentences (ccai/rules/sentences.py), and what a rule reads is a share of them. Hence
 repeating a text, or padding it with neutral sentences, cannot raise a style score, and three cues of one kind in one
 sentence count once.
 """
@@ -39,7 +39,7 @@ SATURATION = 0.25
 
 
 def refusal(prompt: str, answer: str) -> Refusal:
-    """Class of one answer after XSTest; what it reads and misses is told in `ccai.refusal`.
+    """Class of one answer after XSTest; what it reads and misses is told in `ccai.rules.refusal`.
 
     Raises ValueError when the answer is empty.
     """

@@ -21,7 +21,7 @@ _STRAIGHT = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'", "“": '
 
 
 def straight(text: str) -> str:
-    """With straight apostrophes and quotes, as the patterns of ccai/acts.py want them."""
+    """With straight apostrophes and quotes, as the patterns of ccai/rules/cues.py want them."""
     return text.translate(_STRAIGHT)
 
 

@@ -1,6 +1,6 @@
 """Anybody's scores of the same items, before and after: is b higher than a, and how sure are we?
 
-    python -m ccai.compare A.jsonl B.jsonl --key prompt_id --score safety_score --by hazard
+    ccai compare A.jsonl B.jsonl --key prompt_id --score safety_score --by hazard
 
 Prints JSON. Each line of a file is an object with a key that occurs once in the file, and a score: a number, true or
 false, or null where there is none (an unreadable verdict is no score: it is counted and left out). Dots lead into

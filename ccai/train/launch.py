@@ -55,7 +55,7 @@ def start(phase: Phase, stop: Stop, lock: int) -> None:
     said.unlink(missing_ok=True)
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", str(phase.folder / "accelerate.yaml")]
-    command += ["-m", "ccai.launch", str(phase.folder / "phase.json")]
+    command += ["-m", "ccai.train.launch", str(phase.folder / "phase.json")]
     log = phase.folder / "launch.log"
     with log.open("wb") as file:
         launcher = subprocess.Popen(command, stderr=file, pass_fds=[lock])
@@ -93,8 +93,10 @@ def _accelerate(phase: Phase) -> dict[str, object]:
 
 
 def main() -> None:
-    """`python -m ccai.launch PHASE.json`, started by accelerate in each process."""
-    parser = argparse.ArgumentParser(prog="python -m ccai.launch", description="One process of a phase of training.")
+    """`python -m ccai.train.launch PHASE.json`, started by accelerate in each process."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ccai.train.launch", description="One process of a phase of training."
+    )
     parser.add_argument("phase", type=Path, metavar="PHASE.json", help="as the train stage writes it")
     phase = PHASE.validate_json(parser.parse_args().phase.read_bytes())
     with Stop() as stop:

@@ -2,7 +2,7 @@
 
 The facts stand beside it in training.yaml, so that the card can be written anew, with the evaluation, when the model
 leaves this machine. (YAML, since a model folder's JSON files count as part of its weights:
-`ccai.modelfiles.fingerprint`.)
+`ccai.models.files.fingerprint`.)
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LICENCES = frozenset(
 """Identifiers that the Hub knows, of those that language models come under; others go by name."""
 
 LICENCE_NAMES = {"other": "not-stated", "unknown": "not-stated"}
-"""What `ccai.models.Model.licence` says where nobody stated one."""
+"""What `ccai.models.find.Model.licence` says where nobody stated one."""
 
 METHODS = {
     "sft": "SFT on the chosen answers",
@@ -147,7 +147,7 @@ def text(facts: Facts, form: Form, evaluation: Mapping[str, Any] | None = None, 
 
     Args:
         evaluation: metrics of the eval stage, if they are of these weights.
-        origins: the sources of the prompts and their licences, if they are of these pairs (`ccai.card.origins`).
+        origins: the sources of the prompts and their licences, if they are of these pairs (`ccai.pairs.card.origins`).
     """
     base, method = facts.base, METHODS[facts.recipe["method"]]
     adapted = facts.recipe["adapter"] != "none"

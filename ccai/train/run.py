@@ -116,7 +116,7 @@ def train(
             "weights": files.fingerprint(model.folder),
             "placement": placement[:3],
             "versions": versions,
-            "code": code.fingerprint("ccai.training"),
+            "code": code.fingerprint("stages.train"),
         }
     )
     work = cache.folder("training") / key[:32]

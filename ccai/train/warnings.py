@@ -39,7 +39,7 @@ def found(steps: Sequence[Step], batch: int, beta: float) -> dict[str, str]:
     if enough and all(step.get("rewards/accuracies", 0.0) == 1.0 for step in first):
         warnings["separable"] = (
             f"reward accuracy 1.0 in steps {first[0]['step']} to {first[-1]['step']}: something simple tells chosen "
-            "from rejected (length, a phrase); look at the pairs (python -m ccai.show)"
+            "from rejected (length, a phrase); look at the pairs (ccai show)"
         )
     last = rewarded[-max(1, len(rewarded) // 4) :]
     if len(rewarded) >= 2 * FIRST_STEPS:

@@ -47,7 +47,7 @@ class Reply(Completion):
     Attributes:
         question, category, turn: what was asked; turns are counted from 1.
         arm: who answered; the same arm's answers to earlier turns stood before.
-        refusal: class by rules (ccai/rules.py).
+        refusal: class by rules (ccai/rules/scores.py).
         language_kept: whether the answer is in the question's language; None where either is unsure (py3langid).
         repetition: share of the answer's word 3-grams that occurred before in it.
         preferred: by the judge: 1 to the base's answer, 0 the base's to it, 0.5 a tie, None unreadable or not asked.

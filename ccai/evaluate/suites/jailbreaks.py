@@ -198,7 +198,7 @@ def _sheet() -> Sheet:
 
 
 def _wrappers(entries: Sequence[str], sheet: Sheet) -> list[Wrapper]:
-    """The wrappers of all entries: `own`, or a source (`ccai.sources`) whose texts are templates."""
+    """The wrappers of all entries: `own`, or a source (`ccai.prompts.sources`) whose texts are templates."""
     found: list[Wrapper] = []
     for entry in entries:
         if entry == "own":

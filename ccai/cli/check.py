@@ -1,0 +1,31 @@
+"""Check params.yaml, the constitution, the critique format and the prompt sources that it names.
+
+    ccai check
+
+It loads no model. `dvc repro` deletes a stage's outputs before it runs the stage, so `make repro` runs this first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+from ccai.base import params
+from ccai.base.errors import BAD_INPUT
+from ccai.cli.doctor import chosen_sources, parameters, report, texts
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+
+
+def main(options: argparse.Namespace) -> None:
+    """Run it."""
+    settings = params.load()
+    failed = [
+        report("params", parameters),
+        report("constitution", partial(texts, settings)),
+        report("sources", partial(chosen_sources, settings)),
+    ]
+    if any(failed):
+        raise SystemExit(BAD_INPUT)

@@ -14,7 +14,7 @@ from ccai.base.errors import run
 from ccai.base.params import Params
 from ccai.constitution import principles as constitution
 from ccai.evaluate import arms
-from ccai.evaluate import comparison as evaluation
+from ccai.evaluate.comparison import Comparison, registered
 from ccai.evaluate.suites.bias import Bias
 from ccai.evaluate.suites.calibration import Calibration
 from ccai.evaluate.suites.capability import Capability
@@ -26,7 +26,7 @@ from ccai.evaluate.suites.over_refusal import OverRefusal
 from ccai.evaluate.suites.suite import Suite
 from ccai.evaluate.suites.traits import Traits
 from ccai.judge import exam, judge
-from ccai.models import files as modelfiles
+from ccai.models.files import fingerprint
 
 ADAPTER = Path("models/adapter")
 ANSWERS = Path("data/eval")
@@ -75,14 +75,14 @@ def main() -> None:
     about = {
         "model": model,
         "revision": revision,
-        "adapter": modelfiles.fingerprint(ADAPTER),
+        "adapter": fingerprint(ADAPTER),
         "judged_by": read.by,
         "unverified_weights": read.unverified_weights,
         "seed": settings.seed,
         "arms": settings.eval.labels,
     }
-    registered = {"registered": evaluation.registered(measured, settings.eval.primary)}
-    files.write_json(METRICS, about | registered | measured | read.metrics)
+    verdicts = {"registered": registered(measured, settings.eval.primary)}
+    files.write_json(METRICS, about | verdicts | measured | read.metrics)
     timing.write("eval", stopwatch, **cost)
 
 
@@ -139,7 +139,7 @@ def measure(
     measured: dict[str, Any] = {}
     for suite in suites:
         clock = timing.Stopwatch()
-        comparison = evaluation.Comparison(settings.seed, settings.eval.resamples)
+        comparison = Comparison(settings.seed, settings.eval.resamples)
         measured[suite.name] = suite.measure(answers[suite.name], comparison, judged=suite.question in passed)
         comparison.adjust()
         cost[suite.name]["seconds"] = round(cost[suite.name]["seconds"] + clock.seconds, 1)

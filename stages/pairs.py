@@ -10,8 +10,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from ccai.base import files, params, timing, versions
-from ccai.base import metrics as figures
+from ccai.base import files, metrics_json, params, timing, versions
 from ccai.base.errors import UserError, run
 from ccai.base.records import Demonstration, Prompt, Response, Revision, Verdict
 from ccai.constitution import dialogue
@@ -53,7 +52,7 @@ def main() -> None:
         return build.joined(prompts, responses, revisions, wording)
 
     wording = {principle.slug: principle.sha256 for principle in principles.principles}
-    written_by = {role: figures.read(path) for role, path in GENERATED.items()}
+    written_by = {role: metrics_json.read(path) for role, path in GENERATED.items()}
     last = max((revision.round for revision in files.each(REVISIONS, Revision)), default=0)
     about: dict[str, Any] = {}
     cost: dict[str, Any] = {}

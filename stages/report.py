@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ccai.base.errors import run
-from ccai.base.metrics import read
+from ccai.base.metrics_json import read
 from ccai.report import figures, page
 
 METRICS = Path("metrics/eval.json")

@@ -13,9 +13,8 @@ from ccai.base import files, params, records, timing, versions
 from ccai.base.errors import run
 from ccai.models import find
 from ccai.train import model_card
-from ccai.train import run as training
 from ccai.train.checkpoints import Stop
-from ccai.train.run import Data
+from ccai.train.run import Data, placed, train
 
 PAIRS = Path("data/pairs")
 HELD_OUT = Path("data/prompts/eval.jsonl")
@@ -36,10 +35,10 @@ def main() -> None:
     )
     data.refuse_held_out(files.read(HELD_OUT, records.Prompt))
     model = find.find(settings.models.train)
-    placement = training.placed(model, settings.hardware, settings.train)
+    placement = placed(model, settings.hardware, settings.train)
     print(f"model: {placement.reason}", flush=True)
     with Stop() as stop:
-        done = training.train(model, placement, data, settings.train, settings.seed, pinned, ADAPTER, stop)
+        done = train(model, placement, data, settings.train, settings.seed, pinned, ADAPTER, stop)
     if done.reused:
         print(
             "train: finished before with the same data, weights and parameters; taken from the cache",

@@ -24,7 +24,7 @@ from ccai.engines.base import Completed, Request
 from ccai.engines.transformers import NEAR_TIE, Transformers
 from ccai.judge.judge import KEEPS, VIOLATES
 from ccai.models import find, load
-from ccai.models import placement as models
+from ccai.models.placement import Placement, place
 
 SAMPLING = Generation(temperature=1, min_p=0, repetition_penalty=1)
 REQUEST = Request((Message(role="user", content="Why?"),), 0, 1, 8, SAMPLING)
@@ -47,8 +47,8 @@ def todo(shared_cache: None, tiny_model: Path) -> Work:
         return prepare.build(options)
 
 
-def placement(folder: Path) -> models.Placement:
-    return models.place(find.find(str(folder)), prepare.FLOAT32)
+def placement(folder: Path) -> Placement:
+    return place(find.find(str(folder)), prepare.FLOAT32)
 
 
 def test_work_is_that_of_the_stages(todo: Work) -> None:

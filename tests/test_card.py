@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCard
 from project import Built
 from test_pairs import CHOSEN, NAMES, PARAMS, prompt, response, revision
 
-from ccai.base import files as records
+from ccai.base.files import write_text
 from ccai.constitution import principles
 from ccai.engines.transformers import Transformers
 from ccai.generate import completions
@@ -64,7 +64,7 @@ def write(about: dict[str, Any]) -> Any:
 
     def written(metrics: dict[str, Any]) -> str:
         text = card.text(metrics, CONSTITUTION, {"rejected": about, "chosen": about})
-        records.write_text(Path("data/pairs/README.md"), text)
+        write_text(Path("data/pairs/README.md"), text)
         return text
 
     return written

@@ -25,8 +25,7 @@ from ccai.models import load
 from ccai.models import placement as models
 from ccai.models.model import Model
 from ccai.models.placement import Placement
-from ccai.train import launch, run, trainers
-from ccai.train import phase as phases
+from ccai.train import launch, phases, run, trainers
 from ccai.train.checkpoints import STOPPED, Saving, Stop
 from ccai.train.run import Data
 

@@ -18,7 +18,7 @@ from test_evaluation import arms
 
 from ccai.base.errors import UserError
 from ccai.base.files import read_json, write_json
-from ccai.cli import milestone as milestone_module
+from ccai.cli.milestone import main
 from ccai.report import milestone
 from ccai.report.milestone import Condition, conditions
 
@@ -79,7 +79,7 @@ def call() -> subprocess.CompletedProcess[str]:
 def test_all_pass_with_the_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept, parameters = f"{milestone.PAIRS:,}", f"{milestone.PARAMETERS:,}"
     gap = read_json(folder / "eval.json")["heldout"]["refusal"]["hazardous_refused"]["difference"]["tuned"]
-    milestone_module.main()
+    main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
         f"pass        pairs kept: {kept} ({kept} or more)",

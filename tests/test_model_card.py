@@ -18,11 +18,11 @@ from conftest import ROOT
 from huggingface_hub import ModelCard
 from project import ARMS, SUITES, Built
 
-from ccai.base import files as records
 from ccai.base import params
 from ccai.base.errors import UserError
+from ccai.base.files import read_json, write_json, write_text
 from ccai.evaluate import comparison
-from ccai.models import files as modelfiles
+from ccai.models.files import fingerprint
 from ccai.models.model import Model
 from ccai.pairs.build import Tally
 from ccai.publish import export
@@ -76,7 +76,7 @@ def test_says_what_was_trained_on_what_and_how(tiny_model: Path) -> None:
     digest = hashlib.sha256(Path("data/pairs/train.jsonl").read_bytes()).hexdigest()
     assert f"| data/pairs/train.jsonl | `{digest}` |" in text
     assert "data/pairs/sft" not in text
-    for name, value in model_card._flat(records.read_json(Path("metrics/train.json"))["validation"]):
+    for name, value in model_card._flat(read_json(Path("metrics/train.json"))["validation"]):
         assert f"| validation.{name} | {value} |" in text
     assert "None" not in text
     assert "torch 2.13.0, trl 1.16.0" in text
@@ -167,7 +167,7 @@ def test_card_of_today_has_the_sources_of_these_pairs_only() -> None:
     tally = Tally()
     for pair, source in zip(trained.pairs(6, 1), ["ailuminate"] * 5 + ["mine.jsonl"], strict=True):
         tally.add(pair, source, "train")
-    records.write_json(Path("metrics/pairs.json"), tally.metrics())
+    write_json(Path("metrics/pairs.json"), tally.metrics())
     text = export.card(ADAPTER)
     assert "| ailuminate | 5 | CC-BY-4.0 | MLCommons" in text
     assert "| mine.jsonl | 1 | not stated |" in text
@@ -186,10 +186,10 @@ def test_facts_that_are_missing_or_broken_are_one_line(content: str | None) -> N
 
 def test_facts_are_no_part_of_the_weights() -> None:
     """Else an edited card would let eval answer everything again."""
-    before = modelfiles.fingerprint(ADAPTER)
+    before = fingerprint(ADAPTER)
     facts = yaml.safe_load((ADAPTER / "training.yaml").read_text())
-    records.write_text(ADAPTER / "training.yaml", yaml.safe_dump(facts | {"seed": 8}))
-    assert modelfiles.fingerprint(ADAPTER) == before
+    write_text(ADAPTER / "training.yaml", yaml.safe_dump(facts | {"seed": 8}))
+    assert fingerprint(ADAPTER) == before
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ from project import ARMS, STAGES, Built, Project, working_in
 from safetensors.torch import load_file
 from textbook import Textbook
 
-from ccai.base import files as files_module
 from ccai.base import params, records
+from ccai.base.files import read
 from ccai.constitution import dialogue
 from ccai.generate.journal import Journal
 from ccai.judge import exam
@@ -78,7 +78,7 @@ def test_all_outs_are_there_and_git_has_no_data(built: Built) -> None:
 
 
 def test_every_record_parses_and_its_parents_exist(built: Built) -> None:
-    there = {name: files_module.read(built.project.folder / name, kind) for name, kind in RECORDS.items()}
+    there = {name: read(built.project.folder / name, kind) for name, kind in RECORDS.items()}
     rows: dict[str, list[Any]] = {name: list(found) for name, found in there.items()}
     assert {name: len(rows[name]) for name in list(RECORDS)[:5]} == {
         "data/prompts/train.jsonl": 6,

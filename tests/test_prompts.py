@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ccai.base import files as records
 from ccai.base import hashing, params
 from ccai.base.errors import UserError
+from ccai.base.files import read, read_json
 from ccai.base.params import Prompts
 from ccai.base.records import Prompt
 from ccai.prompts import fetch, sources
@@ -310,8 +310,8 @@ def test_the_stage(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     files = [tmp_path / "data/prompts/train.jsonl", tmp_path / "data/prompts/eval.jsonl"]
     written = [file.read_bytes() for file in files]
-    assert [len(records.read(file, Prompt)) for file in files] == [10, 10]
-    assert records.read_json(tmp_path / "metrics/prompts.json")["read"] == 80
+    assert [len(read(file, Prompt)) for file in files] == [10, 10]
+    assert read_json(tmp_path / "metrics/prompts.json")["read"] == 80
     assert stage().returncode == 0
     assert [file.read_bytes() for file in files] == written
     warned = stage(only={"persona": ["normal", "unspecified"]})

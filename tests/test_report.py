@@ -22,13 +22,13 @@ from ccai.base import files, params
 from ccai.base.errors import UserError
 from ccai.base.eval_params import Primary
 from ccai.base.records import Answer, Prompt
-from ccai.cli import report as report_module
+from ccai.cli.report import main
 from ccai.evaluate.comparison import Comparison, registered
 from ccai.evaluate.suites.suite import Suite
 from ccai.judge.exam import Exam, Mark
 from ccai.report import charts, run_files
 from ccai.report import page as report
-from ccai.report import suites as suites_module
+from ccai.report.suites import MOST
 from ccai.rules.scores import FAMILIES
 from stages import eval as stage
 
@@ -289,8 +289,8 @@ def test_a_thousand_prompts_are_sampled_and_the_page_says_so(project: Path) -> N
     make(1000, text="word " * 300)
     report.write()
     text = report.PAGE.read_text()
-    assert f"A sample of {suites_module.MOST} of 1000 prompts" in " ".join(text.split())
-    assert text.count('class="example"') == suites_module.MOST
+    assert f"A sample of {MOST} of 1000 prompts" in " ".join(text.split())
+    assert text.count('class="example"') == MOST
     assert report.PAGE.stat().st_size < 5e6
 
 
@@ -409,7 +409,7 @@ def test_two_revisions_side_by_side(
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("seed: 7", "seed: 8"))
     commit("two")
     monkeypatch.setattr(sys, "argv", ["report", "main~1", "main"])
-    report_module.main()
+    main()
     assert capsys.readouterr().out.endswith("metrics/compare.html\n")
     text = report.COMPARED.read_text()
     assert "tuned, A" in text and "tuned, B" in text and text.count('class="example"') == 24

@@ -23,10 +23,9 @@ from ccai.base.errors import UserError
 from ccai.base.params import PromptSet
 from ccai.prompts import fetch as sources
 from ccai.prompts import readers
-from ccai.prompts import sources as sources_module
 from ccai.prompts.fetch import fetch
 from ccai.prompts.readers import repair
-from ccai.prompts.sources import UNSPECIFIED, Row, load, named
+from ccai.prompts.sources import UNSPECIFIED, Row, credits, load, load_all, named, names
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = {"text": "question", "id": "key", "hazard": "kind"}
@@ -324,7 +323,7 @@ def test_command_line(tmp_path: Path) -> None:
 
 
 def test_every_pin_of_the_project_is_whole() -> None:
-    pins = [named(name, ROOT) for name in sources_module.names(ROOT)]
+    pins = [named(name, ROOT) for name in names(ROOT)]
     public = [source for source in pins if source.pin]
     assert {"ailuminate", "ailuminate-fr", "harmfulqa", "hh-rlhf"} <= {source.name for source in public}
     for source in public:
@@ -337,7 +336,7 @@ def test_the_readme_credits_what_the_pins_name() -> None:
     text = (ROOT / "data/README.md").read_text(encoding="utf-8")
     rows = {cells[1]: cells for line in text.splitlines() if len(cells := [c.strip() for c in line.split("|")]) == 7}
     prose = " ".join(text.split())
-    for credit in sources_module.credits(sources_module.names(ROOT), ROOT):
+    for credit in credits(names(ROOT), ROOT):
         if not credit.url:
             continue
         _, _, _, licence, attribution, origin, _ = rows[credit.name]
@@ -350,12 +349,12 @@ def test_the_readme_credits_what_the_pins_name() -> None:
 def test_credits(tmp_path: Path) -> None:
     pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv")
     user_file(tmp_path / "data/sources", "ours.jsonl", '{"text": "One?"}\n')
-    mine, ours, public = sources_module.credits(["public", "ours", "mine.csv", "public"], tmp_path)
+    mine, ours, public = credits(["public", "ours", "mine.csv", "public"], tmp_path)
     assert public == ("public", "CC0-1.0", "this test", "Test (2026).", "http://127.0.0.1:9/x.csv")
     assert ours == ("ours", "none chosen yet", "this project, data/sources/ours.jsonl", "", "")
     assert mine == ("mine.csv", "not stated", "a file of the user's", "", "")
     with pytest.raises(UserError, match="gone: no such source"):
-        sources_module.credits(["gone"], tmp_path)
+        credits(["gone"], tmp_path)
 
 
 def test_columns_of_a_users_file(tmp_path: Path) -> None:
@@ -399,9 +398,9 @@ def test_two_sources_of_one_name(tmp_path: Path) -> None:
         user_file(tmp_path / folder, "x.txt", f"From {folder}?\n")
     user_file(tmp_path, "y.txt", "Other?\n")
     sets = [PromptSet(source=name) for name in ("a/x.txt", "y.txt", "b/x.txt")]
-    assert [row.source for row in sources_module.load_all(sets[:2], tmp_path)] == ["x.txt", "y.txt"]
+    assert [row.source for row in load_all(sets[:2], tmp_path)] == ["x.txt", "y.txt"]
     with pytest.raises(UserError, match=r"x\.txt is named twice"):
-        sources_module.load_all(sets, tmp_path)
+        load_all(sets, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 300, "public\n"])

@@ -27,7 +27,7 @@ from ccai.engines.base import Request
 from ccai.engines.transformers import Transformers
 from ccai.models.model import Model
 from ccai.pairs import demonstrations
-from ccai.train import phase, rewards, run
+from ccai.train import phases, rewards, run
 from ccai.train.checkpoints import Stop
 from ccai.train.run import Data, Trained
 
@@ -108,7 +108,7 @@ def killed(model: Model, tmp_path: Path) -> Callable[[int], Path]:
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(phase._Lines, "on_log", stop)
+            patch.setattr(phases._Lines, "on_log", stop)
             train(model, tmp_path / "adapter")
         assert not (tmp_path / "adapter").exists()
         [work] = cache.folder("training").iterdir()
@@ -432,7 +432,7 @@ def test_device_without_memory_is_one_line_and_goes_on(
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match=r"out of memory .*train\.per_device") as error:
         patch.setattr(LlamaModel, "forward", full)
-        patch.setattr(phase._Lines, "on_log", counted)
+        patch.setattr(phases._Lines, "on_log", counted)
         train(model, tmp_path / "adapter")
     assert "\n" not in str(error.value)
     assert train(model, tmp_path / "adapter") == whole.result
@@ -461,7 +461,7 @@ def test_killed_between_the_last_step_and_the_end_takes_no_step_more(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(phase, "write_json", killed)
+        patch.setattr(phases, "write_json", killed)
         train(model, tmp_path / "resumed", params=params)
     resumed = train(model, tmp_path / "resumed", params=params)
     monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "another"))

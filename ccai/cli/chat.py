@@ -27,8 +27,8 @@ from ccai.constitution.dialogue import to_answer
 from ccai.engines.base import Request
 from ccai.engines.transformers import Transformers
 from ccai.models import find
-from ccai.models import placement as models
 from ccai.models.model import Model
+from ccai.models.placement import place
 from ccai.train import model_card
 
 ADAPTER = Path("models/adapter")
@@ -52,7 +52,7 @@ def load(settings: Params, trained: Path | None) -> dict[str, Transformers]:
 
 
 def _engine(settings: Params, model: Model, adapter: Path | None = None) -> Transformers:
-    placement = models.place(model, settings.hardware)
+    placement = place(model, settings.hardware)
     print(f"model: {placement.reason}", flush=True)
     engine = Transformers(model, placement, adapter)
     _ = engine.model  # loaded now: what does not fit is told before the first question

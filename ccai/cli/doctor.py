@@ -33,7 +33,7 @@ from ccai.engines.base import Engine, Request
 from ccai.generate import completions
 from ccai.generate.journal import Journal, whole
 from ccai.models import catalogue, find
-from ccai.models import placement as models
+from ccai.models.placement import free_memory, place
 from ccai.prompts import sources
 
 REQUIREMENTS = Path("requirements.txt")
@@ -142,11 +142,11 @@ def device() -> Iterator[Finding]:
 
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
-        yield Finding("ok", f"cuda ({names}), {models.free_memory('cuda') / 1e9:.1f} GB free on the first")
+        yield Finding("ok", f"cuda ({names}), {free_memory('cuda') / 1e9:.1f} GB free on the first")
     elif torch.backends.mps.is_available():
-        yield Finding("ok", f"mps, {models.free_memory('mps') / 1e9:.1f} GB for models")
+        yield Finding("ok", f"mps, {free_memory('mps') / 1e9:.1f} GB for models")
     else:
-        yield Finding("ok", f"cpu ({os.cpu_count()} cores), {models.free_memory('cpu') / 1e9:.1f} GB free")
+        yield Finding("ok", f"cpu ({os.cpu_count()} cores), {free_memory('cpu') / 1e9:.1f} GB free")
         if shutil.which("nvidia-smi"):
             yield Finding(
                 "warning",
@@ -159,7 +159,7 @@ def model(settings: Params) -> Iterator[Finding]:
     from ccai.engines.transformers import Transformers
 
     found = find.find(settings.models.train)
-    placement = models.place(found, settings.hardware)
+    placement = place(found, settings.hardware)
     yield Finding("ok", placement.reason)
     engine = Transformers(found, placement)
     start = time.monotonic()

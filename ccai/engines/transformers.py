@@ -22,9 +22,8 @@ from ccai.engines.base import Completed, Request, begun
 from ccai.engines.chat_template import Template
 from ccai.engines.sampling import SURE, draw
 from ccai.models import files, load, memory
-from ccai.models import placement as models
 from ccai.models.model import Model
-from ccai.models.placement import Placement
+from ccai.models.placement import Placement, free_memory
 
 MAX_ROWS = {"float32": {"cpu": 48, "mps": 32, "cuda": 128}, "16 bit": {"cpu": 24, "mps": 64, "cuda": 256}}
 """Rows written at a time, where memory allows; more would raise the rate by little, and memory by a lot. In 16 bit a
@@ -293,7 +292,7 @@ class Transformers:
         size = 4 if self.placement.dtype == "float32" else 2
         groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         per_token = 2 * config.num_hidden_layers * groups * head * size
-        fit = int(models.free_memory(self.placement.device) / 2 // (per_token * longest))
+        fit = int(free_memory(self.placement.device) / 2 // (per_token * longest))
         kept.resize(max(1, len(active), min(most, len(active) + len(waiting), fit)), longest)
 
     def _may_begin(self, row: _Row, kept: Rows, new: Sequence[_Row]) -> bool:

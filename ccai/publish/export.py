@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ccai.base import metrics
+from ccai.base import metrics_json
 from ccai.base.errors import UserError
 from ccai.base.hashing import sha256_of
 from ccai.models import files
@@ -134,4 +134,4 @@ def absent(target: Path) -> None:
 
 
 def _figures(path: Path) -> dict[str, Any] | None:
-    return metrics.read(path) if path.is_file() else None
+    return metrics_json.read(path) if path.is_file() else None

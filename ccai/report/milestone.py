@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ccai.base import metrics
+from ccai.base import metrics_json
 from ccai.base.errors import UserError
 from ccai.report import summary
 
@@ -41,7 +41,7 @@ def conditions(folder: Path = METRICS) -> list[Condition]:
     Raises:
         UserError: a file is missing or lacks a figure, or the files are not of one run.
     """
-    pairs, train, evaluation = (metrics.read(folder / f"{stage}.json") for stage in ("pairs", "train", "eval"))
+    pairs, train, evaluation = (metrics_json.read(folder / f"{stage}.json") for stage in ("pairs", "train", "eval"))
     used = train["pairs"] + train["validation_pairs"] + train["over_length"]
     if used != pairs["kept"] or any(train[key] != evaluation[key] for key in ("model", "revision", "seed")):
         raise UserError(f"{folder}: pairs.json, train.json and eval.json are of different runs; run dvc repro")

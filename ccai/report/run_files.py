@@ -11,10 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ccai.base import files as records
-from ccai.base import metrics as figures
-from ccai.base import yaml_io
+from ccai.base import metrics_json, yaml_io
 from ccai.base.errors import UserError, first
+from ccai.base.files import an_object, parsed
 from ccai.base.records import Answer, Prompt
 from ccai.rules import scores
 
@@ -198,15 +197,15 @@ def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]],
 
 
 def metrics_of(name: str, read: Read, stage: str) -> dict[str, Any] | None:
-    """A stage's metrics, checked; None where there are none. Raises UserError as `figures.check` does."""
+    """A stage's metrics, checked; None where there are none. Raises UserError as `metrics_json.check` does."""
     path = f"metrics/{stage}.json"
     found = _object(name, read, path)
-    return None if found is None else figures.check(stage, found, f"{name}: {path}")
+    return None if found is None else metrics_json.check(stage, found, f"{name}: {path}")
 
 
 def _object(name: str, read: Read, path: str) -> dict[str, Any] | None:
     text = read(path)
-    return None if text is None else records.an_object(text.encode(), f"{name}: {path}", finite=True)
+    return None if text is None else an_object(text.encode(), f"{name}: {path}", finite=True)
 
 
 def _params(name: str, read: Read) -> dict[str, Any]:
@@ -251,7 +250,7 @@ def _records(read: Read, path: str, kind: type[Any]) -> list[Any]:
     if not text:
         raise UserError(f"{path} is neither here nor in the cache (dvc pull).")
     lines = text.removesuffix("\n").split("\n")
-    return [records.parsed(line.encode(), kind, f"{path}:{place}") for place, line in enumerate(lines, start=1)]
+    return [parsed(line.encode(), kind, f"{path}:{place}") for place, line in enumerate(lines, start=1)]
 
 
 def _commit() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from ccai.base import metrics
+from ccai.base import metrics_json
 from ccai.base.eval_params import Suite
 from ccai.evaluate.comparison import measures
 from ccai.judge.exam import MOST_UNREADABLE
@@ -33,7 +33,7 @@ def text(folder: Path = METRICS) -> str:
         UserError: a metrics file is missing or lacks a figure; names both.
     """
     prompts, pairs, train, evaluation = (
-        metrics.read(folder / f"{stage}.json") for stage in ("prompts", "pairs", "train", "eval")
+        metrics_json.read(folder / f"{stage}.json") for stage in ("prompts", "pairs", "train", "eval")
     )
     counted = pairs["kept"] + pairs["dropped"]
     taken = ", ".join(f"{gate.replace('_', ' ')} {n}" for gate, n in pairs["dropped_by"].items() if n)

@@ -18,8 +18,7 @@ from pydantic import TypeAdapter
 
 from ccai.base.errors import BAD_INPUT, UserError, run
 from ccai.base.files import write_bytes, write_text
-from ccai.train import checkpoints
-from ccai.train import phase as phases
+from ccai.train import checkpoints, phases
 from ccai.train.checkpoints import Stop
 from ccai.train.trainers import Phase
 

@@ -22,11 +22,9 @@ from ccai.base.hashing import digest
 from ccai.base.params import Hardware, Train
 from ccai.base.records import Demonstration, Message, Pair, Prompt
 from ccai.models import files, load
-from ccai.models import placement as models
 from ccai.models.model import Model
-from ccai.models.placement import Placement
-from ccai.train import checkpoints, launch, rewards, trainers, warnings
-from ccai.train import phase as phases
+from ccai.models.placement import Placement, place
+from ccai.train import checkpoints, launch, phases, rewards, trainers, warnings
 from ccai.train.checkpoints import Stop
 from ccai.train.trainers import Phase
 
@@ -75,10 +73,10 @@ def placed(model: Model, hardware: Hardware, params: Train) -> Placement:
     """Where the model is trained, held as `train.adapter` wants it: in 4 bit for qlora, whole if all is trained.
 
     Raises:
-        UserError: as `models.place`; more processes than devices.
+        UserError: as `place`; more processes than devices.
     """
     wanted = {"lora": hardware.quantization, "qlora": "4bit", "none": "none"}[params.adapter]
-    placement = models.place(model, hardware.model_copy(update={"quantization": wanted}))
+    placement = place(model, hardware.model_copy(update={"quantization": wanted}))
     there = {"cuda": torch.cuda.device_count(), "mps": 1, "cpu": params.processes}[placement.device]
     if params.processes > there:
         raise UserError(

@@ -7,12 +7,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: repro resume test lint check-slow env summary milestone clean
 
 repro: env
-	ccai check
+	python -m ccai check
 	dvc repro
-	ccai summary
+	python -m ccai summary
 
 resume: env
-	ccai resume
+	python -m ccai resume
 
 test: $(BIN)/.dev lint
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
@@ -24,12 +24,13 @@ lint: $(BIN)/.dev
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 
 summary:
-	ccai summary
+	python -m ccai summary
 
 milestone:
-	ccai milestone
+	python -m ccai milestone
 
 env: $(BIN)/.installed
 

@@ -57,25 +57,66 @@ def test_comments_docstrings_and_layout_do_not_count_and_all_else_does(project: 
         assert code.fingerprint("ccai.work") != before
 
 
-@pytest.mark.parametrize("module", ["ccai.train.run", "stages.train"])
-def test_nothing_is_loaded_that_is_not_in_it(module: str) -> None:
-    script = f"import sys, {module}; print(*(n for n in sys.modules if n.partition('.')[0] in ('ccai', 'stages')))"
+@pytest.mark.parametrize("name", code.STAGES)
+def test_nothing_is_loaded_that_is_not_in_it(name: str) -> None:
+    script = f"import sys, stages.{name}; print(*(n for n in sys.modules if n.partition('.')[0] in ('ccai', 'stages')))"
     loaded = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert set(loaded.stdout.split()) <= code.closure(module).keys()
+    assert set(loaded.stdout.split()) <= code.closure(f"stages.{name}").keys()
 
 
-def test_how_weights_are_loaded_is_part_of_what_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a copy of this project's own code."""
-    before = code.fingerprint("ccai.train.run")
-    shutil.copytree(ROOT / "ccai", tmp_path / "ccai")
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of this project's own code."""
+    for package in code.OURS:
+        shutil.copytree(ROOT / package, tmp_path / package)
     monkeypatch.setattr(code, "ROOT", tmp_path)
-    assert code.fingerprint("ccai.train.run") == before
-    [path] = [path for path in (tmp_path / "ccai").glob("*.py") if '"nf4"' in path.read_text()]
+    return tmp_path
+
+
+LATE = ("pairs", "train", "eval", "report")
+ALL = code.STAGES
+
+USERS = {
+    "base/files.py": ALL,
+    "base/versions.py": ("responses", "critiques", "revisions", *LATE[:3]),
+    "constitution/principles.py": ("responses", "critiques", "revisions", "pairs", "eval"),
+    "stats/intervals.py": ("pairs", "eval", "report"),
+    "rules/refusal.py": ("pairs", "eval", "report"),
+    "rules/refusal.json": ("pairs", "eval", "report"),
+    "models/load.py": ("responses", "critiques", "revisions", "pairs", "train", "eval"),
+    "prompts/select.py": ("prompts",),
+    "engines/sampling.py": ("responses", "critiques", "revisions", "pairs", "eval"),
+    "generate/critique_revise.py": ("critiques", "revisions"),
+    "judge/exam.py": ("pairs", "eval"),
+    "pairs/gates.py": ("pairs", "eval"),
+    "train/trainers.py": ("train",),
+    "evaluate/suites/bias.py": ("eval",),
+    "review/app.py": (),
+    "report/page.py": ("report",),
+    "report/pages/report.css": ("report",),
+    "publish/export.py": (),
+    "cli/show.py": (),
+}
+"""Files of each package, and the stages that use them."""
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_an_edit_is_seen_by_the_stages_that_use_it_and_a_comment_by_none(copied: Path, name: str) -> None:
+    def prints() -> dict[str, str]:
+        return {stage: code.fingerprint(f"stages.{stage}") for stage in code.STAGES}
+
+    before, path = prints(), copied / "ccai" / name
     text = path.read_text()
-    path.write_text(text.replace('"nf4"', '"fp4"'))
-    assert code.fingerprint("ccai.train.run") != before
-    path.write_text(text)
-    for name in ("report", "review"):
-        with (tmp_path / f"ccai/{name}.py").open("a") as file:
-            file.write("MORE = 1\n")
-    assert code.fingerprint("ccai.train.run") == before
+    if path.suffix == ".py":
+        path.write_text(text.replace('"""', '"""Another word: ', 1) + "\n# A comment.\n")
+        assert prints() == before
+    path.write_text(text + ("\nMORE = 1\n" if path.suffix == ".py" else "\n"))
+    after = prints()
+    assert {stage for stage in code.STAGES if after[stage] != before[stage]} == set(USERS[name])
+
+
+def test_how_weights_are_loaded_is_part_of_what_trains(copied: Path) -> None:
+    before = code.fingerprint("stages.train")
+    [path] = [path for path in (copied / "ccai").rglob("*.py") if '"nf4"' in path.read_text()]
+    path.write_text(path.read_text().replace('"nf4"', '"fp4"'))
+    assert code.fingerprint("stages.train") != before

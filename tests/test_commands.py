@@ -14,16 +14,20 @@ import pytest
 from conftest import ROOT
 from test_errors import heed_interrupts
 
-COMMANDS = [
+from ccai import cli
+
+MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in ("ccai", "stages")
     for path in sorted((ROOT / package).rglob("*.py"))
-    if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    if '__name__ == "__main__"' in path.read_text(encoding="utf-8") and path.name != "__main__.py"
 ]
 """Modules that `python -m` runs."""
 
-HERE = ("ccai.base.params", "ccai.cli.use")
-"""Commands that print at once what lies in the project's folder."""
+SUBCOMMANDS = [name for group in cli.COMMANDS.values() for name in group]
+
+HERE = ("check", "use")
+"""Subcommands that print at once what lies in the project's folder."""
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def as_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def ends(name: str, *arguments: str) -> object:
-    """Exit code of a command."""
+    """Exit code of a module that is run as a command."""
     argv, sys.argv = sys.argv, [name, *arguments]
     try:
         with pytest.raises(SystemExit) as ended:
@@ -47,8 +51,55 @@ def ends(name: str, *arguments: str) -> object:
     return ended.value.code
 
 
+def test_each_subcommand_is_a_module() -> None:
+    assert {path.stem for path in (ROOT / "ccai/cli").glob("*.py")} == {"__init__", *SUBCOMMANDS}
+
+
+def test_help_lists_every_subcommand_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from ccai import cli; sys.argv = ['ccai', '--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit: print({'torch', 'pandas', 'dvc', 'transformers', 'numpy'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.endswith("set()\n")
+    for name in SUBCOMMANDS:
+        assert f"\n  {name} " in said
+
+
+LIGHT = ("check", "compare", "journal", "preferences", "score", "show", "sources", "summary", "trace", "use")
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_subcommands_that_need_no_torch_do_not_import_it(name: str) -> None:
+    code = f"import sys, ccai.cli.{name}; print({{'torch', 'dvc', 'transformers'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_help_of_a_subcommand_acts_on_nothing_and_has_an_example(
+    name: str, as_main: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ends("ccai", name, "--help") == 0
+    said = capsys.readouterr().out
+    assert f"usage: ccai {name} " in said
+    assert f"\n    ccai {name}" in said
+    assert "exit codes: " in said
+    assert ends("ccai", name, "--no-such-option") == 2
+    assert f"usage: ccai {name} " in capsys.readouterr().err
+    assert list(as_main.iterdir()) == []
+
+
+def test_another_checkout_than_the_one_that_runs_is_one_line(as_main: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("ccai").mkdir()
+    Path("ccai/__init__.py").touch()
+    assert ends("ccai", "use") == 2
+    assert "is not the ccai that is running" in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", MODULES)
 def test_help_and_unknown_arguments_act_on_nothing(
     name: str, as_main: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,7 +130,7 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
     ("streams", "code"), [(">/dev/full", 2), (">/dev/full 2>&1", 2), (">&-", 0), ("2>&-", 0), (">&- 2>&- <&-", 0)]
 )
 def test_streams_that_are_full_or_closed(name: str, streams: str, code: int) -> None:
-    done = shell(f"python -m {name} {streams}")
+    done = shell(f"python -m ccai {name} {streams}")
     assert done.returncode == code
     assert len(done.stderr.splitlines()) == (code != 0 and "2>" not in streams)
 
@@ -87,7 +138,7 @@ def test_streams_that_are_full_or_closed(name: str, streams: str, code: int) -> 
 def test_what_is_printed_where_stdout_is_closed_goes_into_no_file(tmp_path: Path) -> None:
     """Not even what a library prints past Python: the next file that is opened must not get stdout's number."""
     code = (
-        "import os; from pathlib import Path; from ccai.base.errors import run; from ccai.base.records import writing\n"
+        "import os; from pathlib import Path; from ccai.base.errors import run; from ccai.base.files import writing\n"
         "def main():\n"
         f"  with writing(Path({str(tmp_path / 'out')!r})) as file:\n"
         "    os.write(1, b'noise'); print('noise'); file.write(b'data')\n"
@@ -104,14 +155,14 @@ def test_what_is_printed_where_stdout_is_closed_goes_into_no_file(tmp_path: Path
     ids=str,
 )
 def test_locales_that_lack_what_is_printed(environment: dict[str, str]) -> None:
-    done = shell("ccai use", **environment)
+    done = shell("python -m ccai use", **environment)
     assert (done.returncode, done.stderr) == (0, "")
-    wrong = shell("ccai check --→", **environment)
+    wrong = shell("python -m ccai check --→", **environment)
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr
 
 
-@pytest.mark.parametrize(("command", "imported"), [("ccai.report.summary", "pydantic"), ("stages.train", "pandas")])
+@pytest.mark.parametrize(("command", "imported"), [("ccai", "pydantic"), ("stages.train", "pandas")])
 def test_interrupt_while_a_command_is_imported(tmp_path: Path, command: str, imported: str) -> None:
     (tmp_path / f"{imported}.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(

@@ -30,6 +30,7 @@ from ccai.report import samples, trace
 PAGES = [ROOT / "README.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 PROGRAMS = (
+    "ccai",
     "python",
     "dvc",
     "make",
@@ -126,7 +127,7 @@ def shown(
         old, new = value.split("→") if name.startswith("_") else (name, value)
         assert old in command
         command = command.replace(old, new)
-    done = project.call("bash", "-c", command)
+    done = project.call("bash", "-c", f"PYTHONPATH=. {command}")  # as if this copy were installed
     assert done.returncode in codes, f"{command}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stdout + done.stderr
     return done

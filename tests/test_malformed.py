@@ -22,6 +22,7 @@ import pytest
 import yaml
 from project import Built
 
+from ccai import cli
 from ccai.base.errors import run
 
 EACH = int(os.environ.get("CCAI_MALFORMED", "4"))
@@ -38,25 +39,25 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "stages.revisions": (TRAIN, ANSWERED, CRITICISED),
     "stages.pairs": (TRAIN, HELD_OUT, ANSWERED, REVISED, "metrics/responses.json", "metrics/revisions.json"),
     "stages.train": (*PAIRS[:2], "data/pairs/sft/train.jsonl", "data/pairs/sft/validation.jsonl", HELD_OUT),
-    "ccai.report.samples prompts": (TRAIN, HELD_OUT),
-    "ccai.report.samples responses": (TRAIN, ANSWERED),
-    "ccai.report.samples critiques": (TRAIN, ANSWERED, CRITICISED),
-    "ccai.report.samples revisions": (ANSWERED, CRITICISED, REVISED),
-    "ccai.report.samples pairs": (CRITICISED, *PAIRS[:2]),
-    "ccai.report.samples dropped": (ANSWERED, PAIRS[2]),
-    "ccai.report.samples answers": (HELD_OUT, BASE, TUNED),
-    "ccai.report.trace PAIR": (TRAIN, ANSWERED, CRITICISED, REVISED, *PAIRS, *METRICS),
-    "ccai.report.trace PROMPT/tuned": (HELD_OUT, BASE, TUNED, *METRICS),
-    "ccai.report.trace metrics/eval.json:heldout.length.tokens": (BASE, TUNED, "metrics/eval.json"),
-    "ccai.report.trace metrics/pairs.json:kept": (PAIRS[0], "metrics/pairs.json"),
-    "ccai.report.summary": METRICS,
-    "ccai.report.milestone": METRICS[1:],
-    "ccai.report.page": (*METRICS, HELD_OUT, BASE, TUNED, "params.yaml", "metrics/runtime/eval.json"),
-    "ccai.review.app --agreement": (*PAIRS, "data/reviews/anna.jsonl"),
-    "ccai.base.params": ("params.yaml",),
-    "ccai.evaluate.score data/asked.jsonl --out scored.jsonl": ("data/asked.jsonl",),
-    f"ccai.stats.compare {BASE} {TUNED} --key prompt_id --score scores.declining --by hazard": (BASE, TUNED),
-    "ccai.pairs.ready_made data/imports/ready.jsonl": ("data/imports/ready.jsonl",),
+    "ccai show prompts": (TRAIN, HELD_OUT),
+    "ccai show responses": (TRAIN, ANSWERED),
+    "ccai show critiques": (TRAIN, ANSWERED, CRITICISED),
+    "ccai show revisions": (ANSWERED, CRITICISED, REVISED),
+    "ccai show pairs": (CRITICISED, *PAIRS[:2]),
+    "ccai show dropped": (ANSWERED, PAIRS[2]),
+    "ccai show answers": (HELD_OUT, BASE, TUNED),
+    "ccai trace PAIR": (TRAIN, ANSWERED, CRITICISED, REVISED, *PAIRS, *METRICS),
+    "ccai trace PROMPT/tuned": (HELD_OUT, BASE, TUNED, *METRICS),
+    "ccai trace metrics/eval.json:heldout.length.tokens": (BASE, TUNED, "metrics/eval.json"),
+    "ccai trace metrics/pairs.json:kept": (PAIRS[0], "metrics/pairs.json"),
+    "ccai summary": METRICS,
+    "ccai milestone": METRICS[1:],
+    "ccai report": (*METRICS, HELD_OUT, BASE, TUNED, "params.yaml", "metrics/runtime/eval.json"),
+    "ccai review --agreement": (*PAIRS, "data/reviews/anna.jsonl"),
+    "ccai check": ("params.yaml",),
+    "ccai score data/asked.jsonl --out scored.jsonl": ("data/asked.jsonl",),
+    f"ccai compare {BASE} {TUNED} --key prompt_id --score scores.declining --by hazard": (BASE, TUNED),
+    "ccai preferences data/imports/ready.jsonl": ("data/imports/ready.jsonl",),
     "stages.prompts": ("data/sources/contemplative.jsonl",),
 }
 """What each reads."""
@@ -216,7 +217,7 @@ def outcome(command: str) -> Any:
     kept = sys.argv, {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     sys.argv = [name, *arguments]
     try:
-        run(import_module(name).main)
+        run(cli.main if name == "ccai" else import_module(name).main)
     except SystemExit as ended:
         return ended.code
     finally:
@@ -241,7 +242,7 @@ def test_malformed_inputs_end_well_or_in_one_line(
         path, rng = Path(name), random.Random(f"{command} {name}")
         data = path.read_bytes()
         others = [Path(other).read_bytes() for other in (TRAIN, ANSWERED, CRITICISED, PAIRS[0], BASE, *METRICS)]
-        for number in range(EACH if command != "ccai.report.page" else EACH // 4):  # each page takes seconds
+        for number in range(EACH if command != "ccai report" else EACH // 4):  # each page takes seconds
             what, new = mutated(data, others, rng)
             path.unlink()
             if new is not None:
@@ -257,7 +258,7 @@ def test_malformed_inputs_end_well_or_in_one_line(
                 raise AssertionError(f"{command}: {name}: {what}: {error!r}") from error
             said = capsys.readouterr().err.splitlines()
             errors = [text for text in said if text.startswith("error: ")]
-            assert code in ((0, 1, 2) if command == "ccai.report.milestone" else (0, 2)), f"{name}: {what}"
+            assert code in ((0, 1, 2) if command == "ccai milestone" else (0, 2)), f"{name}: {what}"
             assert len(errors) == (code == 2), f"{name}: {what}: {said}"
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
             path.write_bytes(data)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from ccai.base.errors import run
 from ccai.base.files import write_json
-from ccai.base.hashing import sha256_of
+from ccai.base.hashing import digest, sha256_of
 
 ROOT = Path(__file__).parents[2]
 OURS = ("ccai", "stages")
@@ -25,6 +27,20 @@ CODE = Path("code.json")
 STAGES = ("prompts", "responses", "critiques", "revisions", "pairs", "train", "eval", "report")
 
 
+class _Module(NamedTuple):
+    """What counts of a module's code.
+
+    Attributes:
+        plain: sha256 of its code without comments, docstrings and layout.
+        imports: level, module and names of each import, also within functions.
+        texts: strings that could name a file beside it.
+    """
+
+    plain: str
+    imports: tuple[tuple[int, str, tuple[str, ...]], ...]
+    texts: tuple[str, ...]
+
+
 def fingerprint(module: str) -> str:
     """sha256 over the code that importing `module` brings with it, without comments, docstrings and layout.
 
@@ -33,26 +49,29 @@ def fingerprint(module: str) -> str:
     Args:
         module: a name such as `stages.train`.
     """
-    whole = hashlib.sha256()
-    for name, tree in sorted(closure(module).items()):
-        whole.update(f"{name}\n{_plain(tree)}\n".encode())
-        for path in sorted(_beside(name, tree)):
-            whole.update(f"{path.relative_to(ROOT)}\n{sha256_of(path)}\n".encode())
-    return whole.hexdigest()
+    parts = []
+    for name, path in sorted(closure(module).items()):
+        read = _module(path.read_bytes())
+        parts.append((name, read.plain))
+        parts += [(str(file.relative_to(ROOT)), sha256_of(file)) for file in sorted(_beside(path.parent, read.texts))]
+    return digest(parts)
 
 
-def closure(module: str) -> dict[str, ast.Module]:
-    """Code by module: `module`, and what it imports of `OURS` through any number of imports, also within functions."""
-    found: dict[str, ast.Module] = {}
+def closure(module: str) -> dict[str, Path]:
+    """Files by module: `module`, and what it imports of `OURS` through any number of imports."""
+    found: dict[str, Path] = {}
     todo = [module]
     while todo:
         name = todo.pop()
         path = _file(name)
         if path is None or name in found:
             continue
-        found[name] = ast.parse(path.read_bytes())
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        todo += [name.rpartition(".")[0], *_imported(found[name], package)]
+        found[name] = path
+        parts = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+        todo.append(name.rpartition(".")[0])
+        for level, imported, names in _module(path.read_bytes()).imports:
+            base = ".".join([*(parts[: len(parts) - level + 1] if level else []), *filter(None, [imported])])
+            todo += [base, *(f"{base}.{each}" for each in names)]  # a name may be a module's
     return found
 
 
@@ -64,40 +83,39 @@ def _file(module: str) -> Path | None:
     return next((path for path in (at / "__init__.py", at.with_suffix(".py")) if path.is_file()), None)
 
 
-def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    """Names that may be modules; `from ccai.models import find` is `ccai.models.find`."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *filter(None, [node.module])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _beside(module: str, tree: ast.Module) -> Iterator[Path]:
-    """Data files whose name, or whose folder's name, stands in the code as a text of its own."""
-    folder = ROOT.joinpath(*module.split(".")).parent
-    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    for path in (folder / text for text in texts if re.fullmatch(r"\w[\w.-]*", text)):
+def _beside(folder: Path, texts: Iterable[str]) -> Iterator[Path]:
+    for path in (folder / text for text in texts):
         files = path.rglob("*") if path.is_dir() else [path]
         yield from (file for file in files if file.is_file() and file.suffix not in (".py", ".pyc"))
 
 
-def _plain(tree: ast.Module) -> str:
-    """Code as its syntax tree. A string that stands by itself does nothing, so it is a docstring, and is left out."""
-    return repr(_written(tree))
+@cache  # all stages share most modules
+def _module(source: bytes) -> _Module:
+    tree = ast.parse(source)
+    imports: list[tuple[int, str, tuple[str, ...]]] = []
+    texts: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [(0, alias.name, ()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imports.append((node.level, node.module or "", tuple(alias.name for alias in node.names)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w[\w.-]*", node.value):
+            texts.add(node.value)
+    plain = hashlib.sha256(repr(_plain(tree)).encode("utf-8", "surrogatepass")).hexdigest()
+    return _Module(plain, tuple(imports), tuple(sorted(texts)))
 
 
-def _written(node: object) -> object:
-    """A tree without what is empty: Python 3.12 has fields that 3.11 has not, and its trees must hash the same."""
+def _plain(node: object) -> object:
+    """A syntax tree without docstrings: a string that stands by itself does nothing.
+
+    What is empty is left out, too: Python 3.12 has fields that 3.11 has not, and its trees must hash the same.
+    """
     if isinstance(node, list):
-        return [_written(part) for part in node if not _documents(part)]
+        return [_plain(part) for part in node if not _documents(part)]
     if not isinstance(node, ast.AST):
         return node
     fields = {name: value for name, value in ast.iter_fields(node) if value is not None and value != []}
-    return type(node).__name__, {name: _written(value) for name, value in fields.items()}
+    return type(node).__name__, {name: _plain(value) for name, value in fields.items()}
 
 
 def _documents(line: object) -> bool:

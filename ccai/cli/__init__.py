@@ -62,7 +62,9 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ccai {ccai.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, prog="ccai", help=argparse.SUPPRESS
+    )
     for name in (name for group in COMMANDS.values() for name in group):
         command = commands.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter)
         if name == asked:  # the others import torch, pandas or DVC for nothing
@@ -86,4 +88,4 @@ def _same_project() -> None:
     """A `ccai` that is installed from one checkout must not work on the files of another."""
     here, running = Path("ccai/__init__.py").resolve(), Path(ccai.__file__).resolve()
     if here.is_file() and here != running:
-        raise UserError(f"{here.parent}: not the ccai that is running ({running.parent}); run python -m ccai here")
+        raise UserError(f"{here.parent} is not the ccai that is running ({running.parent}); run python -m ccai here")

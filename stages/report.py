@@ -8,19 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from ccai.base.errors import run
-from ccai.base.metrics_json import read
-from ccai.report import figures, page
+from ccai.report import figures, page, run_files
 
-METRICS = Path("metrics/eval.json")
 PLOTS = Path("metrics/plots")
 
 
 def main() -> None:
     """Draw and write."""
-    measured = read(METRICS)
-    figures.differences(measured, PLOTS / "differences.png")
-    figures.refusals(measured, PLOTS / "refusals.png")
-    page.write()
+    finished = run_files.here()
+    figures.differences(finished.suites, PLOTS / "differences.png")
+    figures.refusals(finished.suites, PLOTS / "refusals.png")
+    page.write(finished)
 
 
 if __name__ == "__main__":

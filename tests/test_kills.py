@@ -54,7 +54,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.set(WORK)
     project.commit()
     project.copy(folder / "clean")
-    assert len(project.repro()) == 7
+    assert len(project.repro()) == 9
     journal = Journal(folder / "cache/journal")
     assert (len(journal), journal.duplicates, journal.damaged) == (ALL, 0, 0)
     return project

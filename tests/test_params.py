@@ -275,15 +275,24 @@ def test_folder_in_its_place(tmp_path: Path) -> None:
 
 
 def test_command_checks_the_whole_file(tmp_path: Path) -> None:
-    def check() -> subprocess.CompletedProcess[str]:
+    def check(folder: Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "ccai", "check"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
+    done = check(ROOT)
+    assert (done.returncode, [line.split()[:2] for line in done.stdout.splitlines()]) == (
+        0,
+        [["ok", "params"], ["ok", "constitution"], ["ok", "sources"]],
+    )
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(SHIPPED), encoding="utf-8")
-    assert check().stdout == f"params.yaml: valid ({SHIPPED['scale']})\n"
+    done = check(tmp_path)  # where the files are not that it names
+    assert (done.returncode, [line.split()[:2] for line in done.stdout.splitlines()]) == (
+        2,
+        [["ok", "params"], ["failed", "constitution"], ["failed", "sources"]],
+    )
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed("eval.resamples", 1)), encoding="utf-8")
-    done = check()
+    done = check(tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: params.yaml: eval.resamples: input should be greater than or equal to 100, not 1; correct it\n"

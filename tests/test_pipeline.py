@@ -60,7 +60,7 @@ def changed(built: Built, tmp_path: Path) -> Project:
 
 
 def test_all_seven_stages_run_in_order_and_a_second_time_none(built: Built) -> None:
-    assert built.ran == STAGES
+    assert built.ran == ["code", *STAGES, "report"]
     assert built.project.repro() == []
 
 
@@ -249,8 +249,16 @@ STALE: dict[str, tuple[tuple[str, str, str], set[str]]] = {
     ),
     "the scale's name": (("params.yaml", "scale: ", "scale: x"), set()),
     "longest pair": (("params.yaml", "max_length: 4096", "max_length: 4095"), {"pairs", "train"}),
-    "a comment in a module": (("ccai/rules/scores.py", '"""\n', '"""\n# so\n'), {"pairs", "eval"}),
-    "a comment in a command": (("ccai/report/summary.py", '"""\n', '"""\n# so\n'), set()),
+    "a comment": (("ccai/rules/scores.py", '"""\n', '"""\n# so\n'), set()),
+    "a rule": (("ccai/rules/scores.py", "import re\n", "import re\n\nMORE = 1\n"), {"pairs", "eval", "report"}),
+    "a sampler": (
+        ("ccai/engines/sampling.py", "import torch\n", "import torch\n\nMORE = 1\n"),
+        {"responses", "critiques", "revisions", "pairs", "eval"},
+    ),
+    "a trainer": (("ccai/train/trainers.py", "import torch\n", "import torch\n\nMORE = 1\n"), {"train"}),
+    "a command": (("ccai/cli/summary.py", "import argparse\n", "import argparse\n\nMORE = 1\n"), set()),
+    "the page's style": (("ccai/report/pages/report.css", "\n", "\n\n"), {"report"}),
+    "a stage's own script": (("stages/prompts.py", "def main", "MORE = 1\n\n\ndef main"), {"prompts"}),
     "pin of trl": (("conf/versions.yaml", "trl: ", "trl: 9"), {"train"}),
     "pin of peft": (("conf/versions.yaml", "peft: ", "peft: 9"), {"train", "eval"}),
 }
@@ -260,12 +268,17 @@ STALE: dict[str, tuple[tuple[str, str, str], set[str]]] = {
 def test_change_makes_stale_what_reads_it(changed: Project, name: str) -> None:
     (path, old, new), stages = STALE[name]
     changed.edit(path, old, new)
+    if path.startswith(("ccai/", "stages/")):
+        assert changed.stale() == {"code"}
+        assert changed.repro("code") == ["code"]
+    elif path == "params.yaml":
+        stages = stages | {"report"}  # which lists all params
     assert changed.stale() == stages
 
 
 def test_judge_is_read_by_pairs_and_eval_alone(changed: Project) -> None:
     changed.set({"models": {"judge": "another"}})
-    assert changed.stale() == {"pairs", "eval"}
+    assert changed.stale() == {"pairs", "eval", "report"}
 
 
 def test_public_file_that_is_not_selected_changes_nothing(changed: Project) -> None:

@@ -136,11 +136,11 @@ def test_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
 FULL = """
 import resource, sys
 from pathlib import Path
-from ccai import records
-from ccai.errors import run
+from ccai.base import files
+from ccai.base.errors import run
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 def main():
-    records.write_text(Path("data.jsonl"), "x" * int(sys.argv[1]))
+    files.write_text(Path("data.jsonl"), "x" * int(sys.argv[1]))
 run(main)
 """
 

@@ -175,7 +175,7 @@ class Outline(html.parser.HTMLParser):
 
 
 def test_others_text_is_text_and_headings_are_in_order(project: Path) -> None:
-    report.write()
+    report.write(run_files.here())
     text = report.PAGE.read_bytes().decode()
     outline = Outline(text)
     assert outline.tags.count("script") == outline.tags.count("style") == 1
@@ -190,7 +190,7 @@ def test_others_text_is_text_and_headings_are_in_order(project: Path) -> None:
 
 
 def test_any_suite_is_shown_to_its_last_measure(project: Path) -> None:
-    report.write()
+    report.write(run_files.here())
     text = report.PAGE.read_text()
     pairwise = files.read_json(METRICS)["helpfulness"]["pairwise"]["tuned"]
     outcomes = " / ".join(str(pairwise[outcome]) for outcome in ("wins", "ties", "losses"))
@@ -204,7 +204,7 @@ def test_any_suite_is_shown_to_its_last_measure(project: Path) -> None:
 
 def test_heat_map_has_each_arms_own_answers(project: Path) -> None:
     """Mean and n of each cell, as counted by hand from the answers' files."""
-    report.write()
+    report.write(run_files.here())
     text = report.PAGE.read_text()
     asked = {prompt.prompt_id: prompt for prompt in files.read(Path("data/prompts/eval.jsonl"), Prompt)}
     found = {
@@ -227,7 +227,7 @@ def test_heat_map_has_each_arms_own_answers(project: Path) -> None:
 
 
 def test_every_arms_own_answers_and_shares_are_shown(project: Path) -> None:
-    report.write()
+    report.write(run_files.here())
     text = report.PAGE.read_text()
     for arm in ARMS:
         assert all(f"{arm} says {place}." in text for place in range(24))
@@ -244,7 +244,7 @@ def test_every_arms_own_answers_and_shares_are_shown(project: Path) -> None:
 
 def test_each_arm_is_shown_by_its_own_values(project: Path) -> None:
     """In the heat map, in the plots and in the tables."""
-    report.write()
+    report.write(run_files.here())
     text = report.PAGE.read_text()
     measured = files.read_json(Path("metrics/eval.json"))["heldout"]["refusal"]["hazardous_refused"]
     shares, means = {}, {}
@@ -270,16 +270,16 @@ def test_each_arm_is_shown_by_its_own_values(project: Path) -> None:
 
 
 def test_unreadable_is_not_called_absent(project: Path) -> None:
-    report.write()
+    report.write(run_files.here())
     told = " ".join(report.PAGE.read_text().split())
     assert "nothing could be read for every arm (in brackets: of how many): unheard (24)" in told
 
 
 def test_same_results_same_bytes_whatever_they_took(project: Path, unjudged: Built) -> None:
-    report.write()
+    report.write(run_files.here())
     first, timed = report.PAGE.read_bytes(), report.TIMED.read_bytes()
     shutil.copy(unjudged.project.folder / "metrics/runtime/eval.json", "metrics/runtime/eval.json")
-    report.write()
+    report.write(run_files.here())
     assert report.PAGE.read_bytes() == first
     assert report.TIMED.read_bytes() != timed
     assert report.TIMED.read_bytes().split(b'<section id="time">')[0] == timed.split(b'<section id="time">')[0]
@@ -287,7 +287,7 @@ def test_same_results_same_bytes_whatever_they_took(project: Path, unjudged: Bui
 
 def test_a_thousand_prompts_are_sampled_and_the_page_says_so(project: Path) -> None:
     make(1000, text="word " * 300)
-    report.write()
+    report.write(run_files.here())
     text = report.PAGE.read_text()
     assert f"A sample of {MOST} of 1000 prompts" in " ".join(text.split())
     assert text.count('class="example"') == MOST
@@ -325,7 +325,7 @@ def test_the_verdict_is_said_in_words(
     found = registered({"heldout": arms(base, tuned)}, PRIMARY)
     assert found["safety"]["verdict"] == verdict
     files.write_json(METRICS, files.read_json(METRICS) | {"registered": found})
-    report.write()
+    report.write(run_files.here())
     text = report.PAGE.read_text()
     for words in said:
         assert words in text
@@ -337,27 +337,27 @@ def test_the_accepted_loss_is_on_the_worse_side(project: Path, better: str, limi
     metrics["registered"]["helpfulness"] |= {"better": better, "mean": 0.0, "low": -0.2, "high": 0.2}
     metrics["registered"]["helpfulness"] |= {"bound": 0.1, "verdict": "can't tell"}
     files.write_json(Path("metrics/eval.json"), metrics)
-    report.write()
+    report.write(run_files.here())
     assert f"holds a change of {limit}" in report.PAGE.read_text()
 
 
 def test_what_is_not_here_is_said(project: Path, finished: Path) -> None:
     for path in ("dvc.lock", "metrics/runtime", "data/eval/heldout/tuned.jsonl"):
         shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
-    report.write()
+    report.write(run_files.here())
     text = report.TIMED.read_text()
     for said in ("tuned.jsonl is neither here nor in the cache", "no dvc.lock here", "No record of time and cost"):
         assert said in text
     assert 'class="heat"' not in text and 'class="example"' not in text
     Path("data/eval/heldout/tuned.jsonl").write_text('{"old": 1}\n')
-    report.write()
+    report.write(run_files.here())
     assert "tuned.jsonl:1: " in report.TIMED.read_text()
     for key in ("registered", "arms"):
         metrics = files.read_json(METRICS)
         del metrics[key]
         files.write_json(METRICS, metrics)
         with pytest.raises(UserError, match=key):
-            report.write()
+            report.write(run_files.here())
         shutil.copy(finished / METRICS, METRICS)
 
 
@@ -461,7 +461,7 @@ EMPTY = """() => [...document.querySelectorAll("section, figure, table, article,
 
 
 def test_nothing_is_cut_off_empty_or_fetched(project: Path, chromium: Any) -> None:
-    report.write()
+    report.write(run_files.here())
     for width, scheme in ((375, "light"), (375, "dark"), (768, "light"), (1280, "light"), (1280, "dark")):
         tab = Tab(chromium, viewport={"width": width, "height": 800}, color_scheme=scheme)
         for opened in (False, True):
@@ -479,7 +479,7 @@ def test_nothing_is_cut_off_empty_or_fetched(project: Path, chromium: Any) -> No
 
 
 def test_filters_and_search(project: Path, chromium: Any) -> None:
-    report.write()
+    report.write(run_files.here())
     tab = Tab(chromium)
     page, shown = tab.page, lambda: tab.page.locator(".example:visible").count()
     assert shown() == 24 and page.locator("#count").inner_text() == "24 of 24 shown"
@@ -509,7 +509,7 @@ def test_filters_and_search(project: Path, chromium: Any) -> None:
 
 
 def test_without_scripts_and_on_paper_all_is_there(project: Path, chromium: Any) -> None:
-    report.write()
+    report.write(run_files.here())
     tab = Tab(chromium, java_script_enabled=False)
     assert tab.page.locator(".example:visible").count() == 24
     assert tab.page.locator("table.heat:visible").count() == 5 * len(ARMS)

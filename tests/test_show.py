@@ -202,6 +202,6 @@ def test_missing_file_and_orphans_are_one_line() -> None:
 
 
 def test_needs_no_torch() -> None:
-    code = "import ccai.report.samples, sys, json; print(json.dumps(sorted(sys.modules)))"
+    code = "import ccai.cli.show, sys, json; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
     assert not {"torch", "transformers", "dvc", "numpy"} & set(json.loads(done.stdout))

@@ -65,7 +65,7 @@ class Stage:
         """Python to be run in each process of a training in several, before it begins; it finds `phases` there."""
         folder = self.folder / "site"
         folder.mkdir()
-        first = "import os\nif 'LOCAL_RANK' in os.environ:\n    from ccai import phases\n"
+        first = "import os\nif 'LOCAL_RANK' in os.environ:\n    from ccai.train import phases\n"
         (folder / "sitecustomize.py").write_text(first + textwrap.indent(code, "    "))
         self.environment["PYTHONPATH"] = f"{folder}{os.pathsep}{ROOT}"
 

@@ -42,9 +42,9 @@ VERDICTS = {
 }
 
 
-def write() -> None:
-    """Write both pages of the run in this folder. Raises UserError if its metrics are missing or of old."""
-    _write(replace(run_files.here(), origin=""), {PAGE: False, TIMED: True})
+def write(of: Run) -> None:
+    """Write both pages of a run that DVC has just finished in this folder."""
+    _write(replace(of, origin=""), {PAGE: False, TIMED: True})
 
 
 def _write(of: Run, pages: Mapping[Path, bool]) -> None:

@@ -240,8 +240,8 @@ def _loading(base: Base, form: Form) -> str:
         lines.append(f'base = "{base.name}"')
         revision = f', revision="{base.revision}"'
     elif base.package:
-        lines.insert(0, "from ccai import models  # in this project's top folder")
-        lines.append(f'base = models.find("{base.name}").folder')
+        lines.insert(0, "from ccai.models.find import find  # in this project's top folder")
+        lines.append(f'base = find("{base.name}").folder')
     else:
         lines.append('base = "FOLDER OF THE BASE"')
     lines += [

@@ -157,6 +157,7 @@ READ = [
     "ccai compare data/eval/heldout/base.jsonl data/eval/heldout/tuned.jsonl --key prompt_id --score scores.declining",
     "dvc repro",
     "dvc metrics diff",
+    "dvc params diff",
     "dvc exp show",
     "dvc exp show --only-changed",
     "dvc checkout",

@@ -43,6 +43,12 @@ SOURCES = Path("data/sources")
 PUBLIC = Path("data/public")
 FIELDS: tuple[Column, ...] = get_args(Column)
 
+OWN = frozenset({"contemplative"})
+"""Sets in data/sources that this project wrote. They are under `OWN_LICENCE`, and no other file there is."""
+
+OWN_LICENCE = "CC-BY-4.0"
+NOT_STATED = "not stated"
+
 FIRST_TURN = re.compile(r"Human:(.*?)(?=\n\nAssistant:|\n\nHuman:|\Z)", re.DOTALL)
 """The first human turn of a transcript as HH-RLHF writes them."""
 
@@ -63,7 +69,7 @@ class Row(NamedTuple):
 
 
 class Credit(NamedTuple):
-    """Whom to credit for a source, and on what terms it comes; empty where there is nothing to give."""
+    """Whom to credit for a source, and its licence (`NOT_STATED` if nobody gave one); other fields may be empty."""
 
     name: str
     licence: str
@@ -139,11 +145,11 @@ def credits(labels: Iterable[str], root: Path = Path()) -> list[Credit]:
         if source.pin:
             pin = source.pin
             found.append(Credit(name, pin.licence, pin.attribution, pin.citation, pin.url))
-        elif name in names(root):
-            own = f"this project, {(SOURCES / name).as_posix()}.jsonl"
-            found.append(Credit(name, "none chosen yet", own, "", ""))
+        elif name in OWN:
+            own = f"the CCAI project, {(SOURCES / name).as_posix()}.jsonl"
+            found.append(Credit(name, OWN_LICENCE, own, "", ""))
         else:
-            found.append(Credit(name, "not stated", "a file of the user's", "", ""))
+            found.append(Credit(name, NOT_STATED, "a file of the user's", "", ""))
     return found
 
 

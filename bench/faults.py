@@ -238,8 +238,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "alarms are given another beta",
-        'alarms.found(last["steps"], params.batch_size, params.beta)',
-        'alarms.found(last["steps"], params.batch_size, 1.0)',
+        'warnings.found(last["steps"], params.batch_size, params.beta)',
+        'warnings.found(last["steps"], params.batch_size, 1.0)',
         "test_trainers: falling_log_probs_are_told_in_nats",
     ),
     Fault(
@@ -274,7 +274,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "the key of a training lacks the weights",
-        '            "weights": modelfiles.fingerprint(model.folder),\n            "placement"',
+        '            "weights": files.fingerprint(model.folder),\n            "placement"',
         '            "placement"',
         "test_trainers: other_weights_of_the_same_name_are_trained_anew",
     ),
@@ -352,21 +352,21 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "alarms while training are given another beta",
-        "alarms.Watch(phase.params.batch_size, phase.params.beta, saved)",
-        "alarms.Watch(phase.params.batch_size, 1.0, saved)",
+        "warnings.Watch(phase.params.batch_size, phase.params.beta, saved)",
+        "warnings.Watch(phase.params.batch_size, 1.0, saved)",
         "test_trainers: falling_log_probs_are_told_in_nats",
     ),
     # --- journal and generation
     Fault(
         "the journal takes two adapters for one",
         (
-            '"weights": modelfiles.fingerprint(model.folder),\n'
-            '            "adapter": None if adapter is None else modelfiles.fingerprint(adapter),\n'
+            '"weights": files.fingerprint(model.folder),\n'
+            '            "adapter": None if adapter is None else files.fingerprint(adapter),\n'
             '            "template": self.template.text,\n'
             '            "device"'
         ),
         (
-            '"weights": modelfiles.fingerprint(model.folder),\n'
+            '"weights": files.fingerprint(model.folder),\n'
             '            "adapter": None if adapter is None else "adapter",\n'
             '            "template": self.template.text,\n'
             '            "device"'
@@ -424,13 +424,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "identity without the weights",
         (
-            '            "weights": modelfiles.fingerprint(model.folder),\n'
-            '            "adapter": None if adapter is None else modelfiles.fingerprint(adapter),\n'
+            '            "weights": files.fingerprint(model.folder),\n'
+            '            "adapter": None if adapter is None else files.fingerprint(adapter),\n'
             '            "template": self.template.text,\n'
             '            "device"'
         ),
         (
-            '            "adapter": None if adapter is None else modelfiles.fingerprint(adapter),\n'
+            '            "adapter": None if adapter is None else files.fingerprint(adapter),\n'
             '            "template": self.template.text,\n'
             '            "device"'
         ),
@@ -545,8 +545,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "the evaluation ignores its seed",
-        "comparison = evaluation.Comparison(settings.seed, settings.eval.resamples)",
-        "comparison = evaluation.Comparison(0, settings.eval.resamples)",
+        "comparison = Comparison(settings.seed, settings.eval.resamples)",
+        "comparison = Comparison(0, settings.eval.resamples)",
         "test_stages: eval_measures_with_the_seed_and_resamples_of_params",
     ),
     Fault(
@@ -563,7 +563,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "near-duplicates fall on both sides",
-        "groups = duplicates.groups([row.text for row in unique], params.near_duplicate)",
+        "groups = near_duplicates.groups([row.text for row in unique], params.near_duplicate)",
         "groups = list(range(len(unique)))",
         "test_prompts: row_order_changes_nothing",
     ),
@@ -869,9 +869,9 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "a dropped pair goes to train",
-        "answers[fate].write(records.line(demonstrations.of(pair, source)))\n            else:\n",
+        "answers[fate].write(files.line(demonstrations.of(pair, source)))\n            else:\n",
         (
-            "answers[fate].write(records.line(demonstrations.of(pair, source)))\n"
+            "answers[fate].write(files.line(demonstrations.of(pair, source)))\n"
             "            else:\n"
             '                pairs["train"].write(records.line(pair))\n'
         ),
@@ -1015,28 +1015,28 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "first answers are drawn with another seed",
-        'generation.complete("responses", engine, jobs, settings.generation, settings.seed)',
-        'generation.complete("responses", engine, jobs, settings.generation, 0)',
+        'completions.complete("responses", engine, jobs, settings.generation, settings.seed)',
+        'completions.complete("responses", engine, jobs, settings.generation, 0)',
         "test_stages: answers_critiques_and_revisions_are_what_plain_forward_passes_write",
     ),
     Fault(
         "critiques are written by the model that answers",
         (
-            "engine = generation.load_engine(settings.models.revise, settings.hardware)\n"
-            "    complete = rounds.Completer(engine, settings.generation, settings.seed)\n"
+            "engine = completions.load_engine(settings.models.revise, settings.hardware)\n"
+            "    complete = critique_revise.Completer(engine, settings.generation, settings.seed)\n"
             "    critiques"
         ),
         (
-            "engine = generation.load_engine(settings.models.answer, settings.hardware)\n"
-            "    complete = rounds.Completer(engine, settings.generation, settings.seed)\n"
+            "engine = completions.load_engine(settings.models.answer, settings.hardware)\n"
+            "    complete = critique_revise.Completer(engine, settings.generation, settings.seed)\n"
             "    critiques"
         ),
         "test_stages: answers_critiques_and_revisions_are_what_plain_forward_passes_write",
     ),
     Fault(
         "revisions are drawn with another seed",
-        "complete = rounds.Completer(engine, settings.generation, settings.seed)\n    revisions",
-        "complete = rounds.Completer(engine, settings.generation, 0)\n    revisions",
+        "complete = critique_revise.Completer(engine, settings.generation, settings.seed)\n    revisions",
+        "complete = critique_revise.Completer(engine, settings.generation, 0)\n    revisions",
         "test_stages: answers_critiques_and_revisions_are_what_plain_forward_passes_write",
     ),
     Fault(
@@ -1283,7 +1283,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "jailbreaks: refusal is read of the wrapped prompt",
-        'refusal=rules.refusal(prompt.text, fields["text"]),\n                harmful=None',
+        'refusal=scores.refusal(prompt.text, fields["text"]),\n                harmful=None',
         'refusal=rules.refusal(wrapper.around(prompt.text), fields["text"]),\n                harmful=None',
         "test_jailbreaks: ask",
     ),

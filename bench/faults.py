@@ -1488,7 +1488,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "summary: a star wherever 0 is left out",
-        'tell = " *" if surely(gap) else ""',
+        'tell = " *" if significant(gap) else ""',
         'tell = " *" if gap["low"] is not None and gap["low"] > 0 else ""',
         "test_summary: no_star_where_holm_is_not_below_5_percent",
     ),

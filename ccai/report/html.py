@@ -117,7 +117,7 @@ def render(template: str, **values: Any) -> str:
         "short": short,
         "refusal": REFUSALS.__getitem__,
     }
-    pages.tests |= {"sure": outcomes.surely}
+    pages.tests |= {"sure": outcomes.significant}
     script = (PAGES / "report.js").read_text(encoding="utf-8")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     style = (PAGES / "report.css").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from ccai.report.charts import Point, Row
 from ccai.report.run_files import Run
 from ccai.rules import scores
 from ccai.rules.outcomes import refused
-from ccai.stats.outcomes import is_measure, surely
+from ccai.stats.outcomes import is_measure, significant
 
 MOST = 200
 """Prompts whose answers are shown; of more a sample is drawn, evenly over hazards and principles."""
@@ -168,7 +168,7 @@ def _group(
             mean, gap = value[one.arm], value.get("difference", {}).get(one.arm)
             points.append(Point(one.name, one.colour, mean["mean"], mean["low"], mean["high"]))
             if gap:
-                told = "*" if surely(gap) else ""
+                told = "*" if significant(gap) else ""
                 differences.append(Point(one.name, one.colour, gap["mean"], gap["low"], gap["high"], told))
             table.append({"title": title, "n": value["n"], "arm": one.name, "mean": mean, "gap": gap})
         means.append(Row(title, note, points))

@@ -11,7 +11,7 @@ from ccai.base.eval_params import Suite
 from ccai.evaluate.comparison import measures
 from ccai.judge.exam import MOST_UNREADABLE
 from ccai.rules import scores
-from ccai.stats.outcomes import surely
+from ccai.stats.outcomes import significant
 
 METRICS = Path("metrics")
 
@@ -136,6 +136,6 @@ def _row(names: Sequence[str], value: dict[str, Any]) -> str:
         return f"{label:<{LABEL}} {_unmeasured(value)}"
     gap = value["difference"]["tuned"]
     interval = " too few prompts differ" if gap["low"] is None else f" [{gap['low']:+z.3f}, {gap['high']:+z.3f}]"
-    tell = " *" if surely(gap) else ""
+    tell = " *" if significant(gap) else ""
     means = f"{value['base']['mean']:7.3f} {value['tuned']['mean']:7.3f}"
     return f"{label:<{LABEL}} {means}   {gap['mean']:+z7.3f}{interval}{tell}"

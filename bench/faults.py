@@ -1451,7 +1451,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "refusal: partial is full",
-        'return "partial_refusal" if _logit(model.in_part, found) > 0 else "full_refusal"',
+        'return "partial_refusal" if _logit(model.in_part, values) > 0 else "full_refusal"',
         'return "full_refusal"',
         "test_rules: refusal_classes",
     ),

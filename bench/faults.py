@@ -569,14 +569,14 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "excluded hazards stay",
-        "there = [row for row in rows if row.text not in barred]",
-        "there = list(rows)",
+        "allowed = [row for row in rows if row.text not in barred]",
+        "allowed = list(rows)",
         "test_prompts: side_depends_on_neither_seed_nor_source_nor_exclusions",
     ),
     Fault(
         "an excluded hazard's copies stay",
-        "there = [row for row in rows if row.text not in barred]",
-        "there = [row for row in rows if row.hazard.casefold() not in excluded]",
+        "allowed = [row for row in rows if row.text not in barred]",
+        "allowed = [row for row in rows if row.hazard.casefold() not in excluded]",
         "test_prompts: excluded_hazards_go_with_every_copy_of_the_text",
     ),
     Fault(
@@ -587,8 +587,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "prompts.only is ignored",
-        "wanted = [row for row in there if _wanted(row, params)]",
-        "wanted = list(there)",
+        "wanted = [row for row in allowed if _wanted(row, params)]",
+        "wanted = list(allowed)",
         "test_prompts: only_keeps_what_has_all_the_labels",
     ),
     Fault(
@@ -599,7 +599,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "contamination passes",
-        "        if found.pairs:\n            raise UserError(_contaminated",
+        "        if overlap.pairs:\n            raise UserError(_contaminated",
         "        if False:\n            raise UserError(_contaminated",
         "test_contamination: the_ten_nearest_are_named_and_the_rest_counted",
     ),
@@ -617,14 +617,14 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "contamination: nothing is dropped",
-        'row for at, row in enumerate(sides["train"]) if at not in found.training]',
+        'row for at, row in enumerate(sides["train"]) if at not in overlap.training]',
         'row for at, row in enumerate(sides["train"])]',
         "test_contamination: dropping_leaves_everything_else_where_it_was",
     ),
     Fault(
         "contamination: all but the near are dropped",
-        "if at not in found.training]",
-        "if at in found.training]",
+        "if at not in overlap.training]",
+        "if at in overlap.training]",
         "test_contamination: dropping_leaves_everything_else_where_it_was",
     ),
     Fault(
@@ -641,8 +641,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "the sample is the first of the file",
-        "return _sample(sides[side], _count(side, asked, sides), weights, seed)",
-        "return sides[side][: _count(side, asked, sides)]",
+        "return _sample(sides[side], _count(side, requested, sides), weights, seed)",
+        "return sides[side][: _count(side, requested, sides)]",
         "test_prompts: samples_are_even_and_grow",
     ),
     Fault(

@@ -375,8 +375,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "of two values under a key the later is found",
-        "if place < known:",
-        "if place > known:",
+        "if place < earliest:",
+        "if place > earliest:",
         "test_journal: of_two_values_the_one_written_first_is_found",
     ),
     Fault(
@@ -411,7 +411,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "duplicates are not counted",
-        "self.duplicates += known is not place",
+        "self.duplicates += earliest is not place",
         "pass",
         "test_journal: of_two_values_the_one_written_first_is_found",
     ),

@@ -52,7 +52,7 @@ class Completer:
 
 @dataclass(frozen=True)
 class Method:
-    """Everything that shapes a job besides the model: prompts by id, principles by slug, format and number of examples."""
+    """What shapes a job besides the model: prompts by id, principles by slug, format, number of examples."""
 
     prompts: Mapping[str, str]
     principles: Mapping[str, Principle]

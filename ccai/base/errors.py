@@ -106,7 +106,7 @@ def _open_streams() -> None:
     r"""Make sure that stdin, stdout and stderr are open and can print any text.
 
     A stream that was closed before Python began (`>&-`) goes to /dev/null. Otherwise the next file opened would get
-    its number, and a library's output would go into that file. An encoding that lacks a character prints it as \\u….
+    its number, and a library's output would go into that file. An encoding that lacks a character prints it as \u….
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:

@@ -1,4 +1,4 @@
-"""The data card of the pairs: a Hugging Face dataset card, written with them."""
+"""The data card of the pairs, in the format of Hugging Face dataset cards."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ FILES = {
     "pairs": {"train": "train.jsonl", "validation": "validation.jsonl"},
     "sft": {"train": "sft/train.jsonl", "validation": "sft/validation.jsonl"},
 }
-"""What is published, by configuration and split. Dropped pairs stay here."""
+"""Published files by configuration and split. Dropped pairs are not published."""
 
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
 
 
 def text(metrics: Mapping[str, Any], constitution: Constitution, written_by: Mapping[str, Mapping[str, Any]]) -> str:
-    """The card.
+    """The card's text.
 
     Args:
         metrics: of the pairs stage.
-        written_by: metrics of the stages that wrote the `rejected` and the `chosen` answers.
+        written_by: metrics of the stages that generated the `rejected` and the `chosen` answers.
     """
     credits = sources.credits(metrics["kept_by_source"])
     data = DatasetCardData(
@@ -117,7 +117,7 @@ Tokens of chosen over rejected answers: {_ratio(metrics["length_ratio"])}.
 
 
 def origins(kept_by_source: Mapping[str, int]) -> str:
-    """A table of the sources of prompts, how many pairs each has, and on what terms it comes."""
+    """A table of the prompts' sources: number of pairs, licence, attribution."""
     rows = [
         f"| {credit.name} | {kept_by_source[credit.name]} | {credit.licence} | {credit.attribution} |"
         for credit in sources.credits(kept_by_source)
@@ -130,7 +130,7 @@ def _ratio(ratio: float | None) -> str:
 
 
 def _licence(credits: Sequence[Credit]) -> dict[str, Any]:
-    """The licence of a public source if all prompts are under it; else none, since nobody has granted one for all."""
+    """The licence of a public source if all prompts are under it; otherwise none, since nobody granted one for all."""
     licences = {credit.licence for credit in credits}
     if len(licences) == 1 and all(credit.url for credit in credits):
         return {"license": licences.pop().lower()}

@@ -40,8 +40,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "sft+dpo starts DPO from the base",
-        "found[1] = replace(found[1], start=found[0].folder",
-        "_ = replace(found[1], start=found[0].folder",
+        "plan[1] = replace(plan[1], start=plan[0].folder",
+        "_ = replace(plan[1], start=plan[0].folder",
         "test_trainers: dpo_after_sft_begins_at_the_sft_model_and_is_measured_against_it",
     ),
     Fault(
@@ -238,8 +238,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "alarms are given another beta",
-        'warnings.found(last["steps"], params.batch_size, params.beta)',
-        'warnings.found(last["steps"], params.batch_size, 1.0)',
+        'warnings.detect(last["steps"], params.batch_size, params.beta)',
+        'warnings.detect(last["steps"], params.batch_size, 1.0)',
         "test_trainers: falling_log_probs_are_told_in_nats",
     ),
     Fault(

@@ -50,16 +50,14 @@ class Data:
         Raises:
             UserError: some are; gives their number and the id of the first.
         """
-        held_out = {_plain(prompt.text) for prompt in evaluation}
+        held = {_plain(prompt.text) for prompt in evaluation}
         turns = [(pair.prompt_id, pair.prompt) for pair in self.pairs]
         turns += [(one.prompt_id, one.messages[:-1]) for one in self.demonstrations]
-        contaminated = [
-            name for name, prompt in turns if any(_plain(t.content) in held_out for t in prompt if t.role == "user")
-        ]
-        if contaminated:
+        names = [name for name, prompt in turns if any(_plain(t.content) in held for t in prompt if t.role == "user")]
+        if names:
             raise UserError(
-                f"data/pairs: {len(contaminated)} training records ask what data/prompts/eval.jsonl asks, first prompt "
-                f"{contaminated[0]}; take them out of your files, or run the stages from prompts on again (dvc repro)"
+                f"data/pairs: {len(names)} training records ask what data/prompts/eval.jsonl asks, first prompt "
+                f"{names[0]}; take them out of your files, or run the stages from prompts on again (dvc repro)"
             )
 
 
@@ -232,8 +230,8 @@ def _fitting(model: Model, offered: Data, params: Train) -> Data:
 def _nothing(kind: str, offered: int, held: int, params: Train) -> UserError:
     if not (offered and held):
         return UserError(
-            f"data/pairs: {offered} training and {held} validation {kind} for train.method {params.method}, which needs "
-            "both; keep more pairs (pairs in params.yaml) or take another method"
+            f"data/pairs: {offered} training and {held} validation {kind} for train.method {params.method}, which "
+            "needs both; keep more pairs (pairs in params.yaml) or take another method"
         )
     return UserError(
         f"train.max_length: none of {offered} training or {held} validation {kind} fits {params.max_length} tokens; "

@@ -1145,8 +1145,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "base minus arm",
-        'given["base"], column, self._seed',
-        'column, given["base"], self._seed',
+        'readable["base"], column, self._seed',
+        'column, readable["base"], self._seed',
         "test_evaluation: difference_is_tuned_minus_base_prompt_by_prompt",
     ),
     Fault(

@@ -1,4 +1,4 @@
-"""The arms of an evaluation: the base model, the base model with the principles in its system prompt, the tuned model."""
+"""Arms of an evaluation: the base model, the base model with the principles in its system prompt, the tuned model."""
 
 from __future__ import annotations
 

@@ -73,14 +73,10 @@ def summary(pairs: Sequence[Pair], reviews: Mapping[str, Mapping[str, Review]]) 
         `between_reviewers`, each two on the pairs that both labelled.
     """
     now = {content(pair): pair for pair in pairs}
-    current = {
-        name: {key: r for key, r in verdicts_of.items() if key in now} for name, verdicts_of in sorted(reviews.items())
-    }
-    labels = {name: _labels(verdicts_of) for name, verdicts_of in current.items()}
-    reviewed = [key for key in now if any(key in verdicts_of for verdicts_of in labels.values())]
-    joint = {
-        key: majority(verdicts_of[key] for verdicts_of in labels.values() if key in verdicts_of) for key in reviewed
-    }
+    current = {name: {key: r for key, r in marks.items() if key in now} for name, marks in sorted(reviews.items())}
+    labels = {name: _labels(marks) for name, marks in current.items()}
+    reviewed = [key for key in now if any(key in marks for marks in labels.values())]
+    joint = {key: majority(marks[key] for marks in labels.values() if key in marks) for key in reviewed}
     kept = {key for key, pair in now.items() if not isinstance(pair, DroppedPair)}
     judged = {
         key: pair.verdict.preference
@@ -92,8 +88,7 @@ def summary(pairs: Sequence[Pair], reviews: Mapping[str, Mapping[str, Review]]) 
         "rejected_model": ", ".join(sorted({now[key].rejected_model for key in reviewed})),
         "reviewers": len(current),
         "pairs": len(reviewed),
-        "outdated": sum(len(verdicts_of) for verdicts_of in reviews.values())
-        - sum(len(verdicts_of) for verdicts_of in current.values()),
+        "outdated": sum(len(marks) for marks in reviews.values()) - sum(len(marks) for marks in current.values()),
         "people": _preference([joint[key] for key in reviewed if key in kept])
         | {
             "by_principle": {
@@ -104,8 +99,8 @@ def summary(pairs: Sequence[Pair], reviews: Mapping[str, Mapping[str, Review]]) 
             }
         },
         "by_reviewer": {
-            name: _preference([verdicts_of[key] for key in verdicts_of if key in kept]) | _manner(current[name])
-            for name, verdicts_of in labels.items()
+            name: _preference([marks[key] for key in marks if key in kept]) | _manner(current[name])
+            for name, marks in labels.items()
         },
         "people_judge": _compared(joint, judged),
         "between_reviewers": {

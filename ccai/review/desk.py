@@ -53,7 +53,7 @@ def _strata(pair: Pair) -> tuple[tuple[str, ...], ...]:
 
 @dataclass
 class View:
-    """State of one open page: a hazard and a principle to filter by (empty: all), and whether differences are marked."""
+    """State of one open page: a hazard and a principle to filter by (empty: all), and whether to mark differences."""
 
     hazard: str = ""
     principle: str = ""

@@ -52,7 +52,7 @@ def standing(reviews: Iterable[Review]) -> dict[str, Review]:
 
 
 def label(review: Review) -> Label | None:
-    """The answer that a verdict prefers. Both bad is a tie, because neither is preferred. A skipped pair has no label."""
+    """The answer that a verdict prefers; a tie for both bad, as neither is preferred; None for a skipped pair."""
     if review.choice == "skip":
         return None
     if review.choice == "first":

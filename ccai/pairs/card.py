@@ -1,4 +1,4 @@
-"""The data card of the pairs: a Hugging Face dataset card, written with them."""
+"""The data card of the pairs, in the format of Hugging Face dataset cards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILES = {
     "pairs": {"train": "train.jsonl", "validation": "validation.jsonl"},
     "sft": {"train": "sft/train.jsonl", "validation": "sft/validation.jsonl"},
 }
-"""What is published, by configuration and split. Dropped pairs stay here."""
+"""Published files by configuration and split. Dropped pairs are not published."""
 
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
 
@@ -27,11 +27,11 @@ OWN_TEXTS = "The constitution and the prompts that the CCAI project wrote (`cont
 
 
 def text(metrics: Mapping[str, Any], constitution: Constitution, written_by: Mapping[str, Mapping[str, Any]]) -> str:
-    """The card.
+    """The card's text.
 
     Args:
         metrics: of the pairs stage.
-        written_by: metrics of the stages that wrote the `rejected` and the `chosen` answers.
+        written_by: metrics of the stages that generated the `rejected` and the `chosen` answers.
     """
     credits = sources.credits(metrics["kept_by_source"])
     data = DatasetCardData(

@@ -79,7 +79,8 @@ class Bias(Suite[BiasChoice]):
             given.append(BiasChoice(**fields, item=digest(item.scene)[:16], axis=item.axis))
         return given
 
-    def measure(self, answers: Answers[BiasChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+    @classmethod
+    def measure(cls, answers: Answers[BiasChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """How often anybody is named, and whom; in all and by axis."""
 
         def measure(items: Items[BiasChoice], among: Comparison) -> dict[str, Any]:

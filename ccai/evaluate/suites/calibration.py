@@ -74,7 +74,8 @@ class Calibration(Suite[CalibrationChoice]):
             CalibrationChoice(**fields, knowable=item.knowable) for item, fields in zip(self.items, found, strict=True)
         ]
 
-    def measure(self, answers: Answers[CalibrationChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+    @classmethod
+    def measure(cls, answers: Answers[CalibrationChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """Errors of both kinds apart, and calibration over all that every arm answered readably."""
         items = Items.of(answers, lambda choice: choice.question_id)
         unknowable = items.only(lambda choice: not choice.knowable)

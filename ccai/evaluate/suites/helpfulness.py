@@ -124,7 +124,8 @@ class Helpfulness(Suite[Reply]):
         }
         return {name: judged.get(name, list(given)) for name, given in answers.items()}, cost
 
-    def measure(self, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+    @classmethod
+    def measure(cls, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """Preferences over the base, if a judge could be asked; refusals, lengths, language and repetition by rules."""
         replies = Items.of(answers, lambda reply: reply.question)
 
@@ -142,7 +143,7 @@ class Helpfulness(Suite[Reply]):
                 found["win_rate"] = {name: of.measure(apart, preferred) for name, of in groups}
             return found
 
-        wins = {"win_rate": replies.measure(comparison, preferred), **self._verdicts(answers)} if judged else {}
+        wins = {"win_rate": replies.measure(comparison, preferred), **cls._verdicts(answers)} if judged else {}
         return {
             **wins,
             "refused": refusals(replies, comparison),
@@ -158,7 +159,8 @@ class Helpfulness(Suite[Reply]):
             "by_turn": by(lambda reply: str(reply.turn)),
         }
 
-    def _verdicts(self, answers: Answers[Reply]) -> dict[str, Any]:
+    @classmethod
+    def _verdicts(cls, answers: Answers[Reply]) -> dict[str, Any]:
         """What else is told of the judge's preferences, for each arm but the base."""
         others = {arm: given for arm, given in answers.items() if arm != "base"}
         # (preference, tokens beyond the base's) of each readable verdict

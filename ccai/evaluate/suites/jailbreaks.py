@@ -146,7 +146,8 @@ class Jailbreaks(Suite[Attempt]):
         model, and a judge must not be talked round in its turn (as in StrongREJECT, arXiv 2402.10260)."""
         return judge.harm("eval judge jailbreaks", engine, [prompt.text for _, prompt, _ in self.attempts], answers)
 
-    def measure(self, answers: Answers[Attempt], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+    @classmethod
+    def measure(cls, answers: Answers[Attempt], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """Share of wrapped prompts that were not refused, and of those judged harmful; each by itself, never mixed."""
         items = Items.of(answers, lambda attempt: attempt.prompt_id)
         wrapped = items.only(lambda attempt: attempt.wrapper != UNWRAPPED)

@@ -69,7 +69,7 @@ def _facts(run: Run) -> dict[str, str]:
     if code := run.lock["stages"].get("eval", {}).get("params", {}).get(str(CODE), {}).get("eval"):
         facts["code.eval"] = code
     values = {name: value for name, value in run_files.flat(_params(run)).items() if name not in facts}
-    return {name: str(value) for name, value in facts.items()} | values
+    return run_files.flat(facts) | values
 
 
 def _params(run: Run) -> dict[str, Any]:

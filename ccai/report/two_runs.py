@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,11 +54,11 @@ def compare(revision_a: str, revision_b: str) -> dict[str, Any]:
     judged = {one.suite: _judged(a, one.suite) and _judged(b, one.suite) for one in pairs}
     measured = pairing.measure(pairs, judged, b.metrics["seed"], _resamples(b))
     _check_answers(a, b, pairs, measured)
-    aims = _aims(measured, primary)
+    aims = aims_of(measured, primary)
     return {
         "a": {"name": revision_a, "commit": a.commit, "origin": a.origin},
         "b": {"name": revision_b, "commit": b.commit, "origin": b.origin},
-        "verdict": _verdict(aims),
+        "verdict": verdict_of(aims),
         "aims": aims,
         "suites": {
             one.suite: {"common": one.n, "only_a": one.only_a, "only_b": one.only_b, "asked_alike": _alike(one)}
@@ -114,10 +113,8 @@ def _pairs(a: Run, b: Run, primary: Primary) -> tuple[list[Paired], dict[str, st
             if one.overlap >= ENOUGH:
                 found.append(one)
                 continue
-            why = (
-                f"{one.n} items are common, of {one.n + one.only_a} in {a.name} and {one.n + one.only_b} in {b.name}: "
-                f"fewer than {ENOUGH:.0%}"
-            )
+            counts = f"{one.n + one.only_a} and {one.n + one.only_b}"
+            why = f"{a.name} and {b.name} have {one.n} of their {counts} items in common, less than {ENOUGH:.0%}"
         if suite in wanted:
             raise UserError(f"{suite}: {why}; compare runs that were asked the same (prompts and eval in params.yaml)")
         left_out[suite] = why
@@ -178,7 +175,7 @@ def _at(measured: Mapping[str, Any], metric: str) -> dict[str, Any]:
 # The answer
 
 
-def _aims(measured: Mapping[str, Any], primary: Primary) -> dict[str, dict[str, Any]]:
+def aims_of(measured: Mapping[str, Any], primary: Primary) -> dict[str, dict[str, Any]]:
     """For each aim which side of 0 the interval of B minus A lies on, and what else is registered of it.
 
     `kept` is the verdict on `bound`; `a` and `b` are the means of the two runs.
@@ -203,7 +200,7 @@ def _aims(measured: Mapping[str, Any], primary: Primary) -> dict[str, dict[str, 
     return found
 
 
-def _verdict(aims: Mapping[str, Mapping[str, Any]]) -> str:
+def verdict_of(aims: Mapping[str, Mapping[str, Any]]) -> str:
     """Better: safer, and no more helpfulness is lost than the bound allows."""
     safer, kept = aims["safety"]["kept"], aims["helpfulness"]["kept"]
     if safer == "met" and kept != "can't tell":
@@ -270,5 +267,9 @@ def _differing(found: Mapping[str, Sequence[Mapping[str, str]]]) -> list[str]:
 
 
 def _change(difference: Difference) -> str:
-    before, after = (textwrap.shorten(value, 40, placeholder="…") or "–" for value in (difference.a, difference.b))
+    before, after = (_cut(value) or "–" for value in (difference.a, difference.b))
     return f"    {difference.name}: {before} -> {after}"
+
+
+def _cut(value: str, width: int = 40) -> str:
+    return value if len(value) <= width else f"{value[: width - 1]}…"

@@ -67,7 +67,7 @@ def test_help_lists_every_subcommand_and_imports_nothing_heavy() -> None:
         assert f"\n  {name} " in said
 
 
-LIGHT = ("check", "compare", "journal", "preferences", "score", "show", "sources", "summary", "trace", "use")
+LIGHT = ("check", "compare", "journal", "preferences", "runs", "score", "show", "sources", "summary", "trace", "use")
 
 
 @pytest.mark.parametrize("name", LIGHT)

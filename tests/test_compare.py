@@ -1,10 +1,13 @@
-"""Comparison of two files of scores, as anybody runs it."""
+"""Comparison of two files of scores, and of two runs, as anybody runs it."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -13,9 +16,16 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from project import Built, Project
 
 from ccai.base.errors import UserError
-from ccai.stats.compare import compare
+from ccai.base.eval_params import Primary
+from ccai.base.files import parsed, write_json
+from ccai.base.records import HARMLESS
+from ccai.cli import compare as command
+from ccai.evaluate import pairing
+from ccai.report import differences, two_runs
+from ccai.stats.compare import compare, words
 
 
 def write(path: Path, records: Iterable[Any]) -> Path:
@@ -37,6 +47,10 @@ def test_command(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "ccai", "compare", "a.jsonl", "b.jsonl", "--key", "id", "--score", "s", "--seed", "3"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(r"higher: B is higher than A in s: \+1\.000 \[\+0\.\d+, \+1\.\d+\], on 10 items\n", done.stdout)
+    assert "\nleft out: 1 only in A\n" in done.stdout
+    done = subprocess.run([*line, "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
     assert list(found)[:5] == ["a", "b", "score", "unmatched", "without_score"]
@@ -172,3 +186,254 @@ def test_an_identical_model_cant_be_told_and_a_worse_one_is(
             verdicts[name].append(compare(*paths, ["id"], "s", seed=seed, resamples=1000)["verdict"])
     assert verdicts["same"].count("can't tell") >= 93
     assert verdicts["worse"].count("lower") >= 93
+
+
+@pytest.mark.parametrize(
+    ("b", "said"),
+    [
+        ([0, 0, 0, 0, 0, 0, 0, 1], "lower: B is lower than A"),
+        ([1, 1, 1, 1, 1, 1, 1, 0], "can't tell: B may be higher or lower than A"),
+        ([1, None, 1, 1, 1, 1, 1, 1], "can't tell: "),
+    ],
+)
+def test_the_answer_comes_first_in_words(tmp_path: Path, b: list[int | None], said: str) -> None:
+    found = compare(*files(tmp_path, rows([1] * 8, g="x"), rows(b, g="x")), ["id"], "s", by="g")
+    lines = words(found).splitlines()
+    assert lines[0].startswith(said)
+    assert lines[0].endswith(f", on {found['n']} items")
+    assert lines[-1].startswith(f"  x: {found['verdict']}, by ")
+    assert ("left out: 1 without a score" in lines) == (None in b)
+
+
+# Two runs
+
+
+SAFER = Primary(safety="heldout.refusal.hazardous_refused", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
+
+FEW = {"judge": False, "suites": ["heldout", "over_refusal"]}
+
+
+@pytest.fixture(scope="module")
+def runs(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Commits `first` (the toy run), `seeded` (another seed, no judge, two suites) and `wider` (more prompts), and an
+    experiment `hotter`; all made by the stages."""
+    project = built.project.copy(tmp_path_factory.mktemp("runs") / "project")
+    project.git("tag", "first")
+    project.set({"train": {"learning_rate": 0.09}, "eval": FEW})
+    project.repro("train", "eval")
+    project.dvc("exp", "save", "--force", "--name", "hotter")
+    project.git("reset", "-q", "--hard")
+    project.dvc("checkout", "--force")
+    project.set({"seed": 8, "generation": {"temperature": 0.9}, "eval": FEW})
+    project.repro("--single-item", "eval")
+    project.commit()
+    project.git("tag", "seeded")
+    project.set({"prompts": {"eval": 8}})
+    project.repro("--single-item", "prompts", "eval")
+    project.commit()
+    project.git("tag", "wider")
+    return project
+
+
+@pytest.fixture
+def said(runs: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What `ccai compare` prints in the folder of the runs, or in another project's."""
+    for name, value in runs.environment.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*line: str, project: Project = runs) -> str:
+        monkeypatch.chdir(project.folder)
+        parser = argparse.ArgumentParser()
+        command.arguments(parser)
+        command.main(parser.parse_args(line))
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_two_runs_in_words_and_what_differs(said: Callable[..., str]) -> None:
+    text = said("first", "seeded")
+    assert text.startswith("Can't tell whether B is better than A.\n\nsafety      can't tell: ")
+    assert "; bound 0.1: can't tell\n" in text
+    assert "\n  heldout       4 common\n  over-refusal  18 common\n" in text
+    assert "\n  jailbreaks    left out: not asked in seeded\n" in text
+    assert "\n  seeds\n    seed: 7 -> 8\n" in text
+    assert "\n    judged_by: able -> rules\n" in text
+    assert "\n    generation.temperature: 0.7 -> 0.9\n" in text
+    assert "Some of it (seeds, judges, sampling, prompts) can change the figures" in text
+    assert "\n  weights\n" not in text
+    assert "judge: harmful" not in text, "measured in one of the two only"
+
+
+def test_two_runs_for_programs(said: Callable[..., str], runs: Project) -> None:
+    found = json.loads(said("first", "hotter", "--json"))
+    assert list(found)[:4] == ["a", "b", "verdict", "aims"]
+    assert found["verdict"] == "can't tell"
+    assert found["suites"]["heldout"] == {"common": 4, "only_a": 0, "only_b": 0, "asked_alike": True}
+    changed = {one["name"]: (one["a"], one["b"]) for of in found["differences"].values() for one in of}
+    assert changed["train.learning_rate"] == ("0.05", "0.09")
+    assert "adapter" in changed
+    assert set(found["differences"]) == {"judges", "weights", "prompts", differences.OTHER}
+    # By hand, from the records that the two runs wrote.
+    tokens = found["measures"]["heldout"]["length"]["tokens"]
+    metrics = [json.loads(runs.git("show", f"{name}:metrics/eval.json")) for name in ("first", exp(runs))]
+    means = [one["heldout"]["length"]["tokens"]["tuned"]["mean"] for one in metrics]
+    assert [tokens["base"]["mean"], tokens["tuned"]["mean"]] == means
+    assert tokens["difference"]["tuned"]["mean"] == pytest.approx(means[1] - means[0])
+
+
+def exp(project: Project) -> str:
+    """The commit of the experiment."""
+    return project.git("for-each-ref", "--format=%(objectname)", "refs/exps/*/*/hotter").strip()
+
+
+def test_a_run_and_itself_and_the_run_in_this_folder(said: Callable[..., str]) -> None:
+    assert "nothing else differs" in said("wider", "HEAD")
+    here = json.loads(said("wider", ".", "--json"))
+    assert here == json.loads(said("wider", "workspace", "--json")) | {"b": here["b"]}
+    assert (here["verdict"], here["differences"]) == ("can't tell", {})
+    assert here["b"]["name"] == "."
+
+
+def test_too_few_common_prompts_are_refused(said: Callable[..., str]) -> None:
+    with pytest.raises(
+        UserError, match=r"^heldout: seeded and wider have \d of their 4 and 8 items in common, less th"
+    ):
+        said("seeded", "wider")
+
+
+def test_a_suite_that_an_aim_needs_and_a_run_lacks(said: Callable[..., str], runs: Project, tmp_path: Path) -> None:
+    """What was registered is changed in a copy: an aim in a suite that the other run was not asked."""
+    project = runs.copy(tmp_path / "project")
+    project.git("checkout", "-q", "seeded")
+    project.dvc("checkout")
+    metrics = project.json("metrics/eval.json")
+    metrics["registered"]["helpfulness"] |= {"metric": "helpfulness.refused"}
+    write_json(project.folder / "metrics/eval.json", metrics)
+    with pytest.raises(UserError, match=r"^helpfulness: not asked in this run; compare runs"):
+        said("first", ".", project=project)
+    metrics["registered"]["helpfulness"] |= {"metric": "heldout.charm"}
+    write_json(project.folder / "metrics/eval.json", metrics)
+    with pytest.raises(UserError, match=r"heldout\.charm, which this version does not measure"):
+        said("seeded", ".", project=project)
+
+
+def test_answers_that_are_not_those_of_the_metrics(said: Callable[..., str], runs: Project, tmp_path: Path) -> None:
+    """As after `git checkout` without `dvc checkout`: here of one refusal more."""
+    project = runs.copy(tmp_path / "project")
+    path = project.folder / "data/eval/heldout/tuned.jsonl"
+    lines = path.read_text(encoding="utf-8").replace("full_compliance", "full_refusal")
+    path.unlink()  # it may be a link into the cache
+    path.write_text(lines, encoding="utf-8")
+    with pytest.raises(UserError, match=r"^this run: data/eval/heldout is not what metrics/eval\.json was measured on"):
+        said("wider", ".", project=project)
+    shutil.rmtree(project.folder / "data/eval")
+    with pytest.raises(UserError, match=r"^this run: data/eval/heldout/tuned\.jsonl is not here; dvc checkout"):
+        said("wider", ".", project=project)
+
+
+def test_missing_answers_are_fetched_or_named(said: Callable[..., str], runs: Project, tmp_path: Path) -> None:
+    project = runs.copy(tmp_path / "project")
+    cache = project.folder / ".dvc/cache"
+    shutil.move(cache, tmp_path / "kept")
+    with pytest.raises(
+        UserError, match=r"^first: data/eval is not in the DVC cache and no remote is set; .*dvc remote"
+    ):
+        said("first", "seeded", project=project)
+    shutil.move(tmp_path / "kept", cache)
+    project.dvc("remote", "add", "--local", "--default", "storage", str(tmp_path / "remote"))
+    project.dvc("push", "--all-commits", "data/eval")
+    shutil.rmtree(cache)
+    assert "\n  heldout       4 common\n" in said("first", "seeded", project=project)
+    with pytest.raises(UserError, match=r"^hotter: data/eval/\w+/tuned\.jsonl is neither in the DVC cache nor in the"):
+        said("first", "hotter", project=project)
+    shutil.rmtree(tmp_path / "remote")
+    shutil.rmtree(cache)
+    with pytest.raises(UserError, match=r"^first: data/eval is not in the DVC cache and can't be fetched"):
+        said("first", "seeded", project=project)
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        (("nosuch", "first"), "^nosuch: no such revision"),
+        (("first~1", "first"), r"^first~1: no metrics/eval\.json"),
+        (("dvc.lock", "dvc.yaml"), "^two files of scores are compared by --key FIELD --score FIELD"),
+        (("first", "wider", "--score", "s"), "^two files of scores are compared by --key FIELD --score FIELD"),
+        (("a", "b", "--key", "k", "--score", "s", "--resamples", "9"), "^--seed must be at least 0"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(said: Callable[..., str], line: tuple[str, ...], wrong: str) -> None:
+    with pytest.raises(UserError, match=wrong):
+        said(*line)
+
+
+def many(project: Project, **refused: float) -> list[Any]:
+    """The tuned model's held-out answers of the toy run, ten of each, of which shares by hazard are refused."""
+    suite = pairing.SUITES["heldout"][0]
+    text = (project.folder / "data/eval/heldout/tuned.jsonl").read_text(encoding="utf-8")
+    given = [parsed(line.encode(), suite.record, "") for line in text.splitlines()]
+    result = []
+    for answer in given:
+        share = refused["harmless" if answer.hazard in HARMLESS else "hazardous"]
+        for copy in range(20):
+            refusal = "full_refusal" if copy < 20 * share else "full_compliance"
+            result.append(answer.model_copy(update={"prompt_id": f"{answer.prompt_id}{copy}", "refusal": refusal}))
+    return result
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict", "safety", "helpfulness"),
+    [
+        ((0, 0), (1, 0), "better", "safer", "can't tell"),
+        ((1, 0), (0, 0), "worse", "less safe", "can't tell"),
+        ((0, 0), (1, 1), "mixed", "safer", "less helpful"),
+        ((1, 1), (0, 0), "mixed", "less safe", "more helpful"),
+        ((0.5, 0), (0.5, 1), "worse", "can't tell", "less helpful"),
+        ((0.5, 1), (0.5, 0), "can't tell", "can't tell", "more helpful"),
+        ((0.5, 0), (0.55, 0), "can't tell", "can't tell", "can't tell"),
+    ],
+)
+def test_verdicts(
+    built: Built, a: tuple[float, float], b: tuple[float, float], verdict: str, safety: str, helpfulness: str
+) -> None:
+    given = [many(built.project, hazardous=one, harmless=other) for one, other in (a, b)]
+    pairs = pairing.pair("heldout", *given)
+    measured = pairing.measure([pairs], {"heldout": False}, 7, 200)
+    aims = two_runs.aims_of(measured, SAFER)
+    assert two_runs.verdict_of(aims) == verdict
+    assert (aims["safety"]["verdict"], aims["helpfulness"]["verdict"]) == (safety, helpfulness)
+    refused = measured["heldout"]["refusal"]["hazardous_refused"]["difference"]["tuned"]
+    assert {name: aims["safety"][name] for name in ("low", "high", "p_holm")} == {
+        name: refused[name] for name in ("low", "high", "p_holm")
+    }
+
+
+def test_items_are_paired_by_what_was_asked(built: Built) -> None:
+    """Whatever their order; each suite's records are told apart, and are the same in the same run."""
+    for name, (suite, _) in pairing.SUITES.items():
+        text = (built.project.folder / f"data/eval/{name}/tuned.jsonl").read_text(encoding="utf-8")
+        records = [parsed(line.encode(), suite.record, name) for line in text.splitlines()]
+        found = pairing.pair(name, records, records[:0:-1])
+        assert (found.n, found.only_a, found.only_b) == (len(records) - 1, 1, 0)
+        assert found.a == found.b == records[1:]
+        assert found.overlap == pytest.approx(1 - 1 / len(records))
+
+
+@pytest.mark.parametrize(
+    ("name", "about"),
+    [
+        ("seed", "seeds"),
+        ("generation.min_p", "sampling"),
+        ("eval.jailbreaks.max_new_tokens", "sampling"),
+        ("eval.judge", "judges"),
+        ("models.judge", "judges"),
+        ("models.train", "weights"),
+        ("eval.primary.bound", "registered"),
+        ("eval.traits.items", "prompts"),
+        ("models.revise", differences.OTHER),
+        ("train.beta", differences.OTHER),
+    ],
+)
+def test_each_difference_is_of_a_group(name: str, about: str) -> None:
+    assert differences.group(name) == about

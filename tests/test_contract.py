@@ -155,6 +155,7 @@ READ = [
     "ccai push adapter OWNER/NAME --dry-run",
     "ccai push pairs OWNER/NAME --dry-run",
     "ccai compare data/eval/heldout/base.jsonl data/eval/heldout/tuned.jsonl --key prompt_id --score scores.declining",
+    "ccai runs",
     "dvc repro",
     "dvc metrics diff",
     "dvc params diff",
@@ -368,6 +369,9 @@ def test_experiment_leaves_what_it_changed_and_nothing_else(copied: Project) -> 
     both = {"REV_A": "HEAD~1", "REV_B": "HEAD"}
     shown(copied, "ccai report HEAD~1 HEAD")
     shown(copied, "ccai report REV_A REV_B", **both)
+    assert "B" in shown(copied, "ccai compare REV_A REV_B", **both).stdout
+    shown(copied, "ccai compare HEAD~1 .")
+    assert "best of" in shown(copied, "ccai runs").stdout
     shown(copied, "ccai curves diff REV_A REV_B", **both)
     shown(copied, "dvc metrics diff REV_A REV_B", **both)
     assert status(copied) == set()

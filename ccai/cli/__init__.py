@@ -32,7 +32,8 @@ COMMANDS = {
     },
     "Measure": {
         "score": "score answers in a file",
-        "compare": "two files of scores: is B better than A?",
+        "compare": "is B better than A? two runs, or two files of scores",
+        "runs": "all commits and experiments with their verdicts",
         "preferences": "run the gates over a file of preference pairs",
         "review": "let people review pairs blind",
     },

@@ -5,7 +5,6 @@ metrics/report.html has the same bytes for the same results; metrics/runtime/rep
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -70,7 +69,7 @@ def _values(of: Run) -> dict[str, Any]:
         "examples": _examples(series),
         "constitution": _constitution(of),
         "lineage": _lineage(of),
-        "params": _flat(of.params),
+        "params": run_files.flat(of.params),
         "costs": _costs(of.runtime),
         "few": FEW,
     }
@@ -85,7 +84,7 @@ def comparison(a: Run, b: Run) -> str:
         for letter, colour, of in letters
         if arm in of.arms
     ]
-    flat = [_flat(of.params) for of in (a, b)]
+    flat = [run_files.flat(of.params) for of in (a, b)]
     changed = [
         (key, *(values.get(key, "") for values in flat))
         for key in sorted(flat[0].keys() | flat[1].keys())
@@ -209,22 +208,6 @@ def _costs(runtime: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
                     if isinstance(of_arm, dict)
                 ]
     return rows
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in nested.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            text = _unplaced(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            flat[f"{prefix}{name}"] = text
-    return flat
-
-
-def _unplaced(value: str) -> str:
-    """A path without this machine's folders, because the page is also for others."""
-    return f"…/{Path(value).name}" if Path(value).is_absolute() else value
 
 
 def write_at_hand() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,9 @@ NOT_SUITES = ("registered", "judge")
 
 HERE = "this run"
 """What the run is called whose files lie here."""
+
+WORKSPACE = (".", "workspace")
+"""How a command is told to take the run whose files lie here, where it takes revisions."""
 
 RUNTIME = Path("metrics/runtime")
 
@@ -131,6 +136,68 @@ def files(revision: str | None) -> tuple[str, str, Files]:
     return revision, commit, Files(revision, content)
 
 
+def in_git(commit: str) -> Files:
+    """The files that git has of a commit: metrics, params.yaml and dvc.lock, but no data. The cache is not asked."""
+
+    def content(path: str) -> bytes | None:
+        shown = subprocess.run(["git", "show", f"{commit}:./{path}"], capture_output=True)
+        return None if shown.returncode else shown.stdout
+
+    return Files(commit[:12], content)
+
+
+def with_answers(revision: str) -> Run:
+    """As `at`, and the answers are fetched from the default remote where the cache lacks them.
+
+    Raises:
+        UserError: as `at`; or they are neither in the cache nor in the remote, or there is no remote.
+    """
+    run = at(revision)
+    if _lacking(run):
+        _fetch(run)
+        run = at(revision)
+    if path := _lacking(run):
+        raise UserError(
+            f"{revision}: {path} is neither in the DVC cache nor in the remote; run dvc push where it was made"
+        )
+    return run
+
+
+def _lacking(run: Run) -> str:
+    """The first file of the tuned model's answers that isn't at hand; empty if all are."""
+    paths = (f"data/eval/{suite}/tuned.jsonl" for suite in run.suites)
+    return next((path for path in paths if run.read(path) is None), "")
+
+
+def _fetch(run: Run) -> None:
+    """Bring a revision's data/eval from the default remote into the cache."""
+    from dvc.repo import Repo  # as in `files`
+
+    disabled = logging.root.manager.disable
+    logging.disable()  # what DVC would say is said here, in one line
+    try:
+        with Repo() as repo:
+            name = repo.config["core"].get("remote")
+            if not name:
+                raise UserError(
+                    f"{run.name}: data/eval is not in the DVC cache and no remote is set; set the one it was pushed to "
+                    "(dvc remote add -d NAME URL), or make it again (git checkout, dvc repro)"
+                )
+            # An older revision's own settings may lack the remote.
+            config = {"core": {"remote": name}, "remote": {name: dict(repo.config["remote"][name])}}
+            repo.fetch(targets=["data/eval"], revs=[run.commit], workspace=False, remote=name, config=config)
+    except UserError:
+        raise
+    except Exception as error:  # each kind of remote has its own
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{run.name}: data/eval is not in the DVC cache and can't be fetched ({why}); run dvc push where it was "
+            "made, or check the remote: ccai doctor"
+        ) from None
+    finally:
+        logging.disable(disabled)
+
+
 def _lying(path: str) -> bytes | None:
     try:
         return Path(path).read_bytes()
@@ -151,9 +218,9 @@ def origin() -> str:
         if ran.stat().st_mtime_ns >= metrics.stat().st_mtime_ns:
             return ""
     try:
-        if _git("status", "--porcelain", "--", str(metrics)):
+        if git("status", "--porcelain", "--", str(metrics)):
             return ""
-        commit = _git("log", "-1", "--format=commit %h (%cs)", "--", str(metrics))
+        commit = git("log", "-1", "--format=commit %h (%cs)", "--", str(metrics))
     except (OSError, subprocess.CalledProcessError):
         return ""
     return f"from git, {commit}; no run in this folder wrote it" if commit else ""
@@ -217,6 +284,23 @@ def _params(name: str, read: Read) -> dict[str, Any]:
     return dict(found)
 
 
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Parameters by their whole name, such as `train.beta`, and their values as text."""
+    found: dict[str, str] = {}
+    for name, value in nested.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            text = _unplaced(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            found[f"{prefix}{name}"] = text
+    return found
+
+
+def _unplaced(value: str) -> str:
+    """A path of this machine without the folders that lead there: the page is for others, too."""
+    return f"…/{Path(value).name}" if Path(value).is_absolute() else value
+
+
 class _File(BaseModel):
     path: str
     md5: str
@@ -256,11 +340,12 @@ def _records(read: Read, path: str, kind: type[Any]) -> list[Any]:
 def _commit() -> str:
     """HEAD, and whether files differ from it; empty outside git."""
     try:
-        changed = _git("status", "--porcelain", "--untracked-files=no")
-        return _git("rev-parse", "--short=12", "HEAD") + (" and changes that are not in it" if changed else "")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + (" and changes that are not in it" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
 
 
-def _git(*arguments: str) -> str:
+def git(*arguments: str) -> str:
+    """What a git command prints; raises OSError or CalledProcessError where it can't."""
     return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()

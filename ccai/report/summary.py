@@ -65,10 +65,10 @@ def text(folder: Path = METRICS) -> str:
         of_suite = list(measures(measured))
         if suite == "heldout":
             for heading, families in SECTIONS.items():
-                rows = [_row(names, value) for names, value in of_suite if names[0] in families]
+                rows = [row(names, value) for names, value in of_suite if names[0] in families]
                 lines += [f"held-out prompts: {heading}", *rows]
         else:
-            lines += [suite.replace("_", "-"), *(_row(names, value) for names, value in of_suite)]
+            lines += [suite.replace("_", "-"), *(row(names, value) for names, value in of_suite)]
     if "judge" in evaluation:
         judge = evaluation["judge"]
         lines.append(_exam(judge) + ("" if judge["passed"] else ", its verdicts are invalid and left out"))
@@ -130,7 +130,8 @@ def _unmeasured(value: dict[str, Any]) -> str:
     return f"none of {value['unreadable']} could be read" if "unreadable" in value else "no such prompts"
 
 
-def _row(names: Sequence[str], value: dict[str, Any]) -> str:
+def row(names: Sequence[str], value: dict[str, Any]) -> str:
+    """A line for a measure: both means and their difference, with a star where that is sure."""
     label = f"  {': '.join(names).replace('_', ' ')}"
     if not value["n"]:
         return f"{label:<{LABEL}} {_unmeasured(value)}"

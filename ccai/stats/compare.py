@@ -1,11 +1,10 @@
-"""Anybody's scores of the same items, before and after: is b higher than a, and how sure are we?
+"""Two files of scores of the same items: is B higher than A, and how sure is that?
 
     ccai compare A.jsonl B.jsonl --key prompt_id --score safety_score --by hazard
 
-Prints JSON. Each line of a file is an object with a key that occurs once in the file, and a score: a number, true or
-false, or null where there is none (an unreadable verdict is no score: it is counted and left out). Dots lead into
-objects: `--score scores.declining`. Scores that are all 0 or 1 are taken as outcomes. The statistics are those of the
-eval stage.
+Each line of a file is an object with a key that occurs once in the file, and a score: a number, true or false, or null
+where there is none (an unreadable verdict is no score: it is counted and left out). Dots lead into objects: `--score
+scores.declining`. Scores that are all 0 or 1 are taken as outcomes. The statistics are those of the eval stage.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,6 +160,38 @@ def compare(
         found["by"] = {label: measured(groups[label]) for label in sorted(groups)}
         adjust(list(found["by"].values()))
     return found
+
+
+def words(found: Mapping[str, Any]) -> str:
+    """What `compare` found, as it is read: the answer first."""
+    what = "items" if found["clusters"] == found["n"] else f"items in {found['clusters']} clusters"
+    answers = {
+        "higher": "higher: B is higher than A",
+        "lower": "lower: B is lower than A",
+        "can't tell": "can't tell: B may be higher or lower than A",
+    }
+    lines = [
+        f"{answers[found['verdict']]} in {found['score']}: {_gap(found)}, on {found['n']} {what}",
+        f"A  {found['a']}: mean {found['mean_a']:.3f}",
+        f"B  {found['b']}: mean {found['mean_b']:.3f}",
+    ]
+    if found["p"] is not None:
+        lines.append(f"p {found['p']:.3f} ({found['test']}); interval: {found['interval']}")
+    left_out = [f"{count} only in {letter.upper()}" for letter, count in found["unmatched"].items() if count]
+    left_out += [f"{found['without_score']} without a score"] if found["without_score"] else []
+    if left_out:
+        lines.append(f"left out: {', '.join(left_out)}")
+    for label, group in found.get("by", {}).items():
+        holm = "" if group["p_holm"] is None else f", p after Holm {group['p_holm']:.3f}"
+        lines.append(f"  {label}: {group['verdict']}, by {_gap(group)}, on {group['n']}{holm}")
+    return "\n".join(lines)
+
+
+def _gap(found: Mapping[str, Any]) -> str:
+    """The difference with its interval."""
+    gap = found["difference"]
+    bounds = "no interval: too few differ" if gap["low"] is None else f"[{gap['low']:+z.3f}, {gap['high']:+z.3f}]"
+    return f"{gap['estimate']:+z.3f} {bounds}"
 
 
 def summary(gap: intervals.PairedDifference) -> dict[str, Any]:

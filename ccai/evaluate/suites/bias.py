@@ -79,8 +79,9 @@ class Bias(Suite[BiasChoice]):
             answers.append(BiasChoice(**fields, item=digest(item.scene)[:16], axis=item.axis))
         return answers
 
-    def measure(self, answers: Answers[BiasChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
-        """How often either person is named, and which one; overall and by axis."""
+    @classmethod
+    def measure(cls, answers: Answers[BiasChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+        """How often anybody is named, and whom; in all and by axis."""
 
         def measure(items: Items[BiasChoice], among: Comparison) -> dict[str, Any]:
             return {

@@ -75,8 +75,9 @@ class Calibration(Suite[CalibrationChoice]):
             for item, fields in zip(self.items, answers, strict=True)
         ]
 
-    def measure(self, answers: Answers[CalibrationChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
-        """Errors on each kind of question, and calibration over the questions that every arm answered readably."""
+    @classmethod
+    def measure(cls, answers: Answers[CalibrationChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+        """Errors of both kinds apart, and calibration over all that every arm answered readably."""
         items = Items.of(answers, lambda choice: choice.question_id)
         unknowable = items.only(lambda choice: not choice.knowable)
         knowable = items.only(lambda choice: choice.knowable)

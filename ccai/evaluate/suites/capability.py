@@ -91,8 +91,9 @@ class Capability(Suite[Done]):
             for sample in samples[name]
         ]
 
-    def measure(self, answers: Answers[Done], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
-        """By task and metric; a group is pooled over its tasks' documents, with each of its tasks in `by_task`."""
+    @classmethod
+    def measure(cls, answers: Answers[Done], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+        """By task and metric; a group pooled over its tasks' documents, and each of its tasks below `by_task`."""
         first = next(iter(answers.values()))
         by_task = comparison.apart()
 

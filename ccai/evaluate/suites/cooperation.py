@@ -115,8 +115,9 @@ class Cooperation(Suite[Game]):
                 games[at] = self._after(games[at], letters)
         return games
 
-    def measure(self, answers: Answers[Game], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
-        """Rates over games, overall and by opponent."""
+    @classmethod
+    def measure(cls, answers: Answers[Game], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+        """Rates over games, in all and by opponent."""
 
         def measure(games: Items[Game], among: Comparison) -> dict[str, Any]:
             return {

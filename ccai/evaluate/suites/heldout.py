@@ -54,7 +54,8 @@ class HeldOut(Suite[Answer]):
         """Sets `harmful` of every answer."""
         return judge.harm("eval judge", engine, [prompt.text for prompt in self.prompts], answers)
 
-    def measure(self, answers: Answers[Answer], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+    @classmethod
+    def measure(cls, answers: Answers[Answer], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """`MEASURES`, those of the judge only if `judged`, and refusals by hazard."""
         items, apart = Items.of(answers, lambda answer: answer.prompt_id), comparison.apart()
         measured: dict[str, Any] = {}

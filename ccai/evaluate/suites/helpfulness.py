@@ -127,8 +127,9 @@ class Helpfulness(Suite[Reply]):
         }
         return {name: judged.get(name, list(of_arm)) for name, of_arm in answers.items()}, cost
 
-    def measure(self, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
-        """Preferences over the base, if a judge read the answers; refusals, length, language, repetition by rules."""
+    @classmethod
+    def measure(cls, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+        """Preferences over the base, if a judge could be asked; refusals, lengths, language and repetition by rules."""
         replies = Items.of(answers, lambda reply: reply.question)
 
         def refusals(replies: Items[Reply], among: Comparison) -> dict[str, Any]:
@@ -145,7 +146,7 @@ class Helpfulness(Suite[Reply]):
                 breakdown["win_rate"] = {name: of.measure(apart, preferred) for name, of in groups}
             return breakdown
 
-        wins = {"win_rate": replies.measure(comparison, preferred), **self._verdicts(answers)} if judged else {}
+        wins = {"win_rate": replies.measure(comparison, preferred), **cls._verdicts(answers)} if judged else {}
         return {
             **wins,
             "refused": refusals(replies, comparison),
@@ -161,9 +162,10 @@ class Helpfulness(Suite[Reply]):
             "by_turn": by(lambda reply: str(reply.turn)),
         }
 
-    def _verdicts(self, answers: Answers[Reply]) -> dict[str, Any]:
-        """Further figures of the judge's preferences, for each arm but the base."""
-        others = {arm: of_arm for arm, of_arm in answers.items() if arm != "base"}
+    @classmethod
+    def _verdicts(cls, answers: Answers[Reply]) -> dict[str, Any]:
+        """What else is told of the judge's preferences, for each arm but the base."""
+        others = {arm: given for arm, given in answers.items() if arm != "base"}
         # (preference, tokens beyond the base's) of each readable verdict
         readable = {
             arm: [

@@ -85,7 +85,8 @@ class OverRefusal(Suite[Reply]):
             for (key, row), fields in zip(self.prompts.items(), done, strict=True)
         ]
 
-    def measure(self, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+    @classmethod
+    def measure(cls, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """Refusals of safe prompts, in full or in part; compliance with unsafe ones; refusals by type."""
 
         def refuses(reply: Reply) -> bool:

@@ -46,10 +46,8 @@ class Suite(ABC, Generic[AnyRecord]):
         """The answers with a judge's verdicts, and the costs; called only for a suite with a `question`."""
         raise NotImplementedError
 
+    @classmethod
     @abstractmethod
-    def measure(self, answers: Answers[AnyRecord], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
-        """Metrics: nested names with results of `Comparison.measure`; a name that begins with `by_` holds a breakdown.
-
-        Args:
-            judged: whether a judge that passed its exam has read the answers.
-        """
+    def measure(cls, answers: Answers[AnyRecord], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+        """Metrics: nested names down to what `Comparison.measure` gives; below a name that begins with `by_` stands a
+        breakdown. `judged`: a judge that passed has read the answers."""

@@ -64,7 +64,8 @@ class Traits(Suite[TraitChoice]):
         answers = choices.answer(arm, self.name, questions)
         return [TraitChoice(**fields, trait=item.trait) for item, fields in zip(self.items, answers, strict=True)]
 
-    def measure(self, answers: Answers[TraitChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+    @classmethod
+    def measure(cls, answers: Answers[TraitChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """By trait, the mean probability of the matching answer."""
         by_trait = Items.of(answers, lambda choice: choice.question_id).by(lambda choice: choice.trait)
         measured = {trait: of.measure(comparison, lambda choice: choice.matching) for trait, of in by_trait.items()}

@@ -9,7 +9,6 @@ raises ValueError on empty, unequally long or non-finite input, because a nan in
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Hashable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 FEWEST = 6
@@ -345,8 +343,7 @@ def holm(pvalues: Sequence[float]) -> list[float]:
     array = _finite(pvalues, "pvalues")
     if ((array < 0) | (array > 1)).any():
         raise ValueError("p values must lie in [0, 1]")
-    gc.freeze()  # multipletests collects garbage: half a second with all that an evaluation imports
-    try:
-        return [float(adjusted) for adjusted in multipletests(array, method="holm")[1]]
-    finally:
-        gc.unfreeze()
+    order = np.argsort(array)
+    adjusted = np.empty(len(array))
+    adjusted[order] = np.maximum.accumulate(array[order] * np.arange(len(array), 0, -1)).clip(max=1)
+    return [float(p) for p in adjusted]

@@ -40,8 +40,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "sft+dpo starts DPO from the base",
-        "found[1] = replace(found[1], start=found[0].folder",
-        "_ = replace(found[1], start=found[0].folder",
+        "plan[1] = replace(plan[1], start=plan[0].folder",
+        "_ = replace(plan[1], start=plan[0].folder",
         "test_trainers: dpo_after_sft_begins_at_the_sft_model_and_is_measured_against_it",
     ),
     Fault(
@@ -238,8 +238,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "alarms are given another beta",
-        'alarms.found(last["steps"], params.batch_size, params.beta)',
-        'alarms.found(last["steps"], params.batch_size, 1.0)',
+        'warnings.detect(last["steps"], params.batch_size, params.beta)',
+        'warnings.detect(last["steps"], params.batch_size, 1.0)',
         "test_trainers: falling_log_probs_are_told_in_nats",
     ),
     Fault(
@@ -274,7 +274,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "the key of a training lacks the weights",
-        '            "weights": modelfiles.fingerprint(model.folder),\n            "placement"',
+        '            "weights": files.fingerprint(model.folder),\n            "placement"',
         '            "placement"',
         "test_trainers: other_weights_of_the_same_name_are_trained_anew",
     ),
@@ -352,21 +352,21 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "alarms while training are given another beta",
-        "alarms.Watch(phase.params.batch_size, phase.params.beta, saved)",
-        "alarms.Watch(phase.params.batch_size, 1.0, saved)",
+        "warnings.Watch(phase.params.batch_size, phase.params.beta, saved)",
+        "warnings.Watch(phase.params.batch_size, 1.0, saved)",
         "test_trainers: falling_log_probs_are_told_in_nats",
     ),
     # --- journal and generation
     Fault(
         "the journal takes two adapters for one",
         (
-            '"weights": modelfiles.fingerprint(model.folder),\n'
-            '            "adapter": None if adapter is None else modelfiles.fingerprint(adapter),\n'
+            '"weights": files.fingerprint(model.folder),\n'
+            '            "adapter": None if adapter is None else files.fingerprint(adapter),\n'
             '            "template": self.template.text,\n'
             '            "device"'
         ),
         (
-            '"weights": modelfiles.fingerprint(model.folder),\n'
+            '"weights": files.fingerprint(model.folder),\n'
             '            "adapter": None if adapter is None else "adapter",\n'
             '            "template": self.template.text,\n'
             '            "device"'
@@ -375,8 +375,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "of two values under a key the later is found",
-        "if place < known:",
-        "if place > known:",
+        "if place < earliest:",
+        "if place > earliest:",
         "test_journal: of_two_values_the_one_written_first_is_found",
     ),
     Fault(
@@ -411,7 +411,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "duplicates are not counted",
-        "self.duplicates += known is not place",
+        "self.duplicates += earliest is not place",
         "pass",
         "test_journal: of_two_values_the_one_written_first_is_found",
     ),
@@ -424,13 +424,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "identity without the weights",
         (
-            '            "weights": modelfiles.fingerprint(model.folder),\n'
-            '            "adapter": None if adapter is None else modelfiles.fingerprint(adapter),\n'
+            '            "weights": files.fingerprint(model.folder),\n'
+            '            "adapter": None if adapter is None else files.fingerprint(adapter),\n'
             '            "template": self.template.text,\n'
             '            "device"'
         ),
         (
-            '            "adapter": None if adapter is None else modelfiles.fingerprint(adapter),\n'
+            '            "adapter": None if adapter is None else files.fingerprint(adapter),\n'
             '            "template": self.template.text,\n'
             '            "device"'
         ),
@@ -545,8 +545,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "the evaluation ignores its seed",
-        "comparison = evaluation.Comparison(settings.seed, settings.eval.resamples)",
-        "comparison = evaluation.Comparison(0, settings.eval.resamples)",
+        "comparison = Comparison(settings.seed, settings.eval.resamples)",
+        "comparison = Comparison(0, settings.eval.resamples)",
         "test_stages: eval_measures_with_the_seed_and_resamples_of_params",
     ),
     Fault(
@@ -563,20 +563,20 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "near-duplicates fall on both sides",
-        "groups = duplicates.groups([row.text for row in unique], params.near_duplicate)",
+        "groups = near_duplicates.groups([row.text for row in unique], params.near_duplicate)",
         "groups = list(range(len(unique)))",
         "test_prompts: row_order_changes_nothing",
     ),
     Fault(
         "excluded hazards stay",
-        "there = [row for row in rows if row.text not in barred]",
-        "there = list(rows)",
+        "allowed = [row for row in rows if row.text not in barred]",
+        "allowed = list(rows)",
         "test_prompts: side_depends_on_neither_seed_nor_source_nor_exclusions",
     ),
     Fault(
         "an excluded hazard's copies stay",
-        "there = [row for row in rows if row.text not in barred]",
-        "there = [row for row in rows if row.hazard.casefold() not in excluded]",
+        "allowed = [row for row in rows if row.text not in barred]",
+        "allowed = [row for row in rows if row.hazard.casefold() not in excluded]",
         "test_prompts: excluded_hazards_go_with_every_copy_of_the_text",
     ),
     Fault(
@@ -587,8 +587,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "prompts.only is ignored",
-        "wanted = [row for row in there if _wanted(row, params)]",
-        "wanted = list(there)",
+        "wanted = [row for row in allowed if _wanted(row, params)]",
+        "wanted = list(allowed)",
         "test_prompts: only_keeps_what_has_all_the_labels",
     ),
     Fault(
@@ -599,7 +599,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "contamination passes",
-        "        if found.pairs:\n            raise UserError(_contaminated",
+        "        if overlap.pairs:\n            raise UserError(_contaminated",
         "        if False:\n            raise UserError(_contaminated",
         "test_contamination: the_ten_nearest_are_named_and_the_rest_counted",
     ),
@@ -617,14 +617,14 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "contamination: nothing is dropped",
-        'row for at, row in enumerate(sides["train"]) if at not in found.training]',
+        'row for at, row in enumerate(sides["train"]) if at not in overlap.training]',
         'row for at, row in enumerate(sides["train"])]',
         "test_contamination: dropping_leaves_everything_else_where_it_was",
     ),
     Fault(
         "contamination: all but the near are dropped",
-        "if at not in found.training]",
-        "if at in found.training]",
+        "if at not in overlap.training]",
+        "if at in overlap.training]",
         "test_contamination: dropping_leaves_everything_else_where_it_was",
     ),
     Fault(
@@ -641,8 +641,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "the sample is the first of the file",
-        "return _sample(sides[side], _count(side, asked, sides), weights, seed)",
-        "return sides[side][: _count(side, asked, sides)]",
+        "return _sample(sides[side], _count(side, requested, sides), weights, seed)",
+        "return sides[side][: _count(side, requested, sides)]",
         "test_prompts: samples_are_even_and_grow",
     ),
     Fault(
@@ -869,9 +869,9 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "a dropped pair goes to train",
-        "answers[fate].write(records.line(demonstrations.of(pair, source)))\n            else:\n",
+        "answers[fate].write(files.line(demonstrations.of(pair, source)))\n            else:\n",
         (
-            "answers[fate].write(records.line(demonstrations.of(pair, source)))\n"
+            "answers[fate].write(files.line(demonstrations.of(pair, source)))\n"
             "            else:\n"
             '                pairs["train"].write(records.line(pair))\n'
         ),
@@ -1015,28 +1015,28 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "first answers are drawn with another seed",
-        'generation.complete("responses", engine, jobs, settings.generation, settings.seed)',
-        'generation.complete("responses", engine, jobs, settings.generation, 0)',
+        'completions.complete("responses", engine, jobs, settings.generation, settings.seed)',
+        'completions.complete("responses", engine, jobs, settings.generation, 0)',
         "test_stages: answers_critiques_and_revisions_are_what_plain_forward_passes_write",
     ),
     Fault(
         "critiques are written by the model that answers",
         (
-            "engine = generation.load_engine(settings.models.revise, settings.hardware)\n"
-            "    complete = rounds.Completer(engine, settings.generation, settings.seed)\n"
+            "engine = completions.load_engine(settings.models.revise, settings.hardware)\n"
+            "    complete = critique_revise.Completer(engine, settings.generation, settings.seed)\n"
             "    critiques"
         ),
         (
-            "engine = generation.load_engine(settings.models.answer, settings.hardware)\n"
-            "    complete = rounds.Completer(engine, settings.generation, settings.seed)\n"
+            "engine = completions.load_engine(settings.models.answer, settings.hardware)\n"
+            "    complete = critique_revise.Completer(engine, settings.generation, settings.seed)\n"
             "    critiques"
         ),
         "test_stages: answers_critiques_and_revisions_are_what_plain_forward_passes_write",
     ),
     Fault(
         "revisions are drawn with another seed",
-        "complete = rounds.Completer(engine, settings.generation, settings.seed)\n    revisions",
-        "complete = rounds.Completer(engine, settings.generation, 0)\n    revisions",
+        "complete = critique_revise.Completer(engine, settings.generation, settings.seed)\n    revisions",
+        "complete = critique_revise.Completer(engine, settings.generation, 0)\n    revisions",
         "test_stages: answers_critiques_and_revisions_are_what_plain_forward_passes_write",
     ),
     Fault(
@@ -1145,8 +1145,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "base minus arm",
-        'given["base"], column, self._seed',
-        'column, given["base"], self._seed',
+        'readable["base"], column, self._seed',
+        'column, readable["base"], self._seed',
         "test_evaluation: difference_is_tuned_minus_base_prompt_by_prompt",
     ),
     Fault(
@@ -1283,7 +1283,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "jailbreaks: refusal is read of the wrapped prompt",
-        'refusal=rules.refusal(prompt.text, fields["text"]),\n                harmful=None',
+        'refusal=scores.refusal(prompt.text, fields["text"]),\n                harmful=None',
         'refusal=rules.refusal(wrapper.around(prompt.text), fields["text"]),\n                harmful=None',
         "test_jailbreaks: ask",
     ),
@@ -1451,7 +1451,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "refusal: partial is full",
-        'return "partial_refusal" if _logit(model.in_part, found) > 0 else "full_refusal"',
+        'return "partial_refusal" if _logit(model.in_part, values) > 0 else "full_refusal"',
         'return "full_refusal"',
         "test_rules: refusal_classes",
     ),
@@ -1488,7 +1488,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "summary: a star wherever 0 is left out",
-        'tell = " *" if surely(gap) else ""',
+        'tell = " *" if significant(gap) else ""',
         'tell = " *" if gap["low"] is not None and gap["low"] > 0 else ""',
         "test_summary: no_star_where_holm_is_not_below_5_percent",
     ),

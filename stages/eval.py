@@ -5,58 +5,18 @@ python -m stages.eval
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ccai.base import files, params, timing, versions
 from ccai.base.errors import run
-from ccai.base.params import Params
-from ccai.constitution import principles as constitution
-from ccai.evaluate import arms
-from ccai.evaluate.comparison import Comparison, registered
-from ccai.evaluate.suites.bias import Bias
-from ccai.evaluate.suites.calibration import Calibration
-from ccai.evaluate.suites.capability import Capability
-from ccai.evaluate.suites.cooperation import Cooperation
-from ccai.evaluate.suites.heldout import HeldOut
-from ccai.evaluate.suites.helpfulness import Helpfulness
-from ccai.evaluate.suites.jailbreaks import Jailbreaks
-from ccai.evaluate.suites.over_refusal import OverRefusal
-from ccai.evaluate.suites.suite import Suite
-from ccai.evaluate.suites.traits import Traits
-from ccai.judge import exam, judge
+from ccai.evaluate.comparison import registered
+from ccai.evaluate.run import SUITES, ask, let_judge, measure
 from ccai.models.files import fingerprint
 
 ADAPTER = Path("models/adapter")
 ANSWERS = Path("data/eval")
 METRICS = Path("metrics/eval.json")
-
-Suites = Sequence[Suite[Any]]
-
-Answers = dict[str, dict[str, list[Any]]]
-"""Records by suite and arm."""
-
-SUITES: tuple[type[Suite[Any]], ...] = (
-    HeldOut,
-    Jailbreaks,
-    OverRefusal,
-    Helpfulness,
-    Capability,
-    Cooperation,
-    Traits,
-    Bias,
-    Calibration,
-)
-
-
-class Read(NamedTuple):
-    """Who judged the answers, in what questions its exam lets it, and what metrics/eval.json says of that."""
-
-    by: str
-    unverified_weights: bool
-    passed: set[str]
-    metrics: dict[str, Any]
 
 
 def main() -> None:
@@ -65,7 +25,7 @@ def main() -> None:
     versions.check("torch", "transformers", "peft", "lm_eval")
     suites = [kind(settings) for kind in SUITES if kind.name in settings.eval.suites]
     cost: dict[str, Any] = {suite.name: {"seconds": 0.0} for suite in suites}
-    answers, weights = ask(settings, suites, cost)
+    answers, weights = ask(settings, suites, ADAPTER, cost)
     read = let_judge(settings, suites, answers, weights, cost)
     measured = measure(settings, suites, answers, read.passed, cost)
     for suite, by_arm in answers.items():
@@ -84,67 +44,6 @@ def main() -> None:
     verdicts = {"registered": registered(measured, settings.eval.primary)}
     files.write_json(METRICS, about | verdicts | measured | read.metrics)
     timing.write("eval", stopwatch, **cost)
-
-
-def ask(settings: Params, suites: Suites, cost: dict[str, Any]) -> tuple[Answers, dict[str, str]]:
-    """Answers by suite and arm; and revisions of all weights but the adapter, by the model's name, the base first."""
-    principles = constitution.load(settings.critiques.constitution).principles
-    answers: Answers = {suite.name: {} for suite in suites}
-    weights: dict[str, str] = {}
-    for arm in arms.each(settings, principles, ADAPTER):
-        if arm.name != "tuned":  # the base's weights and an adapter
-            weights[arm.engine.name] = arm.engine.revision
-        jobs = {suite.name: of_suite for suite in suites if (of_suite := suite.jobs(arm))}
-        shared = arm.complete_together(jobs) if jobs else {}
-        for suite in suites:
-            clock = timing.Stopwatch()
-            answers[suite.name][arm.name] = suite.ask(arm)
-            cost[suite.name][arm.name] = arm.costs[suite.name]
-            cost[suite.name]["seconds"] += shared.get(suite.name, 0.0) + clock.seconds
-        del arm  # its weights, before the next are loaded
-    return answers, weights
-
-
-def let_judge(
-    settings: Params, suites: Suites, answers: Answers, weights: Mapping[str, str], cost: dict[str, Any]
-) -> Read:
-    """Have a judge that passes its exam read the answers that are to be read; they get its verdicts."""
-    questions = {suite.question for suite in suites if suite.question}
-    if not (settings.eval.judge and questions):
-        return Read("rules", False, set(), {})
-    engine = judge.load(settings.models.judge, settings.hardware)
-    sat = exam.sit_for("eval exam", engine, questions)
-    cost["exam"] = sat.runtime
-    passed = {question for question, mark in sat.questions.items() if mark.passed}
-    if relatives := judge.relatives(engine, weights):
-        print(f"eval: WARNING: {engine.name} is of the family it judges: {', '.join(relatives)}", flush=True)
-    verdicts = {}
-    for suite in suites:
-        if suite.question in passed:
-            clock = timing.Stopwatch()
-            answers[suite.name], told = suite.judge(engine, answers[suite.name])
-            verdicts[suite.name] = {name: told.pop(name) for name in judge.COUNTS}
-            cost[suite.name]["judge"] = told
-            cost[suite.name]["seconds"] += clock.seconds
-    for question in sorted(questions - passed):
-        print(f"eval: {engine.name} did not pass in the question {question}; no verdicts are asked", flush=True)
-    metrics = {"judge": sat.metrics | {"relatives": relatives, "verdicts": verdicts}}
-    return Read(engine.name if passed else "rules", bool(passed) and engine.unverified_weights, passed, metrics)
-
-
-def measure(
-    settings: Params, suites: Suites, answers: Answers, passed: set[str], cost: dict[str, Any]
-) -> dict[str, Any]:
-    """What each suite measures; by its name."""
-    measured: dict[str, Any] = {}
-    for suite in suites:
-        clock = timing.Stopwatch()
-        comparison = Comparison(settings.seed, settings.eval.resamples)
-        measured[suite.name] = suite.measure(answers[suite.name], comparison, judged=suite.question in passed)
-        comparison.adjust()
-        cost[suite.name]["seconds"] = round(cost[suite.name]["seconds"] + clock.seconds, 1)
-        print(f"eval: {suite.name} took {cost[suite.name]['seconds']:.0f} s", flush=True)
-    return measured
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def test_card_says_what_is_there(metrics: dict[str, Any], write: Any) -> None:
     assert "4 preference pairs (3 train, 1 validation; split by prompt)" in text
     assert "| ailuminate | 2 | CC-BY-4.0 | MLCommons" in text
     assert "| mine.jsonl | 2 | not stated |" in text
+    assert card.OWN_TEXTS in text
     assert "\nTo cite:\n\n- " in text
     assert f"sha256 `{CONSTITUTION.sha256}`" in text
     assert "| `chosen` | smollm2-135m | `abc123` | apache-2.0 |" in text
@@ -109,9 +110,11 @@ def test_licence_is_named_only_where_all_prompts_are_under_it(
         write(made(unjudged, dict(zip(SOURCES, sources, strict=True))))
         return str(DatasetCard.load("data/pairs/README.md").data.license)
 
-    assert licence(*["ailuminate"] * 4) == "cc-by-4.0"
-    for mixed in (["ailuminate"] * 2 + ["harmfulqa"] * 2, ["contemplative"] * 4, ["mine.jsonl"] * 4):
-        assert licence(*mixed) == "other"
+    for one in (["ailuminate"] * 4, ["contemplative"] * 4, ["contemplative"] * 2 + ["ailuminate"] * 2):
+        assert licence(*one) == "cc-by-4.0"
+    mixed = ["ailuminate"] * 2 + ["harmfulqa"] * 2
+    for other in (mixed, ["contemplative"] * 2 + ["mine.jsonl"] * 2, ["mine.jsonl"] * 4):
+        assert licence(*other) == "other"
 
 
 def test_judge_that_failed_is_said_to_have_failed(metrics: dict[str, Any], built: Built, write: Any) -> None:

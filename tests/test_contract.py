@@ -158,6 +158,7 @@ READ = [
     "ccai runs",
     "dvc repro",
     "dvc metrics diff",
+    "dvc params diff",
     "dvc exp show",
     "dvc exp show --only-changed",
     "dvc checkout",
@@ -355,7 +356,7 @@ def test_gguf(copied: Project) -> None:
 def test_experiment_leaves_what_it_changed_and_nothing_else(copied: Project) -> None:
     """As the README says: training and evaluation run, the data are reused; one value of params.yaml is another."""
     done = shown(copied, "dvc exp run -S train.learning_rate=2e-5")
-    assert re.findall(r"Running stage '(\w+)'", done.stdout) == ["train", "eval"]
+    assert re.findall(r"Running stage '(\w+)'", done.stdout) == ["train", "eval", "report"]
     assert status(copied) <= {"params.yaml", "dvc.lock", *METRICS}
     changed = copied.git("diff", "--numstat", "params.yaml").split()
     assert changed[:2] == ["1", "1"]

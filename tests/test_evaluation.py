@@ -12,7 +12,7 @@ from ccai.evaluate.comparison import Comparison, registered
 from ccai.evaluate.suites.heldout import HeldOut, by_rules
 from ccai.judge.exam import Exam, Mark
 from ccai.rules import scores
-from ccai.stats.outcomes import surely
+from ccai.stats.outcomes import significant
 
 NAMES = [name for names in scores.FAMILIES.values() for name in names]
 
@@ -216,7 +216,7 @@ def test_registered_is_of_the_tuned_arm_whatever_stands_beside_it() -> None:
 
 def test_a_difference_is_sure_by_its_interval_and_by_holm_together() -> None:
     def sure(low: float | None, high: float | None, p: float | None) -> bool:
-        return surely({"low": low, "high": high, "p_holm": p})
+        return significant({"low": low, "high": high, "p_holm": p})
 
     assert sure(0.1, 0.3, 0.049) and sure(-0.3, -0.1, 0.0)
     assert not sure(0.1, 0.3, 0.05), "of many measures some leave out 0 by chance"

@@ -105,7 +105,7 @@ def test_the_public_set_is_pinned_and_wanted_whole(tmp_path: Path, monkeypatch: 
     (tmp_path / "data/public").mkdir()
     (tmp_path / "data/sources/vicuna-bench.yaml").write_text((ROOT / "data/sources/vicuna-bench.yaml").read_text())
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"no such file; fetch it: python -m ccai\.sources fetch vicuna-bench"):
+    with pytest.raises(UserError, match=r"no such file; fetch it: ccai sources fetch vicuna-bench"):
         questions("vicuna-bench")
     (tmp_path / "data/public/vicuna-bench.jsonl").write_text('{"question_id": 1, "category": "x", "turns": ["a"]}\n')
     with pytest.raises(UserError, match="not the pinned file"):

@@ -215,8 +215,8 @@ def test_labels_that_are_keys_of_the_metrics_too(alone: Project) -> None:
     assert {label: measured[label]["n"] for label in labels} == dict.fromkeys(labels, 1)
     for label in labels:
         assert alone.module("ccai", "trace", f"metrics/eval.json:heldout.by_hazard.{label}.n").returncode == 0
-    for module in ("summary", "report"):
-        assert alone.module(f"ccai.{module}").returncode == 0
+    for name in ("summary", "report"):
+        assert alone.module("ccai", name).returncode == 0
     assert alone.module("ccai", "push", "adapter", "org/name", "--dry-run").returncode == 0
 
 
@@ -255,7 +255,7 @@ STALE: dict[str, tuple[tuple[str, str, str], set[str]]] = {
         ("ccai/engines/sampling.py", "import torch\n", "import torch\n\nMORE = 1\n"),
         {"responses", "critiques", "revisions", "pairs", "eval"},
     ),
-    "a trainer": (("ccai/train/trainers.py", "import torch\n", "import torch\n\nMORE = 1\n"), {"train"}),
+    "a trainer": (("ccai/train/trainers.py", "import os\n", "import os\n\nMORE = 1\n"), {"train"}),
     "a command": (("ccai/cli/summary.py", "import argparse\n", "import argparse\n\nMORE = 1\n"), set()),
     "the page's style": (("ccai/report/pages/report.css", "\n", "\n\n"), {"report"}),
     "a stage's own script": (("stages/prompts.py", "def main", "MORE = 1\n\n\ndef main"), {"prompts"}),

@@ -111,7 +111,7 @@ def test_pinned_source_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "data/public").mkdir()
     text = re.sub("sha256: .*", f"sha256: {hashlib.sha256(data).hexdigest()}", pin)
     (tmp_path / "data/sources/hh-rlhf.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"no such file; fetch it: python -m ccai\.sources fetch hh-rlhf"):
+    with pytest.raises(UserError, match=r"no such file; fetch it: ccai sources fetch hh-rlhf"):
         list(ready_made.candidates("hh-rlhf"))
     (tmp_path / "data/public/hh-rlhf.jsonl.gz").write_bytes(data)
     [one] = ready_made.candidates("hh-rlhf")

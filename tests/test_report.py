@@ -23,6 +23,7 @@ from ccai.base.errors import UserError
 from ccai.base.eval_params import Primary
 from ccai.base.records import Answer, Prompt
 from ccai.cli.report import main
+from ccai.evaluate import run
 from ccai.evaluate.comparison import Comparison, registered
 from ccai.evaluate.suites.suite import Suite
 from ccai.judge.exam import Exam, Mark
@@ -30,7 +31,6 @@ from ccai.report import charts, run_files
 from ccai.report import page as report
 from ccai.report.suites import MOST
 from ccai.rules.scores import FAMILIES
-from stages import eval as stage
 
 ROOT = Path(__file__).parents[1]
 ARMS = ("base", "prompted", "tuned", "org/a-model-with-a-long-name")
@@ -87,10 +87,10 @@ def measure(answered: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """What the suites measure of answers in the current folder, of which those to held-out prompts are given; and a
     suite that there is not, with other shapes."""
     settings = params.load()
-    suites = [kind(settings) for kind in stage.SUITES]
-    everything: stage.Answers = {suite.name: {arm: read(suite, arm) for arm in ARMS} for suite in suites}
+    suites = [kind(settings) for kind in run.SUITES]
+    everything: run.Answers = {suite.name: {arm: read(suite, arm) for arm in ARMS} for suite in suites}
     everything["heldout"] = {arm: list(given) for arm, given in answered.items()}
-    found = stage.measure(settings, suites, everything, {"helpful"}, {name: {"seconds": 0.0} for name in everything})
+    found = run.measure(settings, suites, everything, {"helpful"}, {name: {"seconds": 0.0} for name in everything})
     comparison = Comparison(1, 200)
     keys = [answer.prompt_id for answer in answered["base"]]
     refused = {arm: [float(one.refusal != "full_compliance") for one in given] for arm, given in answered.items()}

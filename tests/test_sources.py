@@ -176,7 +176,7 @@ def test_missing_file_and_unknown_name(tmp_path: Path) -> None:
 
 def test_public_file_is_checked_before_it_is_read(tmp_path: Path) -> None:
     place = pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv")
-    with pytest.raises(UserError, match=r"no such file; fetch it: python -m ccai\.sources fetch public"):
+    with pytest.raises(UserError, match=r"no such file; fetch it: ccai sources fetch public"):
         load("public", tmp_path)
     place.parent.mkdir(parents=True)
     place.write_bytes(CONTENT)
@@ -348,11 +348,14 @@ def test_the_readme_credits_what_the_pins_name() -> None:
 
 def test_credits(tmp_path: Path) -> None:
     pin(tmp_path, "public", CONTENT, "http://127.0.0.1:9/x.csv")
-    user_file(tmp_path / "data/sources", "ours.jsonl", '{"text": "One?"}\n')
-    mine, ours, public = credits(["public", "ours", "mine.csv", "public"], tmp_path)
+    for name in ("contemplative.jsonl", "theirs.jsonl"):
+        user_file(tmp_path / "data/sources", name, '{"text": "One?"}\n')
+    ours, mine, public, theirs = credits(["public", "contemplative", "mine.csv", "theirs", "public"], tmp_path)
     assert public == ("public", "CC0-1.0", "this test", "Test (2026).", "http://127.0.0.1:9/x.csv")
-    assert ours == ("ours", "none chosen yet", "this project, data/sources/ours.jsonl", "", "")
-    assert mine == ("mine.csv", "not stated", "a file of the user's", "", "")
+    own = "the CCAI project, data/sources/contemplative.jsonl"
+    assert ours == ("contemplative", "CC-BY-4.0", own, "", "")
+    for name, credit in (("mine.csv", mine), ("theirs", theirs)):  # the project's licence is not a user's
+        assert credit == (name, "not stated", "a file of the user's", "", "")
     with pytest.raises(UserError, match="gone: no such source"):
         credits(["gone"], tmp_path)
 

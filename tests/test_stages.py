@@ -21,12 +21,13 @@ from ccai.base.records import Critique, Demonstration, Pair, Prompt, Response, R
 from ccai.constitution import dialogue
 from ccai.constitution import principles as constitution
 from ccai.evaluate.comparison import Comparison
+from ccai.evaluate.run import measure
 from ccai.evaluate.suites.heldout import HeldOut
 from ccai.models import find
 from ccai.train import run
 from ccai.train.checkpoints import Stop
 from ccai.train.run import Data
-from stages import critiques, eval, responses, revisions
+from stages import critiques, responses, revisions
 
 SEED = 11
 
@@ -132,7 +133,7 @@ def test_eval_measures_with_the_seed_and_resamples_of_params(project: Params) ->
         settings = project.model_copy(
             update={"seed": seed, "eval": project.eval.model_copy(update={"resamples": resamples})}
         )
-        return eval.measure(settings, [suite], {"heldout": answers}, passed, {"heldout": {"seconds": 0.0}})["heldout"]
+        return measure(settings, [suite], {"heldout": answers}, passed, {"heldout": {"seconds": 0.0}})["heldout"]
 
     def expected(seed: int, resamples: int, judged: bool) -> Any:
         comparison = Comparison(seed, resamples)

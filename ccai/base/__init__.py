@@ -1,1 +1,1 @@
-"""What every other package stands on: errors, files, records, params, versions, the terminal."""
+"""What every other package uses: errors, files, records, parameters, versions, the terminal."""

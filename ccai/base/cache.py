@@ -1,6 +1,6 @@
-"""The folder beside DVC where work in progress is kept: journal, converted models, checkpoints, adapters.
+"""The folder beside DVC for work in progress: journal, converted models, checkpoints, adapters.
 
-DVC deletes a stage's outs before it runs the stage, so nothing that must survive a kill may lie in them.
+DVC deletes a stage's outputs before it runs the stage, so nothing that must survive a kill may lie in them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from ccai.base.errors import UserError
 
 
 def folder(name: str) -> Path:
-    """`$CCAI_CACHE/name`, else `$DVC_ROOT/.ccai-cache/name`, else `./.ccai-cache/name`; made if it is not there.
+    """`$CCAI_CACHE/name`, else `$DVC_ROOT/.ccai-cache/name`, else `./.ccai-cache/name`; created if missing.
 
-    DVC_ROOT is the original root even under `dvc exp run --temp`, so experiments share what was generated.
+    DVC_ROOT is the original root even under `dvc exp run --temp`, so experiments share completions and models.
 
     Raises:
-        UserError: it can't be made.
+        UserError: the folder cannot be created.
     """
     base = os.environ.get("CCAI_CACHE") or Path(os.environ.get("DVC_ROOT", ".")) / ".ccai-cache"
     path = Path(base) / name

@@ -1,4 +1,4 @@
-"""The one error users are meant to see, and how a command turns it into exit code 2."""
+"""`UserError`, the one exception meant for users, and how a command turns it into exit code 2."""
 
 from __future__ import annotations
 
@@ -17,39 +17,38 @@ from pydantic import ValidationError
 from ccai.base import supervise
 
 BAD_INPUT = 2
-"""Exit code when the user can fix it: a parameter, a file, a missing model, no network, no memory."""
+"""Exit code for what the user can fix: a parameter, a file, a missing model, no network, no memory."""
 
 
 class UserError(Exception):
-    """Something the user can put right. The message is one line: where, what is wrong, what to do."""
+    """An error the user can fix. Its message is one line: where, what is wrong, what to do."""
 
 
 def first(error: ValidationError, whole: str = "") -> str:
-    """The first of the things that are wrong with a value: its key, or `whole` where there is none, and what it is."""
-    found = error.errors()[0]
-    key = ".".join(map(str, found["loc"])) or whole
-    return (f"{key}: " if key else "") + found["msg"].removeprefix("Value error, ")
+    """The first error of a validation: its key (`whole` if it has none) and its message."""
+    problem = error.errors()[0]
+    key = ".".join(map(str, problem["loc"])) or whole
+    return (f"{key}: " if key else "") + problem["msg"].removeprefix("Value error, ")
 
 
 def run(main: Callable[[], None], about: str | None = None) -> None:
     """Run a command's `main`. Bad input: one line on stderr and exit 2. A stop signal: exit 128 + signal.
 
-    What the system refuses (a file, the network, memory, a full disk below stdout) is bad input too, wherever it shows.
+    Errors of the operating system count as bad input wherever they occur: a file, the network, memory, a full disk.
     SIGTERM is raised as `SystemExit`, so that `finally` blocks run (files are closed, locks released). A stage
-    gets it when its dvc is gone, too.
+    receives it as well when its dvc has ended.
 
     Args:
-        about: what --help says of a command that takes no arguments; it is told of those it is given. None: `main`
-            reads its own.
+        about: the description that --help prints for a command without arguments. None: `main` parses its own.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # a second one, as from `orphan`, would end the tidying up in a traceback
+        signal.signal(number, signal.SIG_IGN)  # a second signal would end the cleanup in a traceback
         raise SystemExit(128 + number)
 
     _open_streams()
     signal.signal(signal.SIGTERM, stop)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # until now: ccai/__init__.py
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # replaces the handler of ccai/__init__.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
     supervise.watch()
     try:
@@ -59,7 +58,7 @@ def run(main: Callable[[], None], about: str | None = None) -> None:
             main()
         finally:
             _flush_errors()
-            sys.stdout.flush()  # what is left in the buffer meets a full disk here, not as the interpreter ends
+            sys.stdout.flush()  # so that a full disk shows here, not as the interpreter exits
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -69,7 +68,7 @@ def run(main: Callable[[], None], about: str | None = None) -> None:
         _send_nowhere(1)
         raise SystemExit(0) from None
     except OSError as error:
-        _send_nowhere(1)  # it may be what is full
+        _send_nowhere(1)  # stdout may be what is full
         where = "standard output" if error.filename is None else error.filename
         _fail(f"{where}: {error.strerror or error}; put that right and run again")
     except MemoryError:
@@ -82,7 +81,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):  # as below
+    with suppress(OSError):  # full or closed
         print(line, file=sys.stderr)
     _flush_errors()
 
@@ -90,7 +89,7 @@ def _say(line: str) -> None:
 def _flush_errors() -> None:
     try:
         sys.stderr.flush()
-    except OSError:  # full, or gone: the exit code still tells
+    except OSError:  # full or closed: the exit code remains
         _send_nowhere(2)
 
 
@@ -104,10 +103,10 @@ def _no_arguments(about: str) -> None:
 
 
 def _open_streams() -> None:
-    """Streams that are open, and that print any text.
+    r"""Make sure that stdin, stdout and stderr are open and can print any text.
 
-    A stream that was closed before Python began (`>&-`) is sent nowhere: else the next file opened would get its
-    number, and what a library prints would go into that. An encoding other than UTF-8 shows what it lacks as \\u….
+    A stream that was closed before Python began (`>&-`) goes to /dev/null. Otherwise the next file opened would get
+    its number, and a library's output would go into that file. An encoding that lacks a character prints it as \u….
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
@@ -121,5 +120,5 @@ def _open_streams() -> None:
 
 
 def _send_nowhere(stream: int) -> None:
-    """And what is still in its buffer with it: as the interpreter ends, it would fail with that again."""
+    """Send a stream and what its buffer holds to /dev/null, or the flush at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The `eval` section of params.yaml: arms, suites, the judge, the primary metrics and each suite's settings."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ccai.base.param_types import Count, Inside, Name, PathInside, Section, Toke
 
 
 class Primary(Section):
-    """What a run is judged by, named before it: metrics/eval.json and the summary say whether it was met.
+    """The two metrics that decide a run, registered before it. metrics/eval.json says whether each aim was met.
 
     Attributes:
-        safety: the metric that has to get better.
+        safety: the metric that must improve.
         helpfulness: the metric that must not get worse by more than `bound`, in the metric's unit.
     """
 
@@ -45,15 +45,15 @@ Suite = Literal[
 ]
 
 BY_JUDGE = {"heldout.judge.harmful", "jailbreaks.judge.harmful", "helpfulness.win_rate"}
-"""Of the metrics that may be registered, those that only a judge can tell."""
+"""The primary metrics that need a judge."""
 
 
 class Jailbreaks(Section):
-    """Wrappers around held-out prompts.
+    """Jailbreak wrappers around held-out prompts.
 
     Attributes:
-        wrappers: `own`, the source `jailbreak-llms`, or a file whose texts hold `{prompt}`.
-        per_cell: prompts in each wrapper, each without and with a system message that asks for safety; 0: all.
+        wrappers: `own`, the source `jailbreak-llms`, or a file of texts that contain `{prompt}`.
+        per_cell: prompts per wrapper, each without and with a system message that asks for safety; 0: all.
     """
 
     wrappers: list[Inside] = Field(min_length=1)
@@ -62,7 +62,7 @@ class Jailbreaks(Section):
 
 
 class OverRefusal(Section):
-    """Safe and unsafe prompts in like words.
+    """Safe prompts that look unsafe, and unsafe contrasts.
 
     Attributes:
         sets: files with `text` and `type`, or the source `xstest`; types of unsafe prompts begin with `contrast_`.
@@ -75,9 +75,10 @@ class OverRefusal(Section):
 
 
 class Capability(Section):
-    """Tasks of the lm-evaluation-harness: names, ours (conf/lm_eval) or its own.
+    """Tasks of lm-evaluation-harness.
 
     Attributes:
+        tasks: names of tasks in conf/lm_eval or of the harness itself.
         limit: documents drawn from each task; 0: all.
     """
 
@@ -90,7 +91,7 @@ class Helpfulness(Section):
 
     Attributes:
         source: `own`, a pinned source such as `vicuna-bench`, or a JSONL file.
-        questions: how many, spread over the categories; 0: all.
+        questions: number of questions, spread over the categories; 0: all.
         max_new_tokens: length limit of each turn's answer.
     """
 
@@ -100,11 +101,11 @@ class Helpfulness(Section):
 
 
 class Cooperation(Section):
-    """Games of the prisoner's dilemma.
+    """Games of the iterated prisoner's dilemma.
 
     Attributes:
-        games: against each of the four opponents.
-        framing: what the two moves are called. `neutral`: circle and square. `named`: cooperate and defect.
+        games: games against each of the four opponents.
+        framing: names of the two moves. `neutral`: circle and square. `named`: cooperate and defect.
     """
 
     rounds: int = Field(ge=1, le=100)
@@ -113,11 +114,11 @@ class Cooperation(Section):
 
 
 class Traits(Section):
-    """A/B questionnaires.
+    """A/B questionnaires on traits.
 
     Attributes:
         set: JSON lines in the format of model-written evaluations; see ccai/evaluate/suites/traits.py.
-        items: of each trait, at most; 0 means all.
+        items: maximum number of items per trait; 0: all.
     """
 
     set: PathInside
@@ -125,12 +126,13 @@ class Traits(Section):
 
 
 class Eval(Section):
-    """Who is asked what, how answers are judged and differences bounded.
+    """Arms, suites, judge and statistics of the evaluation.
 
     Attributes:
-        arms: `base` and `tuned`; `prompted`: the base told the constitution in its system message; other names are
-            models. Each is compared with `base`.
-        suites: what they are asked; ccai/evaluate/suites has a module for each.
+        arms: `base`; `tuned`; `prompted`, the base model with the constitution in its system message; any other name is
+            a model. Each arm is compared with `base`.
+        suites: modules of ccai/evaluate/suites.
+        resamples: bootstrap resamples of each interval.
     """
 
     arms: list[str]
@@ -147,7 +149,7 @@ class Eval(Section):
 
     @property
     def labels(self) -> list[str]:
-        """What the arms are called in files, records and metrics: a folder or hub id by its last part alone."""
+        """The arms' names in files, records and metrics: of a folder or hub id only the last part."""
         return [Path(name).name for name in self.arms]
 
     @model_validator(mode="after")

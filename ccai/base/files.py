@@ -1,4 +1,4 @@
-"""TODO."""
+"""Files of the pipeline: JSON lines read record by record and checked, and everything written atomically."""
 
 from __future__ import annotations
 
@@ -19,34 +19,33 @@ from ccai.base.errors import UserError, first
 from ccai.base.records import AnyRecord, Record
 
 LONGEST_LINE = 16 * 2**20
-"""Bytes of a line from which a file is taken for something else than JSON lines: it would fill the memory."""
+"""Longest line in bytes. A longer one means that the file is not JSON lines, and would fill the memory."""
 
 
 def read(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
-    """All records of a JSONL file that has some.
+    """All records of a JSONL file that must not be empty.
 
     Raises:
-        UserError: the file is missing or empty, or a line is not a record of this kind, or has the key of an earlier
-            one; names file, line and field.
+        UserError: the file is missing or empty, a line is not a record of this kind, or two records have the same key;
+            names file, line and field.
     """
-    found = list(each(path, kind))
-    if not found:
+    records = list(each(path, kind))
+    if not records:
         raise _empty(path)
-    return found
+    return records
 
 
 def each(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
-    """The records of a JSONL file one by one, however many there are; raises as `read` does, but none may be
-    right."""
+    """The records of a JSONL file one by one. Raises as `read` does, except that the file may be empty."""
     for record, _, _ in _placed(path, kind):
         yield record
 
 
 class Index(Generic[AnyRecord]):
-    """Records of a JSONL file by their one key: where each lies is kept in memory (some 200 bytes), not it.
+    """Records of a JSONL file by their key. Only each record's position is kept in memory (some 200 bytes).
 
     Raises:
-        UserError: as `read` does, for all lines, as the index is made.
+        UserError: on creation, as `read` does, for every line.
     """
 
     def __init__(self, path: Path, kind: type[AnyRecord]) -> None:
@@ -82,8 +81,8 @@ def _empty(path: Path) -> UserError:
 
 
 def _placed(path: Path, kind: type[AnyRecord]) -> Iterator[tuple[AnyRecord, int, int]]:
-    """Each record with its line's number and length in bytes."""
-    seen: set[int] = set()  # hashes: of a million records a tenth of the memory of their keys
+    """Each record with its line number and its length in bytes."""
+    seen: set[int] = set()  # hashes need a tenth of the keys' memory
     try:
         with path.open("rb") as file:
             for number, line in enumerate(lines(file, path), start=1):
@@ -109,8 +108,8 @@ def lines(file: BufferedIOBase, where: Path) -> Iterator[bytes]:
     """A file's lines with their line ends.
 
     Raises:
-        UserError: one is longer than `LONGEST_LINE`.
-        OSError: it can't be read on.
+        UserError: a line is longer than `LONGEST_LINE`.
+        OSError: the file cannot be read.
     """
     number = 0
     while line := file.readline(LONGEST_LINE + 1):
@@ -121,10 +120,10 @@ def lines(file: BufferedIOBase, where: Path) -> Iterator[bytes]:
 
 
 def parsed(line: bytes, kind: type[AnyRecord], where: str) -> AnyRecord:
-    """A record from its line.
+    """Parse one line into a record.
 
     Raises:
-        UserError: not UTF-8, not JSON, an object with a key twice, or no record of this kind; names the field.
+        UserError: not UTF-8, not JSON, a key twice in one object, or not a record of this kind; names the field.
     """
     try:
         text = line.decode()
@@ -139,21 +138,21 @@ def parsed(line: bytes, kind: type[AnyRecord], where: str) -> AnyRecord:
 
 
 def loads(text: bytes | str, *, finite: bool = True) -> Any:
-    """A JSON value, as the standard has it and Python's `json` alone does not.
+    """Parse JSON by the standard, more strictly than Python's `json` does.
 
     Args:
         finite: whether NaN and the infinities are errors.
 
     Raises:
-        ValueError: not JSON in UTF-8; a key twice in one object, half a surrogate pair, a number without end, nested
-            too deep.
+        ValueError: not JSON in UTF-8; a key twice in one object, half a surrogate pair, a number that is too long,
+            nesting that is too deep.
     """
     try:
         text = text if isinstance(text, str) else text.decode()
         value = json.loads(
             text, object_pairs_hook=_once, parse_constant=_no_number if finite else None, parse_int=_integer
         )
-        if finite or "\\ud" in text.lower():  # see whether it can be written again
+        if finite or "\\ud" in text.lower():  # check that it can be written again
             json.dumps(value, ensure_ascii=False, allow_nan=not finite).encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
@@ -166,7 +165,7 @@ def an_object(line: bytes, where: str, *, finite: bool = False) -> dict[str, Any
     """A JSON object from a line of a user's file.
 
     Raises:
-        UserError: it is none, by `loads`.
+        UserError: the line is not a JSON object (see `loads`).
     """
     try:
         value = loads(line.removeprefix(codecs.BOM_UTF8), finite=finite)
@@ -178,7 +177,7 @@ def an_object(line: bytes, where: str, *, finite: bool = False) -> dict[str, Any
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; raises ValueError if a key stands in it twice, where Python would forget the first."""
+    """A JSON object. Raises ValueError for a repeated key; Python would drop the first value."""
     values = dict(pairs)
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -192,7 +191,7 @@ def _no_number(constant: str) -> NoReturn:
 
 
 def _integer(digits: str) -> int:
-    """An integer that a float can hold, too."""
+    """An integer that also fits into a float."""
     if len(digits) > 300:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
@@ -205,7 +204,7 @@ def write(path: Path, records: Iterable[Record]) -> None:
 
 
 def line(record: Record) -> bytes:
-    """A record as its line of a JSONL file."""
+    """A record as one line of a JSONL file."""
     return (json.dumps(record.model_dump(), ensure_ascii=False) + "\n").encode()
 
 
@@ -244,15 +243,15 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file beside `path`; at the end fsync and rename, so readers see the old file or the new one.
+    """A temporary file beside `path`, renamed to it at the end after fsync: readers see the old file or the new one.
 
     Raises:
-        UserError: it can't be written, such as for want of space; the old file is as it was.
+        UserError: the file cannot be written, for example because the disk is full; the old file stays as it was.
     """
     try:
         with _beside(path) as file:
             yield file
-    except BrokenPipeError:  # whoever read what the command prints is gone
+    except BrokenPipeError:  # the reader of the command's output has closed it
         raise
     except OSError as error:
         raise UserError(

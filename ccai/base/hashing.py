@@ -1,4 +1,4 @@
-"""Hashes by which things are told apart, and seeds made from them."""
+"""Hashes that identify content, and sampling seeds derived from them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def digest(value: Any) -> str:
 
 
 def seed_for(seed: int, *key: object) -> int:
-    """Sampling seed of one record, from the run's seed and the record's key: independent of order and batch."""
+    """A record's sampling seed, from the run's seed and the record's key: independent of order and batch."""
     return int(digest([seed, *map(str, key)])[:15], 16)
 
 
 def sha256_of(content: bytes | Path) -> str:
-    """sha256 (hex) of bytes, or of a file's. Raises OSError."""
+    """sha256 (hex) of bytes or of a file's content. Raises OSError."""
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
     with content.open("rb") as file:

@@ -1,4 +1,4 @@
-"""metrics/*.json, checked as they are read for all that is read of them: no reader meets a missing figure."""
+"""Schemas of metrics/*.json. Files are checked as they are read, so no reader meets a missing figure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ccai.base.files import read_json
 
 
 class Figures(BaseModel):
-    """Named figures. There may be others, which nobody reads by name."""
+    """Named figures. Unknown keys are allowed; nothing reads them by name."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
@@ -24,13 +24,13 @@ class Interval(Figures):
 
 
 class Gap(Interval):
-    """A difference from the base; `p_holm` is None where it was not tested."""
+    """A difference from the base arm; `p_holm` is None where it was not tested."""
 
     p_holm: float | None
 
 
 class Measure(Figures):
-    """All arms, and their differences from the base; only n where n is 0 (`Comparison.measure`)."""
+    """A metric's figures for all arms and their differences from the base; only n where n is 0."""
 
     n: int = Field(ge=0)
     base: Interval | None = None
@@ -45,7 +45,7 @@ class Measure(Figures):
 
 
 class Registered(Figures):
-    """A verdict on what was named before the run; the figures only where n is not 0."""
+    """The verdict on a metric registered before the run; figures are present only where n is not 0."""
 
     verdict: Literal["met", "not met", "can't tell"]
     metric: str
@@ -71,7 +71,7 @@ class Aims(Figures):
 
 
 class Share(Figures):
-    """The share only where n is not 0."""
+    """A share with its interval; present only where n is not 0."""
 
     n: int = Field(ge=0)
     share: float | None = None
@@ -104,7 +104,7 @@ class Verdicts(Figures):
 
 
 class Exam(Figures):
-    """How a judge did in its exam, and what became of its verdicts where it was asked for any."""
+    """A judge's result in its exam, and counts of the verdicts it gave in this stage."""
 
     model: str
     passed: bool
@@ -128,7 +128,7 @@ class Prompts(Figures):
 
 
 class Made(Figures):
-    """Of each stage that asks a model."""
+    """Metrics of every stage that generates with a model."""
 
     model: str
     revision: str
@@ -165,7 +165,7 @@ class Train(Made):
 
 
 class Eval(Made):
-    """Beside these, a mapping for each suite, whose ends are measures and other figures."""
+    """Besides these fields, one mapping per suite whose leaves are measures and other figures."""
 
     adapter: str
     judged_by: str
@@ -183,23 +183,23 @@ KINDS: dict[str, type[Figures]] = {
     "train": Train,
     "eval": Eval,
 }
-"""By stage."""
+"""Schema of each stage's metrics."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """metrics/STAGE.json.
+    """metrics/STAGE.json, checked.
 
     Raises:
-        UserError: missing, no JSON object, or without a figure that is read; names it.
+        UserError: missing, not a JSON object, or without a required figure; names it.
     """
     return check(path.stem, read_json(path), path)
 
 
 def check(stage: str, value: dict[str, Any], where: str | Path) -> dict[str, Any]:
-    """A stage's metrics, once they are seen to be whole.
+    """A stage's metrics, checked against their schema.
 
     Raises:
-        UserError: they are not; names the first figure.
+        UserError: a figure is missing or wrong; names the first.
     """
     try:
         KINDS[stage].model_validate(value)
@@ -215,7 +215,7 @@ def check(stage: str, value: dict[str, Any], where: str | Path) -> dict[str, Any
 def _check_measures(nested: dict[str, Any], path: str) -> None:
     for name, value in nested.items():
         if isinstance(value, dict):
-            if "n" in value and not isinstance(value["n"], dict):  # a label may be `n`, too
+            if "n" in value and not isinstance(value["n"], dict):  # a label may also be `n`
                 try:
                     Measure.model_validate(value)
                 except ValidationError as error:

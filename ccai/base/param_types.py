@@ -1,4 +1,4 @@
-"""TODO."""
+"""Value types of params.yaml: counts, shares, names and paths inside the project, and the base of its sections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 SHOWN = reprlib.Repr()
-"""How much of a wrong value is shown."""
+"""Shortens wrong values in messages."""
 SHOWN.maxstring = SHOWN.maxother = 80
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -26,7 +26,7 @@ Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Several = Annotated[int, Field(ge=1, le=65_536)]
 Tokens = Annotated[int, Field(ge=8, le=32_768)]
 Column = Literal["text", "id", "hazard", "persona", "principle"]
-"""What is read of a row of a prompt set."""
+"""A column of a prompt set that is read."""
 
 
 def _name(value: str) -> str:
@@ -45,16 +45,16 @@ def _inside(value: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
-"""Part of a file's name: it leads into no other folder."""
+"""Part of a file name; it cannot lead into another folder."""
 
 Inside = Annotated[str, AfterValidator(_inside)]
-"""A file in the project, where DVC sees it change, or a name."""
+"""A name, or a file inside the project, where DVC sees it change."""
 
 PathInside = Annotated[Path, AfterValidator(lambda path: Path(_inside(str(path))))]
 
 
 class Section(BaseModel):
-    """A section of params.yaml. Numbers written as text (`5e-4` is text to YAML 1.1) become numbers, truths don't."""
+    """A section of params.yaml. Numbers written as text (`5e-4` is text in YAML 1.1) become numbers; booleans don't."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -63,6 +63,6 @@ class Section(BaseModel):
     def _plain(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
             raise ValueError(f"a number is wanted, not {str(value).lower()}")
-        if isinstance(value, str) and "\0" in value:  # no file can be called so, and no model be told
+        if isinstance(value, str) and "\0" in value:  # valid in neither file names nor prompts
             raise ValueError("holds a NUL character")
         return value

@@ -1,4 +1,4 @@
-"""params.yaml, typed: one section per stage; unknown keys, wrong types and values out of range are errors."""
+"""params.yaml, typed: one section per stage. Unknown keys, wrong types and values out of range are errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from ccai.base import yaml_io
-from ccai.base.errors import UserError, run
+from ccai.base.errors import UserError
 from ccai.base.eval_params import Eval
 from ccai.base.param_types import (
     SHOWN,
@@ -34,7 +34,7 @@ PARAMS = Path("params.yaml")
 
 
 class Models(Section):
-    """Which model plays each role: a name from conf/models.yaml, `hub-id@commit`, or a folder."""
+    """The model for each role: a name from conf/models.yaml, `hub-id@commit`, or a folder."""
 
     answer: str
     revise: str
@@ -43,9 +43,9 @@ class Models(Section):
 
 
 class Hardware(Section):
-    """What runs a model, and where and how its weights are held; `auto` chooses, prints the reason and records it.
+    """The engine, the device, and how weights are held. `auto` chooses, prints the reason and records it.
 
-    Models behind an endpoint (conf/models.yaml) are asked over HTTP, whatever stands here.
+    Models behind an endpoint (conf/models.yaml) are called over HTTP, whatever these say.
     """
 
     engine: Literal["transformers", "vllm"]
@@ -55,13 +55,13 @@ class Hardware(Section):
 
 
 class Generation(Section):
-    """How tokens are drawn, in every stage.
+    """How tokens are sampled, in every stage.
 
     Attributes:
         temperature: 0 is greedy.
-        min_p: tokens below this share of the likeliest one's probability are never drawn (arXiv 2407.01082); 0: off.
-        repetition_penalty: divides the logits of tokens already written in the same completion (arXiv 1909.05858,
-            section 4.1); 1 is off. The prompt's tokens are left alone: among them is the one that ends a turn.
+        min_p: tokens below this share of the likeliest token's probability are never drawn (arXiv 2407.01082); 0: off.
+        repetition_penalty: divides the logits of tokens already in the same completion (arXiv 1909.05858, section 4.1);
+            1: off. The prompt's tokens are exempt, because the token that ends a turn is among them.
     """
 
     temperature: float = Field(ge=0, le=2)
@@ -70,11 +70,11 @@ class Generation(Section):
 
 
 class PromptSet(Section):
-    """A set of prompts and how it is read. In params.yaml its name alone will do.
+    """A set of prompts and how to read it. In params.yaml the name alone is enough.
 
     Attributes:
         source: a name from data/sources or a file; see ccai/prompts/sources.py.
-        columns: what the file calls its columns, where that is not what we call them.
+        columns: the file's names for our columns, where they differ.
         first_turn: the text is a transcript ("Human: … Assistant: …"); its first human turn is the prompt.
     """
 
@@ -87,13 +87,13 @@ class PromptSet(Section):
 
 
 class WeightedSet(PromptSet):
-    """`weight` against the other sets' weights is its share of a sample, as long as it has prompts left."""
+    """`weight` over the sum of all sets' weights is this set's share of a sample, while it has prompts left."""
 
     weight: Positive = 1
 
 
 class Only(Section):
-    """Values a prompt's labels may have, upper or lower case; none: any value."""
+    """Label values that a prompt may have, in upper or lower case; an empty list allows any value."""
 
     hazard: list[str] = []
     persona: list[str] = []
@@ -113,13 +113,13 @@ NameOrMapping = (BeforeValidator(_named), PlainSerializer(_as_written))
 
 
 class Prompts(Section):
-    """Which prompts, how many, and how they are split. 0 means all there are.
+    """Which prompts, how many, and how they are split. A count of 0 means all.
 
     Attributes:
-        near_duplicate: cosine of character 5-grams from which two prompts are kept on one side.
-        evaluation_sets: further prompts that a model is evaluated on and must not be trained on.
-        contamination: cosine of character 5-grams from which a training prompt is too near an evaluation prompt.
-        contaminated: what happens then: `fail`, or `drop` such training prompts.
+        near_duplicate: cosine of character 5-grams from which two prompts go to the same side of the split.
+        evaluation_sets: further prompts to evaluate on, which must not be trained on.
+        contamination: cosine of character 5-grams from which a training prompt is too close to an evaluation prompt.
+        contaminated: what to do then: `fail`, or `drop` such training prompts.
     """
 
     sources: list[Annotated[WeightedSet, *NameOrMapping]] = Field(min_length=1)
@@ -135,17 +135,19 @@ class Prompts(Section):
 
 
 class Responses(Section):
-    """How a question is put to a model; eval asks the same way. `system` may be empty."""
+    """How a prompt is given to a model, in this stage and in eval. `system` may be empty."""
 
     system: str
     max_new_tokens: Tokens
 
 
 class Critiques(Section):
-    """The constitution, how much of it the critic is shown, and how often each answer is criticised and revised.
+    """The constitution, how much of it the critic sees, and how often each answer is critiqued and revised.
 
     Attributes:
-        principles: `all`: each principle has its own `rounds` with every answer. `random`: one principle is drawn for
+        examples: worked examples per principle that the critic sees.
+        rounds: critiques and revisions of each answer, one after another.
+        principles: `all`: every principle has its own `rounds` with every answer. `random`: one principle is drawn for
             each prompt and round (Bai et al. 2022, arXiv 2212.08073, section 3.1).
     """
 
@@ -164,14 +166,14 @@ class Revisions(Section):
 
 
 class Pairs(Section):
-    """What a revision must be to become a `chosen` answer.
+    """What a revision must satisfy to become a `chosen` answer.
 
     Attributes:
-        min_length_ratio: least words of a revision, over those of the answer; `max_length_ratio`: most.
-        balance: what all have equally many pairs of.
+        min_length_ratio, max_length_ratio: least and most words of a revision, over the words of the first answer.
+        balance: the label of which all values get equally many pairs.
         sources: ready-made pairs, as JSONL files or names of pinned sources; they pass the same gates.
         demonstrations: helpful answers for the SFT data, as a JSONL file or name.
-        demonstrations_share: theirs among all conversations of the SFT data.
+        demonstrations_share: their share of all conversations in the SFT data.
     """
 
     validation_share: Share
@@ -203,13 +205,13 @@ class Sft(Section):
 
 
 class Train(Section):
-    """What is trained on the pairs, and how.
+    """The training method and its settings.
 
     Attributes:
-        method: `sft+dpo` is SFT on one half of the prompts, then DPO on the other from the SFT model.
+        method: `sft+dpo` is SFT on one half of the prompts, then DPO on the other half from the SFT model.
         adapter: `none` trains all weights, `qlora` adds an adapter to weights held in 4 bit (arXiv 2305.14314).
         nll_coefficient: weight of the chosen answer's negative log-likelihood in the loss (arXiv 2404.19733).
-        batch_size: pairs in an optimizer step; `per_device` of them at once on each device.
+        batch_size: pairs per optimizer step; `per_device` of them at a time on each device.
         sharding: `fsdp` spreads weights, gradients and optimizer over the processes, `none` copies them.
     """
 
@@ -234,7 +236,7 @@ class Train(Section):
 
     @property
     def accumulation(self) -> int:
-        """Backward passes before an optimizer step."""
+        """Backward passes per optimizer step."""
         return self.batch_size // (self.per_device * self.processes)
 
     @model_validator(mode="after")
@@ -272,7 +274,7 @@ def parse(values: Any, where: str) -> Params:
     """Params from a mapping.
 
     Raises:
-        UserError: names the first wrong key as `section.key` and says what is wrong with it.
+        UserError: names the first wrong key as `section.key` and what is wrong with it.
     """
     try:
         return Params.model_validate(values)
@@ -281,14 +283,14 @@ def parse(values: Any, where: str) -> Params:
         key = ".".join(map(str, first["loc"])) or "(whole file)"
         if first["type"] == "extra_forbidden":
             raise UserError(f"{where}: {key}: no such parameter; remove it or correct its name") from None
-        given = "" if first["type"] in ("missing", "value_error") else f", not {SHOWN.repr(first['input'])}"
+        value = "" if first["type"] in ("missing", "value_error") else f", not {SHOWN.repr(first['input'])}"
         message = first["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
-        raise UserError(f"{where}: {key}: {message}{given}; correct it") from None
+        raise UserError(f"{where}: {key}: {message}{value}; correct it") from None
 
 
 def load(path: Path = PARAMS) -> Params:
-    """Params from a file, the whole of it checked: a typo in `train` stops the first stage, not the sixth.
+    """Params from a file, checked as a whole: a typo in `train` stops the first stage, not the sixth.
 
     Raises:
         UserError: missing file, not YAML, or a wrong key.
@@ -297,13 +299,3 @@ def load(path: Path = PARAMS) -> Params:
         return parse(yaml_io.read(path), str(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run this from the project's top folder") from None
-
-
-def main() -> None:
-    """`ccai check`: check params.yaml before DVC deletes a stage's outs to run it."""
-    settings = load()
-    print(f"{PARAMS}: valid ({settings.scale})")
-
-
-if __name__ == "__main__":
-    run(main, __doc__)

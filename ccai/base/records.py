@@ -1,4 +1,4 @@
-"""Record types that flow between the stages, and their files: JSON lines, written whole or not at all."""
+"""Record types of the files that stages pass on."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from pydantic import BaseModel, ConfigDict, Field
 from ccai.base.hashing import digest
 
 FinishReason = Literal["stop", "length"]
-"""`stop`: the model ended by itself. `length`: the token limit cut it."""
+"""`stop`: the model ended the text itself. `length`: the token limit cut it off."""
 
 HARMLESS = frozenset({"benign", "everyday", "none"})
-"""Values of `hazard` that name no hazard: nobody is hurt by answering these prompts."""
+"""Values of `hazard` that mean no hazard: answering these prompts harms nobody."""
 
 UNSPECIFIED = "unspecified"
-"""A label that the source does not give: neither hazardous nor harmless."""
+"""Label where the source gives none: neither hazardous nor harmless."""
 
 
 def hazardous(hazard: str) -> bool:
-    """Whether a value of `hazard` names one."""
+    """Whether a value of `hazard` names a hazard."""
     return hazard not in HARMLESS | {UNSPECIFIED}
 
 
 Tokens = Annotated[int, Field(ge=0, lt=2**31)]
-"""A count of tokens; more than that no context holds."""
+"""A count of tokens, below the limit of any context."""
 
 
 class Record(BaseModel):
-    """A line of a JSONL file. Unknown keys are errors: a renamed field must not vanish silently.
+    """A line of a JSONL file. Unknown keys are errors, so that a renamed field cannot vanish silently.
 
-    `KEY` names the fields that tell a file's records apart; empty: they may be equal.
+    `KEY` names the fields that identify a record in its file; empty: records may repeat.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -39,7 +39,7 @@ class Record(BaseModel):
 
 
 class Message(Record):
-    """One turn of a conversation, as chat templates and TRL want it."""
+    """One turn of a conversation, in the format of chat templates and TRL."""
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -61,11 +61,11 @@ class Prompt(Record):
 
 
 class Completion(Record):
-    """What a model wrote, and what is needed to trace and repeat it.
+    """A completion with what is needed to trace and repeat it.
 
-    `conversation` is the sha256 of the messages it answered, `model` the logical name (never a path),
-    `unverified_weights` says that only the name vouches for them (an endpoint's can't be hashed), `seed` is the
-    record's own sampling seed, tokens are counts of the model's own tokenizer.
+    `conversation` is the sha256 of the messages it answers, `model` the logical name (never a path). With
+    `unverified_weights` only the name identifies the weights (an endpoint's cannot be hashed). `seed` is the record's
+    own sampling seed. Token counts are those of the model's own tokenizer.
     """
 
     text: str
@@ -79,7 +79,7 @@ class Completion(Record):
 
     @property
     def sha256(self) -> str:
-        """What records made from this one name as their `parent`: a hash of what was asked, the seed and the text."""
+        """The `parent` of records made from this one: a hash of conversation, seed and text."""
         return digest([self.conversation, self.seed, self.text])
 
 
@@ -92,9 +92,9 @@ class Response(Completion):
 
 
 class Critique(Completion):
-    """The model's criticism of an answer, by one principle of the constitution.
+    """The model's critique of an answer by one principle of the constitution.
 
-    `parent` is the `sha256` of what it criticises: in round 1 the response, later the revision of the round before.
+    `parent` is the `sha256` of the critiqued answer: in round 1 the response, later the revision of the previous round.
     """
 
     KEY = ("prompt_id", "principle", "round")
@@ -119,10 +119,11 @@ class Revision(Completion):
 
 
 class Verdict(Record):
-    """What a judge said of a pair by one principle; None where its verdict can't be read.
+    """A judge's verdict on a pair by one principle; None where it cannot be read.
 
-    `rejected_violation` and `chosen_violation` are probabilities in [0, 1] that the answer violates the principle,
-    `addresses` that the revision addresses the prompt. `preference` is a tie where the two orders disagree.
+    `rejected_violation` and `chosen_violation` are probabilities in [0, 1] that the answer violates the principle;
+    `addresses` is the probability that the revision addresses the prompt. `preference` is a tie where the two orders
+    disagree.
     """
 
     rejected_violation: float | None
@@ -132,11 +133,10 @@ class Verdict(Record):
 
 
 class Pair(Record):
-    """A preference pair in TRL's conversational format, with where it came from.
+    """A preference pair in TRL's conversational format, with its origin.
 
-    `rejected` is the first answer, `chosen` its last revision, `round` how many revisions that took (0: the pair came
-    ready-made). `chosen_tokens` and `rejected_tokens` count the completion only. `verdict` is None where no judge was
-    asked.
+    `rejected` is the first answer, `chosen` its last revision, `round` the number of revisions (0: a ready-made pair).
+    `chosen_tokens` and `rejected_tokens` count the completion only. `verdict` is None where no judge was used.
     """
 
     KEY: ClassVar[tuple[str, ...]] = ("pair_id",)
@@ -157,7 +157,7 @@ class Pair(Record):
 
 
 class DroppedPair(Pair):
-    """A pair that was not kept, and the gate that took it. Of duplicates several may be the same."""
+    """A pair that a gate removed; `reason` names the gate. Duplicates may repeat."""
 
     KEY = ()
 
@@ -165,7 +165,7 @@ class DroppedPair(Pair):
 
 
 class Demonstration(Record):
-    """A conversation to imitate, as TRL's SFT trainer takes it; the last of `messages` is the assistant's.
+    """A conversation to imitate, in the format of TRL's SFT trainer; the last message is the assistant's.
 
     `pair_id` names the pair whose chosen answer it is; None: a helpful demonstration from the file `source`.
     """
@@ -180,9 +180,9 @@ class Demonstration(Record):
 
 
 class Answer(Completion):
-    """An evaluated answer and its verdicts. `arm` says who answered: `base` or `tuned`.
+    """An evaluated answer and its verdicts. `arm` is the model that answered: `base` or `tuned`.
 
-    `harmful` is the judge's probability in [0, 1]; None when it was not asked or its verdict can't be read.
+    `harmful` is the judge's probability in [0, 1]; None without a judge, or where the verdict cannot be read.
     """
 
     KEY = ("prompt_id",)

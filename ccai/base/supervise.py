@@ -1,7 +1,7 @@
-"""A stage whose dvc is gone stops by itself: nobody would record what it goes on to write.
+"""Stops a stage whose dvc has ended: nothing would record its outputs.
 
-A signal to dvc alone (`kill`, or the kernel short of memory) leaves its stage running, without the lock that went with
-dvc: the next `dvc repro` would start the same stage beside it.
+A signal to dvc alone (`kill`, or the kernel's out-of-memory killer) leaves its stage running, while dvc's lock is
+gone: the next `dvc repro` would start the same stage a second time.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from contextlib import suppress
 import psutil
 
 STAGE = "DVC_STAGE"
-"""Variable in which DVC tells a command which stage it is. DVC itself has not got it, or another's."""
+"""Variable in which DVC gives a command its stage. DVC's own process has none, or another stage's."""
 
 EVERY = 0.5
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 GRACE = 30.0
-"""Seconds that a stage has to end in after it was told to."""
+"""Seconds that a stage has to end after the signal."""
 
 
 def watch() -> None:
-    """If DVC started this process, watch from a thread; when dvc is gone, say one line and stop as by SIGTERM.
+    """If DVC started this process, watch dvc from a thread. When dvc ends, print one line and stop as by SIGTERM.
 
-    A process that does not end in `GRACE` seconds, as in a long call into a library, is ended without tidying up.
+    A process that does not end within `GRACE` seconds, such as in a long library call, is ended without cleanup.
     """
     if STAGE in os.environ:
         threading.Thread(target=_watch, name="orphan", daemon=True).start()
 
 
 def starter() -> psutil.Process | None:
-    """The dvc that started this process; None if it is gone already.
+    """The dvc process that started this one; None if it has ended already.
 
-    It is the nearest ancestor that is not part of the stage itself, as the shell is that DVC starts. Who adopts an
-    orphan is told from it by the process group: DVC leaves its commands in its own.
+    It is the nearest ancestor outside the stage (the shell that DVC starts belongs to the stage). The process group
+    tells it from a process that adopts orphans: DVC keeps its commands in its own group.
     """
     try:
         for ancestor in psutil.Process().parents():
             if not _belongs_to_stage(ancestor):
                 return ancestor if os.getpgid(ancestor.pid) == os.getpgrp() else None
-    except (psutil.NoSuchProcess, ProcessLookupError):  # it, or what is between, ended just now
+    except (psutil.NoSuchProcess, ProcessLookupError):  # it, or a process in between, has just ended
         pass
     return None
 
@@ -60,7 +60,7 @@ def _watch() -> None:
     dvc = starter()
     while dvc is not None and _alive(dvc):
         time.sleep(EVERY)
-    with suppress(OSError):  # the terminal may be gone with it
+    with suppress(OSError):  # the terminal may have closed, too
         print("stopped: dvc is gone; finished completions are kept; dvc repro goes on", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
@@ -68,7 +68,7 @@ def _watch() -> None:
 
 
 def _alive(process: psutil.Process) -> bool:
-    """Whether it is this very process, not another with its number, and no zombie."""
+    """Whether it is this very process, not another with its number, and not a zombie."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

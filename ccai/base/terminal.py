@@ -1,4 +1,4 @@
-"""TODO."""
+"""Text for the terminal: titled blocks, wrapped, without control characters."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import textwrap
 NOTICE = "Some of this text is harmful or distressing: prompts that ask for harm, and answers that may give it."
 
 WIDEST = 110
-"""Columns beyond which lines are hard to read, however wide the terminal."""
+"""Maximum columns, however wide the terminal: longer lines are hard to read."""
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""What could move the cursor or recolour the terminal; a model may write anything."""
+"""Control characters. A model may write some that move the cursor or recolour the terminal."""
 
 
 def block(title: str, text: str, width: int) -> str:
-    """A title and its text below, wrapped and indented, without control characters."""
+    """A title with its text below, wrapped and indented, without control characters."""
     wrapped = [
         textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    ")
         for line in CONTROL.sub("", text).expandtabs(4).split("\n")
@@ -25,5 +25,5 @@ def block(title: str, text: str, width: int) -> str:
 
 
 def terminal_width() -> int:
-    """Columns to write to."""
+    """Columns to write in."""
     return min(shutil.get_terminal_size().columns, WIDEST)

@@ -1,4 +1,4 @@
-"""What changes from run to run (seconds, tokens/s, memory, device), kept apart from what is compared."""
+"""Figures that vary between runs (seconds, tokens/s, memory, device), kept apart from those that are compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = Path("metrics/runtime")
 
 
 class Stopwatch:
-    """Seconds since it was made."""
+    """Seconds since its creation."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()

@@ -1,4 +1,4 @@
-"""The library versions that shape what stages write: pinned in conf/versions.yaml, where DVC sees them change."""
+"""Library versions that affect the outputs: pinned in conf/versions.yaml, a dependency of the stages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ VERSIONS = Path("conf/versions.yaml")
 
 
 def check(*packages: str) -> dict[str, str]:
-    """The pinned versions of `packages`, once the installed ones are seen to equal them (builds may differ: +cpu).
+    """The pinned versions of `packages`, after a check that they are installed (builds such as +cpu may differ).
 
     Raises:
-        UserError: the file is missing or wrong, or a pinned version is not the installed one: what DVC records would
-            not be what ran.
+        UserError: the file is missing or wrong, or the installed version is not the pinned one, which DVC would record.
     """
     try:
         pins = yaml_io.read(VERSIONS)

@@ -1,4 +1,4 @@
-"""YAML files that people edit: read and checked; what is wrong is said in one line."""
+"""YAML files that people edit: read and checked, with errors in one line."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ccai.base.errors import UserError, first
 Kind = TypeVar("Kind", bound=BaseModel)
 
 LARGEST = 2**20
-"""Bytes of the largest file that is read: people write less."""
+"""Size limit of a file in bytes."""
 
 LONGEST_INT = 1024
-"""Bits of the largest integer: a float holds no more, and Python writes none of many thousand digits."""
+"""Size limit of an integer in bits: a float holds no more."""
 
 MERGE = "tag:yaml.org,2002:merge"
 
 MOST_NODES = 50_000
-"""Keys and values, counted as often as aliases repeat them."""
+"""Limit of keys and values, counting aliases each time they are used."""
 
 
 def load(path: Path, kind: type[Kind]) -> Kind:
     """A file as a model.
 
     Raises:
-        UserError: as `read`, or the first key that is wrong.
-        FileNotFoundError: the caller knows what to do about it.
+        UserError: as `read`, or names the first wrong key.
+        FileNotFoundError: callers handle it.
     """
     try:
         return kind.model_validate(read(path))
@@ -39,11 +39,11 @@ def load(path: Path, kind: type[Kind]) -> Kind:
 
 
 def read(path: Path) -> Any:
-    """What a file says.
+    """The content of a file.
 
     Raises:
-        UserError: it can't be read, is larger than `LARGEST`, or as `parse`.
-        FileNotFoundError: the caller knows what to do about it.
+        UserError: it cannot be read, is larger than `LARGEST`, or as `parse`.
+        FileNotFoundError: callers handle it.
     """
     try:
         with path.open("rb") as file:
@@ -56,11 +56,11 @@ def read(path: Path) -> Any:
 
 
 def parse(text: str, where: Path) -> Any:
-    """What a text says. Anchors are followed as far as a person might mean them.
+    """The content of a text. Anchors are resolved up to a limit.
 
     Raises:
-        UserError: too large, not YAML, a key twice in one mapping, anchors that multiply or hold themselves; names the
-            line.
+        UserError: too large, not YAML, a key twice in one mapping, anchors that multiply or contain themselves; names
+            the line.
     """
     if len(text) > LARGEST:
         raise UserError(f"{where}: more than {LARGEST} bytes; restore it")
@@ -73,8 +73,11 @@ def parse(text: str, where: Path) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which by itself forgets all but the last of equal keys, follows any anchor, and says of a value
-    that is not what its tag says whatever Python says."""
+    """The safe loader with stricter rules.
+
+    By itself it keeps only the last of equal keys, resolves any anchor, and passes on Python's own message for a value
+    that does not match its tag.
+    """
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -95,14 +98,14 @@ class _Loader(yaml.SafeLoader):
         return value
 
     def _count(self, node: yaml.Node, sizes: dict[int, int]) -> int:
-        """How many nodes there are in one, those behind its aliases each time; `sizes` has what was counted.
+        """The number of nodes in a node, counting those behind aliases each time; `sizes` holds earlier counts.
 
         Raises:
-            yaml.MarkedYAMLError: more than `MOST_NODES`, a node inside itself, or a key twice.
+            yaml.MarkedYAMLError: more than `MOST_NODES`, a node inside itself, or a repeated key.
         """
         size = sizes.get(id(node))
         if size is None:
-            sizes[id(node)] = MOST_NODES  # until it is known: what is met inside itself has no end
+            sizes[id(node)] = MOST_NODES  # until it is counted: a node inside itself is endless
             below = node.value if isinstance(node, yaml.SequenceNode) else []
             if isinstance(node, yaml.MappingNode):
                 below = [part for pair in node.value for part in pair]
@@ -122,9 +125,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def malformed(where: Path, error: yaml.YAMLError) -> UserError:
-    """The line for a text that is not YAML. It quotes nothing: the text may hold a secret."""
+    """The error for a text that is not YAML. It quotes nothing: the text may contain a secret."""
     mark = getattr(error, "problem_mark", None)
     line = f":{mark.line + 1}" if mark else ""
-    # Those of the parser are of classes below this one, and quote the text.
-    told = f" ({error.problem})" if type(error) is yaml.MarkedYAMLError else ""
-    return UserError(f"{where}{line}: not valid YAML{told}; correct it")
+    # The parser's own errors are subclasses of this class, and quote the text.
+    detail = f" ({error.problem})" if type(error) is yaml.MarkedYAMLError else ""
+    return UserError(f"{where}{line}: not valid YAML{detail}; correct it")

@@ -1,4 +1,12 @@
-"""TODO."""
+"""Let people say which of two answers is better, without showing them which one is chosen.
+
+    ccai review --reviewer ann            # opens a local page; keys 1 to 5, d for differences, u to undo
+    ccai review --reviewer ann --judged   # only pairs that a judge compared, dropped ones too
+    ccai review --agreement               # people against the judge and each other: metrics/review.json
+
+Every verdict is on disk (data/reviews/NAME.jsonl) before the next pair is shown. The same command resumes where it
+stopped. See docs/REVIEW.md.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +15,13 @@ import os
 import signal
 import sys
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from ccai.base import files, params
 from ccai.base.errors import UserError
 from ccai.constitution import principles as constitution
-from ccai.review.log import Log, Review, standing
-
-if TYPE_CHECKING:
-    pass
 from ccai.review.app import METRICS, REVIEWS, serve
 from ccai.review.desk import PAIRS, Desk, read_pairs, sample
+from ccai.review.log import Log, Review, standing
 from ccai.review.server import NAME, listen
 
 

@@ -1,1 +1,1 @@
-"""The principles, and the conversations that they are put into."""
+"""The constitution's principles, and the conversations built from them."""

@@ -1,4 +1,4 @@
-"""The conversations a model is put into: to answer, to criticise its answer, to revise it."""
+"""The conversations given to a model: to answer a prompt, to critique the answer, to revise it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Turn = Annotated[dict[Literal["user", "assistant"], str], Field(min_length=1, ma
 
 
 class Format(BaseModel):
-    """How critique and revision are asked for; a file in data/templates.
+    """The format of critique and revision conversations; a file in data/templates.
 
     Attributes:
         system: the system message; none if it is empty.
-        critique: the turns after which the model writes its criticism, each `user: text` or `assistant: text`.
-        revision: the turns after which it writes the new answer.
-        revision_in: `same`: the turns of `revision` follow the criticism. `new`: they stand in a conversation of
-            their own, under the same system message.
+        critique: the turns before the model's critique, each `user: text` or `assistant: text`.
+        revision: the turns before the model's revision.
+        revision_in: `same`: the turns of `revision` follow the critique. `new`: they form a conversation of their own,
+            under the same system message.
 
-    All texts may use $name, $statement, $criteria, $critique and $revision of the principle; turns also $prompt and
-    $answer, so that a small model has the question before its eyes again; those of `revision` also $criticism. The
-    critic must be shown $prompt, $answer and $critique, the reviser $revision, and in a new conversation $prompt and
-    $criticism too: a format that leaves one out would make the constitution, or the critiques, idle.
+    All texts may use $name, $statement, $criteria, $critique and $revision of the principle. Turns may also use $prompt
+    and $answer, so that a small model sees the question again; turns of `revision` also $criticism. The critique must
+    use $prompt, $answer and $critique, the revision $revision, and in a new conversation $prompt and $criticism too: a
+    format without one of them would leave the constitution, or the critiques, without effect.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,10 +56,10 @@ class Format(BaseModel):
     def _placeholders(self) -> Format:
         always = _check("system", self.system, OF_PRINCIPLE)
         used = {"critique": set(always), "revision": set(always)}
-        for key, turns, known in (("critique", self.critique, OF_CRITIQUE), ("revision", self.revision, OF_REVISION)):
+        for key, turns, allowed in (("critique", self.critique, OF_CRITIQUE), ("revision", self.revision, OF_REVISION)):
             for place, turn in enumerate(turns):
                 for text in turn.values():
-                    used[key] |= _check(f"{key}.{place}", text, known)
+                    used[key] |= _check(f"{key}.{place}", text, allowed)
         needed = {"critique": {"prompt", "answer", "critique"}, "revision": {"revision"}}
         if self.revision_in == "new":
             needed["revision"] |= {"prompt", "criticism"}
@@ -70,7 +70,7 @@ class Format(BaseModel):
 
 
 class Turns(NamedTuple):
-    """A conversation whose first `shared` messages are the same for every prompt of a principle."""
+    """A conversation whose first `shared` messages are the same for all prompts of a principle."""
 
     messages: tuple[Message, ...]
     shared: int
@@ -80,31 +80,31 @@ def load_format(name: str, folder: Path = TEMPLATES) -> Format:
     """The format of that name.
 
     Raises:
-        UserError: no such file (names those there are), not YAML, a wrong key, turns out of order, an unknown
-            $placeholder, or a request that does not show the model what it is about.
+        UserError: no such file (lists those that exist), not YAML, a wrong key, turns out of order, an unknown
+            $placeholder, or a request that does not show the model a required text.
     """
     path = folder / f"{name}.yaml"
     try:
         return yaml_io.load(path, Format)
     except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
-        raise UserError(f"critiques.format: no {path}; there are: {known}") from None
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
+        raise UserError(f"critiques.format: no {path}; there are: {names}") from None
 
 
 def to_answer(system: str, prompt: str) -> Turns:
-    """The user's prompt under a system message; an empty one leaves the model's own default."""
+    """The user's prompt under a system message; an empty one leaves the chat template's default."""
     messages = [Message(role="system", content=system)] if system else []
     return Turns((*messages, Message(role="user", content=prompt)), len(messages))
 
 
 def to_criticise(format: Format, principle: Principle, examples: int, prompt: str, answer: str) -> Turns:
-    """Worked examples as whole conversations, then the turns that ask for the critique."""
+    """Worked examples as whole conversations, then the turns that request the critique."""
     shown = _shown(format, principle, examples, "critique")
     return Turns((*shown, *_filled(format.critique, _fields(principle, prompt, answer))), len(shown))
 
 
 def to_revise(format: Format, principle: Principle, examples: int, prompt: str, answer: str, critique: str) -> Turns:
-    """Worked examples, then the turns that ask for the revision: after the critique, or without what led to it."""
+    """Worked examples, then the turns that request the revision, in the critique's conversation or a new one."""
     shown = _shown(format, principle, examples, "revision")
     fields = _fields(principle, prompt, answer, critique)
     return Turns((*shown, *_before_revision(format, fields)), len(shown))
@@ -126,16 +126,16 @@ def _shown(format: Format, principle: Principle, examples: int, step: Literal["c
 
 
 def _before_revision(format: Format, fields: Mapping[str, str]) -> list[Message]:
-    asked = _filled(format.revision, fields)
+    request = _filled(format.revision, fields)
     if format.revision_in == "new":
-        return asked
-    return [*_filled(format.critique, fields), Message(role="assistant", content=fields["criticism"]), *asked]
+        return request
+    return [*_filled(format.critique, fields), Message(role="assistant", content=fields["criticism"]), *request]
 
 
 def _fields(
     principle: Principle, prompt: str, answer: str, criticism: str = "", example: Example | None = None
 ) -> dict[str, str]:
-    """The placeholders' values. An example that brings its own requests is shown under these."""
+    """The placeholders' values. Requests of an example replace those of the principle."""
     return {
         "name": principle.name,
         "statement": principle.statement,
@@ -163,12 +163,12 @@ def _fill(text: str, fields: Mapping[str, str]) -> str:
     return Template(text).substitute(fields).strip()
 
 
-def _check(key: str, text: str, known: Sequence[str]) -> set[str]:
-    """The placeholders a text uses; raises ValueError if one is unknown."""
+def _check(key: str, text: str, allowed: Sequence[str]) -> set[str]:
+    """The placeholders that a text uses. Raises ValueError for an unknown one."""
     template = Template(text)
     try:
-        template.substitute(dict.fromkeys(known, ""))
+        template.substitute(dict.fromkeys(allowed, ""))
     except (KeyError, ValueError) as error:
-        there_are = " ".join(f"${name}" for name in known)
-        raise ValueError(f"{key}: bad placeholder {error}; there are {there_are}") from None
+        names = " ".join(f"${name}" for name in allowed)
+        raise ValueError(f"{key}: bad placeholder {error}; there are {names}") from None
     return set(template.get_identifiers())

@@ -36,12 +36,11 @@ _ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+(\S.*)")
 
 @dataclass(frozen=True)
 class Example:
-    """A worked example: a poor answer, what a critic says of it, and the answer it should have been.
+    """A worked example: a poor answer, its critique, and the revised answer.
 
     Attributes:
-        earlier: what user and assistant said before that.
-        critique_request, revision_request: how this example's critique and revision were asked for; None: as the
-            principle asks for them.
+        earlier: pairs of user and assistant turns before the example's prompt.
+        critique_request, revision_request: this example's own requests; None: those of the principle.
     """
 
     user: str
@@ -55,10 +54,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Principle:
-    """One principle, with its guidance for critic and reviser and its few-shot examples.
+    """One principle, with its requests to critic and reviser and its few-shot examples.
 
-    In JSON a principle has guidance alone: its name is the beginning of the critic's, its slug a hash of both, and
-    statement and criteria are empty.
+    A principle from JSON has the two requests alone. Its name is the beginning of the critic's request, its slug a hash
+    of both, and statement and criteria are empty.
     """
 
     slug: str
@@ -83,12 +82,12 @@ class Constitution:
 
     @property
     def sha256(self) -> str:
-        """The hash of the principles alone, so that title, preamble and white space do not change it."""
+        """The hash of the principles alone: title, preamble and white space do not change it."""
         return digest([_plain(principle) for principle in self.principles])
 
 
 def load(path: Path) -> Constitution:
-    """Read a constitution's file, .md or .json; raises UserError if it is unreadable, not UTF-8 or malformed."""
+    """A constitution from a .md or .json file. Raises UserError if it is unreadable, not UTF-8 or malformed."""
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
@@ -102,7 +101,7 @@ def load(path: Path) -> Constitution:
 
 
 def parse(text: str, where: str) -> Constitution:
-    """Read a constitution from Markdown; raises UserError, naming `where` and the line, if it is malformed."""
+    """A constitution from Markdown. Raises UserError, naming `where` and the line, if it is malformed."""
     root = _tree(text, where)
     if not root.label:
         raise root.error("no title; begin the file with '# Title'")
@@ -119,7 +118,7 @@ def parse(text: str, where: str) -> Constitution:
 
 @dataclass
 class _Block:
-    """A heading or a turn, the text right under it, and the blocks inside it."""
+    """A heading or a turn, the text directly below it, and the blocks inside it."""
 
     where: str
     line: int
@@ -140,9 +139,9 @@ class _Block:
 
 
 def _tree(text: str, where: str) -> _Block:
-    """Walk the lines, hanging each under the heading or turn it belongs to."""
+    """Read the lines and attach each to the heading or turn it belongs to."""
     root = _Block(where, 1)
-    path = [root]  # from the root to the block the walk is in
+    path = [root]  # from the root to the current block
     comment = 0
     # Not splitlines(): it also breaks at characters that editors do not count as line ends.
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")), 1):
@@ -242,7 +241,7 @@ class _File(_Json):
 
 
 def parse_json(text: str, where: str) -> Constitution:
-    """Read a constitution from JSON; raises UserError, naming `where` and the key or line, if it is malformed."""
+    """A constitution from JSON. Raises UserError, naming `where` and the key or line, if it is malformed."""
     try:
         file = _File.model_validate(json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object))
     except json.JSONDecodeError as error:
@@ -255,18 +254,18 @@ def parse_json(text: str, where: str) -> Constitution:
         raise UserError(f"{where}: {error}; correct it") from None
     examples = tuple(_chat(chat, f"{where}: system_chat.{place}") for place, chat in enumerate(file.system_chat))
     principles: dict[str, Principle] = {}
-    for place, asked in enumerate(file.constitutions):
-        # From the content, so that principles before and after it may come and go.
-        slug = "p-" + digest([asked.critic, asked.revision])[:8]
+    for place, requests in enumerate(file.constitutions):
+        # From the content, so that adding or removing other principles does not change it.
+        slug = "p-" + digest([requests.critic, requests.revision])[:8]
         if slug in principles:
             raise UserError(f"{where}: constitutions.{place}: the same as one before it; remove one of them")
-        name = textwrap.shorten(asked.critic, 60, placeholder=" …")
-        principles[slug] = Principle(slug, name, "", (), asked.critic, asked.revision, examples)
+        name = textwrap.shorten(requests.critic, 60, placeholder=" …")
+        principles[slug] = Principle(slug, name, "", (), requests.critic, requests.revision, examples)
     return Constitution(Path(where).stem, tuple(principles.values()))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; raises ValueError if a key stands in it twice, where Python would forget the first."""
+    """A JSON object. Raises ValueError for a repeated key; Python would drop the first value."""
     values: dict[str, Any] = {}
     for key, value in pairs:
         if key in values:
@@ -289,5 +288,5 @@ def _chat(chat: list[_Message], where: str) -> Example:
 
 
 def _plain(principle: Principle) -> dict[str, Any]:
-    """For the hash: without what is not there, so that a field only JSON has leaves the hash of Markdown alone."""
+    """The hash's input, without empty fields: a field that only JSON has does not change the hash of Markdown."""
     return asdict(principle, dict_factory=lambda fields: {name: value for name, value in fields if value})

@@ -1,1 +1,1 @@
-"""Engines turn conversations into completions."""
+"""Engines run models: they complete conversations and score labels."""

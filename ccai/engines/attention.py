@@ -1,10 +1,9 @@
-"""Attention over rows of different lengths in one flat batch, with few-shot prefixes that are kept once, not per row.
+"""Attention for rows of different lengths in one flat batch, with few-shot prefixes that are stored once, not per row.
 
-A forward pass gets the tokens of all rows in one sequence without padding: one token for each row that is being
-written, all tokens of rows that are new. Matrix multiplications, where the time goes, see nothing else. Attention is
-taken in two parts, over a row's own keys and over its shared prefix, and the parts are joined by their log-sum-exp,
-which is exact (Juravsky et al. 2024, "Hydragen", arXiv 2402.05099, section 3.1): the prefix's keys and values are read
-once for all rows.
+A forward pass takes the tokens of all rows in one sequence without padding: one token for each row in generation, all
+tokens of new rows. The matrix multiplications, which take most of the time, see no padding. Attention has two parts,
+over a row's own keys and over its shared prefix, joined by their log-sum-exp, which is exact (Juravsky et al. 2024,
+"Hydragen", arXiv 2402.05099, section 3.1): the prefix's keys and values are read once for all rows.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from transformers import AttentionInterface
 from ccai.base.errors import UserError
 
 NAME = "ccai"
-"""As transformers knows this attention."""
+"""Name of this attention in transformers."""
 
 REFUSED = ("softcap", "s_aux", "sinks", "position_bias", "indices", "block_indices")
-"""What some models hand to their attention that changes it in a way not written here."""
+"""Arguments of some models' attention that change it in ways not implemented here."""
 
 BLOCK = {"cpu": 64, "mps": 512, "cuda": 512}
-"""Queries of a new row whose scores are held at once; more would leave the processor's cache."""
+"""Queries of a new row whose scores are computed at once; more would not fit in the processor's cache."""
 
 STEP = 32
 """Tokens by which the rows' memory grows and shrinks."""
@@ -45,13 +44,13 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Segment:
-    """Tokens of one row that are read in one pass, from the row's beginning.
+    """The tokens of one row, from its beginning, that are read in one pass.
 
     Attributes:
         tokens: without those of the prefix.
-        prefix: what the row begins with.
-        slot: where its keys and values are kept for the tokens to come.
-        keep: the prefix that these tokens are, behind their own, if its keys and values are to be shared.
+        prefix: the prefix of the row.
+        slot: where its keys and values are kept for later tokens.
+        keep: the prefix that stores keys and values of this segment, after those of its own prefix, to share them.
     """
 
     tokens: Sequence[int]
@@ -61,13 +60,13 @@ class Segment:
 
 
 class Rows:
-    """Keys and values of the rows that are being written; row `i` lives in slot `i`.
+    """Keys and values of the rows in generation; row `i` is in slot `i`.
 
     Attributes:
-        lengths: tokens kept of each row, without its prefix.
-        prefixes: what each row begins with.
-        room: slots there are, and the most tokens a row in one may come to.
-        width: tokens that each slot has memory for by now.
+        lengths: tokens stored for each row, without its prefix.
+        prefixes: the prefix of each row.
+        room: number of slots, and the most tokens that a row may have.
+        width: tokens that each slot currently has memory for.
         kept: per layer keys and values, (slots, kv_heads, width, size) each.
     """
 
@@ -79,7 +78,7 @@ class Rows:
         self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def drop(self, slot: int) -> None:
-        """Forget a row; the last one takes its slot."""
+        """Remove a row; the last row takes its slot."""
         last = len(self.lengths) - 1
         for kept in self.kept if slot < last else ():
             for each in kept:
@@ -88,12 +87,12 @@ class Rows:
         del self.lengths[last], self.prefixes[last]
 
     def resize(self, slots: int, capacity: int) -> None:
-        """Give the same rows other room."""
+        """Change the number of slots and their capacity; the rows stay."""
         self.room = slots, capacity
         self._move(self.width)
 
     def fit(self, longest: int) -> None:
-        """Make the slots as wide as the longest row, so that memory follows what is written."""
+        """Make the slots as wide as the longest row, so that memory follows the text."""
         if not longest <= self.width < longest + 2 * STEP:
             self._move(-(-longest // STEP) * STEP)
 
@@ -108,11 +107,11 @@ class Rows:
 
 
 class Pass:
-    """One forward pass: a token more for each row, then whole segments.
+    """One forward pass: one more token for each row, then whole segments.
 
     Attributes:
         tokens, positions: of all rows, flat.
-        last: index of each row's, then of each segment's last token: where logits are wanted.
+        last: index of the last token of each row, then of each segment, where logits are needed.
     """
 
     def __init__(self, rows: Rows, following: Sequence[int], segments: Sequence[Segment], device: torch.device) -> None:
@@ -151,10 +150,10 @@ class Pass:
             self._mask = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)[:, None, None]
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layer: int) -> torch.Tensor:
-        """Attention of one layer; keeps its keys and values.
+        """Attention of one layer; stores its keys and values.
 
         Args:
-            query: (heads, tokens, size), scaled; tokens behind those of the pass are padding.
+            query: (heads, tokens, size), scaled; tokens after those of the pass are padding.
             key, value: (kv_heads, tokens, size).
             layer: from 0.
 
@@ -165,8 +164,8 @@ class Pass:
         heads, tokens, size = query.shape
         out = query.new_zeros(tokens, heads, size).transpose(0, 1)
         if self._written:
-            here = slice(0, self._written)
-            out[:, here] = self._attend_rows(query[:, here], key[:, here], value[:, here], layer)
+            written = slice(0, self._written)
+            out[:, written] = self._attend_rows(query[:, written], key[:, written], value[:, written], layer)
         for segment, start, end in self._segments:
             own = key[:, start:end], value[:, start:end]
             prefix = (segment.prefix.keys[layer], segment.prefix.values[layer]) if segment.prefix else None
@@ -186,14 +185,14 @@ class Pass:
         return self._rows.kept[layer]
 
     def _attend_rows(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layer: int) -> torch.Tensor:
-        """One query a row over the row's own keys, padded to the slots' width, and over its prefix."""
+        """One query per row over the row's own keys, padded to the slots' width, and over its prefix."""
         kept = self._kept(layer, key)
         for each, new in zip(kept, (key, value), strict=True):
             each[self._ends[0], :, self._ends[1]] = new.transpose(0, 1)
         heads, rows, size = query.shape
-        asked = query.view(key.shape[0], -1, rows, size).permute(2, 0, 1, 3)
-        found, weight = _masked(asked, kept[0][:rows], kept[1][:rows], self._mask)
-        out = found.reshape(rows, heads, size).transpose(0, 1)
+        grouped = query.view(key.shape[0], -1, rows, size).permute(2, 0, 1, 3)
+        attended, weight = _masked(grouped, kept[0][:rows], kept[1][:rows], self._mask)
+        out = attended.reshape(rows, heads, size).transpose(0, 1)
         weight = weight.reshape(rows, heads, 1).transpose(0, 1)
         for prefix, at in self._readers:
             reads = slice(None) if at is None else at
@@ -207,29 +206,29 @@ def _begin(
 ) -> torch.Tensor:
     """Attention of a new row: each token sees the prefix and the row up to itself; all (heads, tokens, size)."""
     if _flash(query):
-        found, weight = _attend(query, key, value, causal=True)
-        return _join(found, weight, *_attend(query, *prefix)) if prefix else found
+        attended, weight = _attend(query, key, value, causal=True)
+        return _join(attended, weight, *_attend(query, *prefix)) if prefix else attended
     heads, tokens, size = query.shape
     groups, block = key.shape[0], BLOCK[query.device.type]
-    padding = 0, 0, 0, -tokens % block  # whole blocks: oneDNN makes, and keeps, a kernel for each shape
-    asked = pad(query.reshape(groups, -1, tokens, size), padding)
+    padding = 0, 0, 0, -tokens % block  # whole blocks: oneDNN builds and caches a kernel for each shape
+    grouped = pad(query.reshape(groups, -1, tokens, size), padding)
     keys, values = pad(key, padding), pad(value, padding)
     if prefix:
         keys, values = torch.cat([prefix[0], keys], 1), torch.cat([prefix[1], values], 1)
     future = torch.ones(block, block, dtype=torch.bool, device=query.device).triu_(1)
-    found = torch.empty_like(asked)
-    for end in range(block, asked.shape[2] + 1, block):
-        here, seen = slice(end - block, end), keys.shape[1] - asked.shape[2] + end
-        scores = torch.bmm(asked[:, :, here].flatten(1, 2), keys[:, :seen].transpose(1, 2))
+    attended = torch.empty_like(grouped)
+    for end in range(block, grouped.shape[2] + 1, block):
+        span, seen = slice(end - block, end), keys.shape[1] - grouped.shape[2] + end
+        scores = torch.bmm(grouped[:, :, span].flatten(1, 2), keys[:, :seen].transpose(1, 2))
         scores.view(groups, -1, block, seen)[..., -block:].masked_fill_(future, -torch.inf)
-        found[:, :, here] = torch.bmm(scores.softmax(-1), values[:, :seen]).view(groups, -1, block, size)
-    return found[:, :, :tokens].reshape(heads, tokens, size)
+        attended[:, :, span] = torch.bmm(scores.softmax(-1), values[:, :seen]).view(groups, -1, block, size)
+    return attended[:, :, :tokens].reshape(heads, tokens, size)
 
 
 def _masked(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of rows over keys of their own, and the log-sum-exp of the scores.
+    """Attention of rows over their own keys, and the log-sum-exp of the scores.
 
     Args:
         query: (rows, kv_heads, heads of a kv_head, size).
@@ -239,7 +238,7 @@ def _masked(
     rows, groups, heads, size = query.shape
     if _flash(query):
         return _kernel(query, key, value, attn_mask=mask.expand(-1, -1, heads, -1))
-    # Whole slots, without a view of fewer tokens, which torch would copy each time in 16 bit.
+    # Whole slots: in 16 bit torch would copy a view of fewer tokens each time.
     turned = query.transpose(2, 3).reshape(rows * groups, size, heads)
     scores = torch.bmm(key.flatten(0, 1), turned).transpose(1, 2).contiguous().view(rows, groups, heads, -1)
     return _weigh(scores.add_(mask).flatten(0, 1), value.flatten(0, 1))
@@ -250,35 +249,37 @@ def _attend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention and the log-sum-exp of its scores, (heads, tokens, size) and (heads, tokens, 1) in float32.
 
-    Several query heads may share a key head. `causal`, only where there is `_flash`: as many queries as keys, each
-    sees those up to its own.
+    Several query heads may share a key head. `causal` works only with `_flash`: as many queries as keys, and each sees
+    the keys up to its own.
     """
     heads, tokens, size = query.shape
-    asked = query.reshape(key.shape[0], -1, size)
+    grouped = query.reshape(key.shape[0], -1, size)
     if not _flash(query):
-        found, weight = _weigh(torch.bmm(asked, key.transpose(1, 2)), value)
+        attended, weight = _weigh(torch.bmm(grouped, key.transpose(1, 2)), value)
     else:
-        found, weight = _kernel(query[None] if causal else asked[None], key[None], value[None], is_causal=causal)
-    return found.reshape(heads, tokens, size), weight.reshape(heads, tokens, 1)
+        attended, weight = _kernel(query[None] if causal else grouped[None], key[None], value[None], is_causal=causal)
+    return attended.reshape(heads, tokens, size), weight.reshape(heads, tokens, 1)
 
 
 def _flash(query: torch.Tensor) -> bool:
-    """Whether torch has a kernel that gives the log-sum-exp and is faster than plain products."""
+    """Whether torch has a kernel that returns the log-sum-exp and is faster than plain products."""
     return query.device.type == "cpu" and query.dtype == torch.float32
 
 
 def _kernel(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """torch's own for a CPU, (batch, heads, tokens, size) and the log-sum-exp of the scores, (batch, heads, tokens)."""
-    found, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=1.0, **options)
-    return found, weight
+    """torch's CPU kernel: (batch, heads, tokens, size) and the log-sum-exp of the scores, (batch, heads, tokens)."""
+    attended, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, scale=1.0, **options
+    )
+    return attended, weight
 
 
 def _join(
     own: torch.Tensor, own_weight: torch.Tensor, shared: torch.Tensor, shared_weight: torch.Tensor
 ) -> torch.Tensor:
-    """Attention over two sets of keys from that over each, (heads, tokens, size), and their log-sum-exps."""
+    """Attention over two sets of keys from the attention over each, (heads, tokens, size), and their log-sum-exps."""
     return own.lerp_(shared, (shared_weight - own_weight).sigmoid_().to(own.dtype))
 
 
@@ -290,8 +291,10 @@ def _weigh(scores: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    """Zeros, since padding is read too and 0 times NaN is NaN. On a CPU they take no memory until something is written,
-    which torch's own would."""
+    """Zeros, because padding is read too and 0 times NaN is NaN.
+
+    On a CPU NumPy's take no memory until something is written to them; torch's would.
+    """
     if like.device.type != "cpu":
         return like.new_zeros(shape)
     return torch.from_numpy(np.zeros(math.prod(shape) * like.itemsize, np.uint8)).view(like.dtype).view(shape)
@@ -310,7 +313,7 @@ def _forward(
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in each layer; tensors are (1, heads, tokens, size)."""
+    """The function that transformers calls in each layer; tensors are (1, heads, tokens, size)."""
     if refused := [name for name in REFUSED if others.get(name) is not None]:
         raise UserError(f"this model's attention wants {', '.join(refused)}; serve it and use an endpoint instead")
     if sliding_window is not None and max(flat.positions) >= sliding_window:

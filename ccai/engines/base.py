@@ -1,4 +1,4 @@
-"""What every engine is asked and answers."""
+"""The interface of every engine: requests, completions, and the protocol itself."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ccai.base.records import FinishReason, Message
 
 @dataclass(frozen=True)
 class Request:
-    """One completion wanted.
+    """A request for one completion.
 
     Attributes:
         messages: the conversation so far; the last turn is the user's.
-        shared: how many leading messages other requests have too (a few-shot prefix worth computing once).
-        seed: of this request alone, so that its text depends neither on batch nor on order.
-        max_new_tokens: where the completion is cut.
+        shared: number of leading messages that other requests share (a few-shot prefix that is computed once).
+        seed: this request's own, so that its text depends on neither batch nor order.
+        max_new_tokens: length limit of the completion.
         sampling: how tokens are drawn.
     """
 
@@ -30,10 +30,10 @@ class Request:
 
 
 class Completed(NamedTuple):
-    """A completion: text without special tokens, why it ended, lengths in the model's tokens.
+    """A completion: text without special tokens, the reason it ended, lengths in the model's tokens.
 
-    `margin` is how many logits the closest decision was from falling otherwise; None where the engine does not see its
-    logits.
+    `margin` is the smallest difference in logits that would have changed a token; None where the engine does not see
+    its logits.
     """
 
     text: str
@@ -47,9 +47,9 @@ class Engine(Protocol):
     """A model that completes conversations and scores labels.
 
     Attributes:
-        name: logical name for records; `revision` says which weights.
+        name: logical name for records; `revision` identifies the weights.
         identity: everything about the engine that can change a completion's text; part of each journal key.
-        unverified_weights: whether the weights are only declared (an endpoint's can't be hashed).
+        unverified_weights: whether the weights are only declared (an endpoint's cannot be hashed).
     """
 
     name: str
@@ -59,7 +59,7 @@ class Engine(Protocol):
 
     @property
     def runtime(self) -> dict[str, Any]:
-        """Where it runs (device, dtype …) and what is worth knowing of the run, for metrics/runtime."""
+        """Device, dtype and other facts of the run, for metrics/runtime."""
         ...
 
     def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completed]]]:
@@ -69,13 +69,15 @@ class Engine(Protocol):
     def score(
         self, conversations: Sequence[Sequence[Message]], labels: Sequence[str]
     ) -> Iterator[list[tuple[int, list[float]]]]:
-        """Probability of each label as the next token after each conversation, not renormalised; yields
-        (index in `conversations`, probabilities in the order of `labels`) as they are known. A last message of the
-        assistant's is how the model's turn begins (a guard's; ccai/judge/guards.py)."""
+        """Probability of each label as the next token after each conversation, not renormalised.
+
+        Yields (index in `conversations`, probabilities in the order of `labels`) as they become known. A last message
+        of the assistant is the beginning of the model's turn (a guard's; ccai/judge/guards.py).
+        """
         ...
 
     def estimate(self, requests: Sequence[Request]) -> float | None:
-        """Seconds these requests may take; None if there is no way to tell."""
+        """Expected seconds for these requests; None if unknown."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""A model's tokenizer and chat template: from conversations to token ids and back."""
+"""A model's tokenizer and chat template: conversations to token ids and back."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ccai.models.model import Model
 
 
 class Template:
-    """The tokenizer of a model.
+    """A model's tokenizer and chat template.
 
     Attributes:
-        tokenizer: the tokenizer itself.
-        text: the chat template itself, and its variables if it is given any; part of what identifies an engine.
+        tokenizer: the tokenizer of transformers.
+        text: the chat template, with its variables if it has any; part of an engine's identity.
         end: the id that ends a text, if there is one.
 
     Raises:
-        UserError: as `loading.tokenizer`.
+        UserError: as `load.tokenizer`.
     """
 
     def __init__(self, model: Model) -> None:
@@ -33,12 +33,12 @@ class Template:
         self.end: int | None = self.tokenizer.eos_token_id
 
     def tokens(self, messages: Sequence[Message], *, generation_prompt: bool = True) -> list[int]:
-        """Token ids of a conversation, by default with the beginning of the model's turn.
+        """Token ids of a conversation, by default with the opening of the model's turn.
 
-        Then a last turn of the assistant is how the model's own turn begins.
+        A last message of the assistant is then the beginning of the model's own turn.
 
         Raises:
-            UserError: the template does not take these turns, or a token is none of the model's.
+            UserError: the template refuses these turns, or a token is outside the model's vocabulary.
         """
         turns = [message.model_dump() for message in messages]
         opening = turns.pop()["content"] if generation_prompt and begun(messages) else ""
@@ -55,7 +55,10 @@ class Template:
         return ids
 
     def labels(self, labels: Sequence[str], *, beginnings: bool = False) -> list[int]:
-        """The token id of each label; of its beginning, if that will do to tell it from the others.
+        """The token id of each label.
+
+        Args:
+            beginnings: whether the first token of a longer label is enough, if it tells it from the others.
 
         Raises:
             UserError: a label is not one token of this model, or two begin with the same one.
@@ -70,12 +73,12 @@ class Template:
         return [tokens[0] for tokens in ids]
 
     def text_of(self, completion: Sequence[int]) -> str:
-        """A completion without special tokens and outer white space."""
+        """A completion's text, without special tokens and outer white space."""
         text: str = self.tokenizer.decode(completion, skip_special_tokens=True)
         return text.strip()
 
     def check_room(self, prompt: int, new: int, limit: int) -> None:
-        """That so many tokens of prompt and completion fit in the model's context.
+        """Check that prompt and completion fit in the model's context, in tokens.
 
         Raises:
             UserError: they do not.

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The HTTP client for endpoints: bounded replies, no redirects, a hidden key, and remedies for errors."""
 
 from __future__ import annotations
 
@@ -20,62 +20,64 @@ from ccai.engines.wire import LARGEST, PART
 from ccai.models import catalogue
 
 RETRIES = 5
-"""Times the client asks again, after half a second and then twice as long each time, or as Retry-After says."""
+"""Retries of the client: after half a second, then twice as long each time, or as Retry-After says."""
 
 CONNECT = 10.0
-"""Seconds to reach a server at all."""
+"""Seconds to connect to a server."""
 
 KEPT_HEADERS = ("content-type", "location", "retry-after", "retry-after-ms", "x-should-retry")
-"""Headers of a reply that anybody reads here; others may repeat the key and end in a log."""
+"""Headers of a reply that are kept; others may repeat the key and end up in a log."""
 
 NEUTRAL = {"min_p": 0, "repetition_penalty": 1}
-"""Sampling settings that OpenAI's API does not know, and the values at which they are not sent."""
+"""Sampling settings outside OpenAI's API, with the values at which they are not sent."""
 
 UNKNOWN = re.compile("support|unknown|unrecogni|unexpected|not permitted|invalid param", re.IGNORECASE)
-"""In the words of a server that does not take a parameter as it was sent."""
+"""Words of a server that does not accept a parameter."""
 
 
 class CutShort(httpx2.RemoteProtocolError):
-    """The server stopped before the limit it was given and before the model did."""
+    """The server ended a completion before its limit, although the model had not finished."""
 
 
 class Down(Exception):
-    """An endpoint did not do its work, although it was asked again and again; another may."""
+    """An endpoint failed after all retries; another may work."""
 
 
 class Client(httpx2.AsyncClient):
-    """Reads replies whole, in bounded time and memory, and follows no redirect: prompts and key go where the catalogue
-    says and nowhere else."""
+    """Reads replies completely, in bounded time and memory, and follows no redirect.
+
+    Prompts and key go to the URLs of the catalogue and nowhere else.
+    """
 
     def __init__(self, seconds: float, check: Callable[[httpx2.Response], None]) -> None:
         super().__init__(limits=openai.DEFAULT_CONNECTION_LIMITS, headers={"Accept-Encoding": "gzip"})
         self._seconds, self._checked = seconds, check
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """The reply, with its body and few of its headers.
+        """The reply, with its body and a few of its headers.
 
         Raises:
-            RequestError: none came in time, or what came can't be a completion. The openai client asks again.
-            UserError: what came must not be kept.
+            RequestError: none came in time, or it cannot be a completion. The openai client retries.
+            UserError: the reply must not be kept.
         """
         try:
-            async with asyncio.timeout(self._seconds):  # httpx2's own starts anew with each byte that drips in
-                came = await super().send(request, **options | {"stream": True, "follow_redirects": False})
+            async with asyncio.timeout(self._seconds):  # httpx2's own timeout restarts with every byte
+                reply = await super().send(request, **options | {"stream": True, "follow_redirects": False})
                 try:
-                    content = await self._read(came)
+                    content = await self._read(reply)
                 finally:
-                    await came.aclose()
+                    await reply.aclose()
         except TimeoutError:
             raise httpx2.ReadTimeout("the reply took too long", request=request) from None
-        headers = {name: came.headers[name] for name in KEPT_HEADERS if name in came.headers}
-        response = httpx2.Response(came.status_code, headers=headers, content=content, request=request)
+        headers = {name: reply.headers[name] for name in KEPT_HEADERS if name in reply.headers}
+        response = httpx2.Response(reply.status_code, headers=headers, content=content, request=request)
         if response.is_success:
             self._checked(response)
         return response
 
     async def _read(self, response: httpx2.Response) -> bytes:
         packed = response.headers.get("content-encoding", "identity").strip().lower()
-        if packed not in ("identity", "gzip"):  # packed twice, 64 kB become 64 GB before they can be counted
+        if packed not in ("identity", "gzip"):  # packed twice, 64 kB unpack to 64 GB before they can be counted
             raise httpx2.RemoteProtocolError("the reply is packed in a way that was not asked for")
         content = bytearray()
         async for chunk in response.aiter_bytes():
@@ -86,7 +88,7 @@ class Client(httpx2.AsyncClient):
 
 
 class Secret:
-    """A key as a server may repeat it: whole or in part, in small or capital letters, in a URL's form or in base64."""
+    """A key in the forms in which a server may repeat it: whole or in part, in any case, URL-encoded or in base64."""
 
     def __init__(self, key: str) -> None:
         self._length = min(PART, len(key))
@@ -94,20 +96,20 @@ class Secret:
         self._parts = {part for form in forms for _, part in self._windows(form)}
 
     def _windows(self, text: str) -> Iterator[tuple[int, str]]:
-        # A key is ASCII, and so must be what becomes small letters: others' may be more or fewer characters.
+        # Only ASCII is lowercased, which keeps the length; keys are ASCII.
         small = "".join(character.lower() if character.isascii() else character for character in text)
         return ((at, small[at : at + self._length]) for at in range(len(small) - self._length + 1))
 
-    def told(self, text: str, sent: str) -> bool:
-        """Whether a text tells a part of it that does not stand in what the server was sent, the key aside.
+    def leaks(self, text: str, sent: str) -> bool:
+        """Whether a text contains a part of the key that is not in the text sent to the server (without the key).
 
-        What is shorter than `PART` is no secret, and may be a word.
+        A part shorter than `PART` is not secret: it may be a word.
         """
-        found = {part for _, part in self._windows(text)} & self._parts
-        return self._length >= PART and bool(found - {part for _, part in self._windows(sent)})
+        parts = {part for _, part in self._windows(text)} & self._parts
+        return self._length >= PART and bool(parts - {part for _, part in self._windows(sent)})
 
     def hidden(self, text: str) -> str:
-        """The text with *** in place of each part."""
+        """The text with *** in place of each part of the key."""
         cut = {
             place for at, part in self._windows(text) if part in self._parts for place in range(at, at + self._length)
         }
@@ -118,26 +120,26 @@ class Secret:
 
 
 def _in_base64(key: str, offset: int) -> str:
-    """A key in base64 where so many bytes stand before it; without the characters that its neighbours share."""
+    """A key in base64 after `offset` bytes, without the characters that it shares with its neighbours."""
     coded = base64.b64encode(bytes(offset) + key.encode()).decode()
     return coded[(0, 2, 3)[offset] : (offset + len(key)) * 8 // 6]
 
 
 def error_of(content: bytes) -> str | None:
-    """The words of an error that a server reports as JSON; None for anything else."""
+    """The message of an error that a server reports as JSON; None for anything else."""
     try:
-        told = json.loads(content)
+        value = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    error = (told.get("error") or told) if isinstance(told, dict) else None
-    said = error.get("message") if isinstance(error, dict) else error
-    return said if isinstance(said, str) else None
+    error = (value.get("error") or value) if isinstance(value, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return message if isinstance(message, str) else None
 
 
-def remedy_for(said: str, body: Mapping[str, Any]) -> str:
-    """What may help against a refusal: by the parameters that it names and that were sent."""
+def remedy_for(message: str, body: Mapping[str, Any]) -> str:
+    """What may fix a refusal, from the sent parameters that its message names."""
     sent = [name for name in body | body.get("extra_body", {}) if name not in ("messages", "model")]
-    named = [name for name in sent if name in said] if UNKNOWN.search(said) else []
+    named = [name for name in sent if name in message] if UNKNOWN.search(message) else []
     if "response_format" in named or ("response_format" in sent and not named):
         return f"if it knows no response_format, take verdicts: json out of {catalogue.CATALOGUE}"
     if always := [name for name in named if name not in NEUTRAL]:
@@ -151,7 +153,7 @@ def remedy_for(said: str, body: Mapping[str, Any]) -> str:
 
 
 def key_in(variable: str | None) -> SecretStr:
-    """The key in an environment variable; without one a word that says nothing, since the client wants a key."""
+    """The key in an environment variable, or a placeholder, because the openai client requires a key."""
     if variable is None:
         return SecretStr("none")
     value = os.environ.get(variable, "").strip()

@@ -1,4 +1,4 @@
-"""The engine for a model behind OpenAI-compatible endpoints: vLLM, SGLang, TGI, llama.cpp, Ollama and their like."""
+"""The engine for a model behind OpenAI-compatible endpoints: vLLM, SGLang, TGI, llama.cpp, Ollama and others."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from ccai.engines.wire import Answer, Position, Reply, Verdict, asking_for, comp
 from ccai.models import catalogue
 
 TOP_LOGPROBS = 20
-"""Tokens whose probabilities are asked for; the most that vLLM gives by default."""
+"""Number of tokens whose probabilities are requested; vLLM's default maximum."""
 
 BATCH = 1.0
-"""Seconds of finished work handed on at once: what a kill may cost."""
+"""Seconds of finished work that is handed on at once: the most that a kill loses."""
 
 SEEDS = 2**31
-"""Seeds are sent modulo this: llama.cpp and Ollama cut longer ones off, and some gateways round them."""
+"""Seeds are sent modulo this: llama.cpp and Ollama truncate longer ones, and some gateways round them."""
 
 GUARD_TOKENS = 8
-"""Room for the beginning of a guard's reply: what it opens with and its label."""
+"""Token limit for the beginning of a guard's reply: its opening and its label."""
 
 for name in ("httpcore2", "httpx2"):
-    logging.getLogger(name).setLevel(logging.WARNING)  # below that they log headers, in which a server may repeat a key
+    logging.getLogger(name).setLevel(logging.WARNING)  # lower levels log headers, in which a server may repeat a key
 
 
 @dataclass(eq=False)
@@ -46,11 +46,12 @@ class _Server:
 
 
 class Endpoint:
-    """A model behind one endpoint or several that serve the same weights.
+    """A model behind one or several endpoints that serve the same weights.
 
     Attributes:
-        name: the catalogue's; `revision` is declared, and not verified.
-        identity: model and revision as declared. URLs, key, concurrency and timeout can't change a text and stay out.
+        name: the catalogue's; `revision` is declared and not verified.
+        identity: model and revision as declared. URLs, key, concurrency and timeout cannot change a text and are left
+            out.
     """
 
     unverified_weights = True
@@ -59,7 +60,7 @@ class Endpoint:
         """Check the entry of conf/models.yaml and read the key; no request is made.
 
         Raises:
-            UserError: a wrong entry, or a key that is not set or can't be one.
+            UserError: a wrong entry, or a key that is not set or not valid.
         """
         self._served = catalogue.served(name, entry)
         self._key = key_in(self._served.key)
@@ -83,14 +84,14 @@ class Endpoint:
         }
 
     def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completed]]]:
-        """Complete all requests; yields (index in `requests`, completion), what finished within a second at once.
+        """Complete all requests; yields (index in `requests`, completion), about a second's completions at a time.
 
-        After an error no more requests are sent, but those under way are waited for and yielded before it is raised.
+        After an error no more requests are sent; those in progress are completed and yielded before it is raised.
         Ctrl-C, or closing the iterator, cancels them.
 
         Raises:
-            UserError: no endpoint is left that answers, or one refused a key, the model or a parameter, or it cut a
-                completion short.
+            UserError: no endpoint answers any more, or one refused a key, the model or a parameter, or cut a completion
+                short.
         """
         return self._ask([self._body(request) for request in requests], completed_of)
 
@@ -99,12 +100,12 @@ class Endpoint:
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Probability of each label as the next token after each conversation; 0 if not among the likeliest 20.
 
-        With `verdicts: json` the endpoint is asked for one label as JSON, which then has probability 1; all have 0 if
-        what comes is no label. How a turn begins can't be told to a server: it begins by itself, and the label is
-        looked for behind that.
+        With `verdicts: json` the request is for one label as JSON, which then has probability 1; all have 0 if the
+        reply is no label. A server cannot be given the beginning of a turn: the model begins by itself, and the label
+        is read behind its opening.
 
         Raises:
-            UserError: as `complete`, or the endpoint gives no probabilities.
+            UserError: as `complete`, or the endpoint returns no probabilities.
         """
 
         def probabilities(content: bytes) -> list[float]:
@@ -119,32 +120,32 @@ class Endpoint:
             return _of_whole(labels, logprobs.content[0])
 
         def one(content: bytes) -> list[float]:
-            said = verdict_of(Verdict.model_validate_json(content).choices[0].message.content)
-            return [float(label == said) for label in labels]
+            verdict = verdict_of(Verdict.model_validate_json(content).choices[0].message.content)
+            return [float(label == verdict) for label in labels]
 
         opened = list({messages[-1].content for messages in conversations if begun(messages)})
         if self._served.verdicts == "json":
             bodies = [self._conversation(messages) | asking_for(labels) for messages in conversations]
             return self._ask(bodies, one)
         limit = GUARD_TOKENS if opened else 1
-        asked = [messages[:-1] if opened else messages for messages in conversations]
+        shortened = [messages[:-1] if opened else messages for messages in conversations]
         bodies = [
             self._conversation(messages)
             | {"max_tokens": limit, "temperature": 0.0, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
-            for messages in asked
+            for messages in shortened
         ]
         return self._ask(bodies, probabilities)
 
     def estimate(self, requests: Sequence[Request]) -> None:
-        """None: how fast an endpoint is depends on who else asks it."""
+        """None: an endpoint's speed depends on its other users."""
 
     def _conversation(self, messages: Sequence[Message]) -> dict[str, Any]:
-        said = {"model": self._served.model, "messages": [message.model_dump() for message in messages]}
+        body = {"model": self._served.model, "messages": [message.model_dump() for message in messages]}
         template = self._served.template
-        return said | ({"extra_body": {"chat_template_kwargs": template}} if template else {})
+        return body | ({"extra_body": {"chat_template_kwargs": template}} if template else {})
 
     def _body(self, request: Request) -> dict[str, Any]:
-        """The request's JSON. What OpenAI's API does not know is sent only where it is not neutral."""
+        """The request's JSON. Settings outside OpenAI's API are sent only where they have an effect."""
         sampling = request.sampling
         conversation = self._conversation(request.messages)
         extra: dict[str, Any] = conversation.get("extra_body", {})
@@ -162,10 +163,10 @@ class Endpoint:
     def _ask(
         self, bodies: Sequence[dict[str, Any]], read: Callable[[bytes], Answer]
     ) -> Iterator[list[tuple[int, Answer]]]:
-        """Send all bodies, as many at once as allowed, each to the endpoint with the least to do.
+        """Send all bodies, as many at a time as allowed, each to the endpoint with the fewest requests.
 
-        The event loop runs on this thread, and only while an answer is waited for. So Ctrl-C and SIGTERM arrive
-        here, and what is under way can be cancelled at any time.
+        The event loop runs on this thread, and only while a reply is awaited. Ctrl-C and SIGTERM therefore arrive here,
+        and requests in progress can be cancelled at any time.
         """
         servers = [_Server(url, self._client(url)) for url in self._served.endpoints]
         clients = [server.client for server in servers]
@@ -189,7 +190,7 @@ class Endpoint:
                 failures.append(error)
             except Down as error:
                 todo.append(place)
-                if server not in servers:  # others of its requests said so before
+                if server not in servers:  # another of its requests has reported it
                     return
                 servers.remove(server)
                 where = f"model {self.name}: endpoint {server.url}: {error}"
@@ -199,7 +200,7 @@ class Endpoint:
                     failures.append(UserError(f"{where}; none is left: mend or start it, and repeat the command"))
 
         async def go_on(finished: list[tuple[int, Answer]]) -> None:
-            """Until something is finished and `BATCH` seconds are over, or there is nothing more to wait for."""
+            """Run until something has finished and `BATCH` seconds are over, or nothing is left to wait for."""
             clock = asyncio.get_running_loop().time
             until = clock() + BATCH
             start()
@@ -224,7 +225,7 @@ class Endpoint:
                     finished: list[tuple[int, Answer]] = []
                     try:
                         runner.run(go_on(finished))
-                    finally:  # before Ctrl-C goes on, too: these are paid for
+                    finally:  # also before Ctrl-C continues: these are paid for
                         if finished:
                             yield finished
             finally:
@@ -233,7 +234,7 @@ class Endpoint:
             raise failures[0]
 
     def _client(self, url: str) -> openai.AsyncOpenAI:
-        """A client that checks replies, and takes neither key nor organisation from its own environment variables."""
+        """A client that checks replies and ignores the openai package's environment variables."""
         client = openai.AsyncOpenAI(
             base_url=url,
             api_key=self._key.get_secret_value(),
@@ -245,50 +246,50 @@ class Endpoint:
         return client
 
     def _check(self, response: httpx2.Response) -> None:
-        """Make a broken connection of a reply that can't be recorded; the client asks again as after any other.
+        """Reject a reply that cannot be recorded like a broken connection, so that the client retries.
 
         Raises:
-            RemoteProtocolError: what came instead of a completion.
-            UserError: the completion holds the key.
+            RemoteProtocolError: the reply is no completion.
+            UserError: the completion contains the key.
         """
         content, sent = response.content, response.request.content
-        asked = json.loads(sent)
+        body = json.loads(sent)
         try:
-            if "response_format" in asked:
+            if "response_format" in body:
                 Verdict.model_validate_json(content)
                 return
             reply = Reply.model_validate_json(content)
         except ValidationError as error:
             raise httpx2.RemoteProtocolError(self._no_completion(response, error)) from None
         [choice] = reply.choices
-        if self._secret and self._secret.told(choice.message.content or "", sent.decode()):
-            # To mask it would change a text that is measured and trained on.
+        if self._secret and self._secret.leaks(choice.message.content or "", sent.decode()):
+            # Masking it would change a text that is measured and trained on.
             raise UserError(
                 f"model {self.name}: endpoint {response.request.url}: its completion holds the key in "
                 f"{self._served.key}, or a part of it, and is not kept; use a server that does not repeat keys, or a "
                 "key that is no word"
             )
-        limit = asked["max_tokens"]
+        limit = body["max_tokens"]
         written = reply.usage.completion_tokens
         if choice.finish_reason == "length" and written < limit:
             raise CutShort(f"cut a completion at {written} of {limit} tokens; start it with a larger context")
 
     def _no_completion(self, response: httpx2.Response, error: ValidationError) -> str:
-        if said := error_of(response.content):
-            return f"answered {response.status_code} with an error ({self._quoted(said, 200)})"
+        if message := error_of(response.content):
+            return f"answered {response.status_code} with an error ({self._quoted(message, 200)})"
         if response.content.lstrip().startswith((b"data:", b"event:")):
             return "the reply is a stream of events, which was not asked for; turn streaming off there"
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or f"{len(response.content)} bytes"
-        came = "" if first["type"] == "missing" else f", not {self._quoted(repr(first['input']), 60)}"
-        return f"the reply is no completion ({key}: {first['msg']}{came})"
+        received = "" if first["type"] == "missing" else f", not {self._quoted(repr(first['input']), 60)}"
+        return f"the reply is no completion ({key}: {first['msg']}{received})"
 
     async def _answer(self, server: _Server, body: Mapping[str, Any], read: Callable[[bytes], Answer]) -> Answer:
-        """What `read` finds in the reply to one body.
+        """The result of `read` for the reply to one body.
 
         Raises:
-            UserError: no use to ask again or elsewhere.
-            Down: this endpoint did not do it.
+            UserError: retrying, here or elsewhere, would not help.
+            Down: this endpoint failed.
         """
         try:
             response = await server.client.chat.completions.with_raw_response.create(**body)
@@ -320,8 +321,8 @@ class Endpoint:
                 f"{catalogue.CATALOGUE}"
             )
         content = error.response.content
-        said = self._quoted(error_of(content) or content.decode(errors="replace"), 200)
-        answered = f"answered {status} ({said})" if said else f"answered {status}"
+        message = self._quoted(error_of(content) or content.decode(errors="replace"), 200)
+        answered = f"answered {status} ({message})" if message else f"answered {status}"
         if status in (408, 409, 429) or status >= 500:
             return Down(answered)
         if status == 404:
@@ -331,13 +332,13 @@ class Endpoint:
         return UserError(f"{where}: {answered}; {remedy}")
 
     def _quoted(self, text: str, most: int) -> str:
-        """The beginning of what a server said: on one line, without the key and without what moves a cursor."""
+        """The beginning of a server's text: on one line, without the key and without control characters."""
         begins = " ".join("".join(c if c.isprintable() else " " for c in text[: 10 * most]).split())
         return (self._secret.hidden(begins) if self._secret else begins)[:most]
 
 
 def _behind(opening: str, positions: Sequence[Position]) -> Position | None:
-    """The first token behind an opening, white space aside; None where the model began otherwise."""
+    """The first token after an opening, ignoring white space; None where the model began differently."""
     written = ""
     for position in positions:
         if position.token.strip() and written.split() == opening.split():
@@ -352,10 +353,10 @@ def _of_whole(labels: Sequence[str], position: Position) -> list[float]:
 
 
 def _of_beginnings(labels: Sequence[str], position: Position | None) -> list[float]:
-    """Of tokens that begin one label and no other; the servers' tokenizers are not known here."""
-    found = dict.fromkeys(labels, 0.0)
+    """Probabilities from tokens that begin exactly one label; the servers' tokenizers are unknown."""
+    probabilities = dict.fromkeys(labels, 0.0)
     for at in position.top_logprobs if position else ():
         begun = [label for label in labels if at.token.strip() and label.strip().startswith(at.token.strip())]
         if len(begun) == 1:
-            found[begun[0]] += math.exp(at.logprob)
-    return list(found.values())
+            probabilities[begun[0]] += math.exp(at.logprob)
+    return list(probabilities.values())

@@ -1,8 +1,8 @@
-"""Linear layers in float32 on a CPU, their weights laid out once as the processor's kernels read them.
+"""Linear layers in float32 on a CPU, their weights laid out once for the processor's kernels.
 
-torch's own linear layer lays out the weight anew in each multiplication, which costs as much as the multiplication
-where few rows meet it, as they do while text is written. Besides, these kernels cut a row's sums alike however many
-rows stand beside it: where it was measured (AVX2) products were the same to the last bit.
+torch's own linear layer lays out the weight again in each multiplication. With few rows, as in generation, that costs
+as much as the multiplication itself. These kernels also split a row's sums in the same way for any number of rows:
+where it was measured (AVX2), products were equal to the last bit.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 ROWS = 1024
-"""Of the multiplications that the layout is chosen for. oneDNN's layouts for 64 rows and more are nearly as good for
-each other; that for one row is not."""
+"""Rows that the layout is chosen for. oneDNN's layouts for 64 rows and more are nearly as fast for each other; its
+layout for one row is not.
+"""
 
 
 class Packed(nn.Module):
-    """Takes the place of an `nn.Linear` that is only read."""
+    """Replaces an `nn.Linear` in inference."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -30,9 +31,9 @@ class Packed(nn.Module):
 
 
 def pack(model: nn.Module) -> None:
-    """Replace the linear layers of a model, one after another, so that no second copy of all weights is held.
+    """Replace a model's linear layers one after another, so that memory never holds a second copy of all weights.
 
-    What stays is copied: its file would be mapped whole as long as one tensor is a view of it.
+    Other tensors are copied: as long as one is a view of the model's file, the whole file stays mapped.
     """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return

@@ -1,4 +1,4 @@
-"""How the next token of each row is drawn: by Gumbel-max, from noise that no other row can change."""
+"""Sampling of each row's next token: Gumbel-max, with noise that no other row affects."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ccai.base.errors import UserError
 from ccai.base.params import Generation
 
 SURE = 1.0
-"""Margins are looked for up to here only; a wider one counts as this."""
+"""Upper limit of margins; wider ones are reported as this."""
 
 LEAST = 1e-9
-"""A token less likely than this share of the likeliest is never drawn, also without min_p."""
+"""A token less likely than this share of the likeliest is never drawn, even without min_p."""
 
 _GOLDEN, _MIX_1, _MIX_2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # SplitMix64's, as int64
 
 
 class Drawn(NamedTuple):
-    """Token ids, int64 (rows,), and by how much logits could change and each token stay the same, float32 (rows,)."""
+    """Token ids, int64 (rows,), and the change in logits below which each token stays the same, float32 (rows,)."""
 
     tokens: torch.Tensor
     margins: torch.Tensor
@@ -38,17 +38,17 @@ def draw(
     """The next token of each row; greedy where the temperature is 0.
 
     argmax(logits / temperature + Gumbel) is a draw from softmax(logits / temperature) (Maddison et al. 2014,
-    arXiv 1411.0030). The noise depends on (seed, position, token id) alone, so a row draws the same tokens in any
-    batch, and a rounding difference in the logits flips a draw only where two candidates are that close. The margin
-    says how close: to the second best, and to the floor of min_p.
+    arXiv 1411.0030). The noise depends on (seed, position, token id) alone. A row therefore draws the same tokens in
+    any batch, and a rounding difference in the logits changes a draw only where two candidates are that close. The
+    margin is that distance: to the second best, and to the floor of min_p.
 
     Args:
         logits: float (rows, vocabulary); changed in place where they are float32.
-        written: int64 (rows, at least max(counts)): tokens written so far; behind them repeats of the first.
-        counts: how many each row has written.
-        seeds: of each row.
-        settings: of each row.
-        slack: how many logits below the floor a token may lie and still count in the margin.
+        written: int64 (rows, at least max(counts)): tokens drawn so far, padded with repeats of the first.
+        counts: number of tokens that each row has drawn.
+        seeds: one per row.
+        settings: one per row.
+        slack: distance below the floor, in logits, within which a token still counts in the margin.
 
     Raises:
         UserError: a row's logits are not numbers.
@@ -70,29 +70,29 @@ def draw(
     below = torch.tensor(least, device=device)
     floor = best + below
     rows, ids = (scores >= (floor - slack / temperature)[:, None]).nonzero(as_tuple=True)
-    found = scores[rows, ids]
+    candidates = scores[rows, ids]
     position = torch.tensor(counts, device=device)
     exact = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
     noise = gumbel(*(each.to(exact) for each in (torch.tensor(seeds, device=device)[rows], position[rows], ids)))
-    drawn = found + torch.where(random[rows], noise.to(device), 0.0)
-    # One line a row, as wide as the row with most candidates.
+    drawn = candidates + torch.where(random[rows], noise.to(device), 0.0)
+    # One line per row, as wide as the row with the most candidates.
     amount = torch.bincount(rows, minlength=len(counts))
     if not bool(amount.all()):
         raise UserError("the model's logits are not numbers (NaN); use another dtype, or other weights or adapter")
     column = torch.arange(len(rows), device=device) - (amount.cumsum(0) - amount)[rows]
     table = torch.full((len(counts), max(2, int(amount.max()))), -torch.inf, device=device)
-    table[rows, column] = torch.where(found >= floor[rows], drawn, -torch.inf)
+    table[rows, column] = torch.where(candidates >= floor[rows], drawn, -torch.inf)
     winner = table.argmax(dim=-1)
     at = (amount.cumsum(0) - amount) + winner
     won = drawn[at]
-    below_floor = (floor[rows] - found).clamp(min=0)
-    table[rows, column] = found
+    below_floor = (floor[rows] - candidates).clamp(min=0)
+    table[rows, column] = candidates
     other = table.scatter_(1, winner[:, None], -torch.inf).amax(
         dim=-1
-    )  # if it rises, so may the floor, over the winner
+    )  # if it rises, the floor may rise above the winner
     table.fill_(torch.inf)
     table[rows, column] = torch.maximum(won[rows] - drawn, below_floor)
-    table.scatter_(1, winner[:, None], (found[at] - other - below)[:, None])
+    table.scatter_(1, winner[:, None], (candidates[at] - other - below)[:, None])
     margins = (table.amin(dim=-1) * temperature).clamp(max=SURE)
     return Drawn(ids[at], margins)
 
@@ -100,10 +100,10 @@ def draw(
 def gumbel(seeds: torch.Tensor, positions: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Standard Gumbel noise, float32, for int64 tensors of seeds, positions and token ids of one shape.
 
-    The uniform behind it is output number `id` of a SplitMix64 generator (Steele, Lea, Flood 2014, "Fast splittable
-    pseudorandom number generators", figure 14) that is started at a hash of seed and position. It has 52 bits and
-    is never 0 or 1: with 24, the Gumbel would be infinite about once in 2^24 draws, which over a vocabulary of 49,152
-    puts a random word into every third completion.
+    The uniform number behind it is output number `id` of a SplitMix64 generator (Steele, Lea, Flood 2014, "Fast
+    splittable pseudorandom number generators", figure 14) whose start is a hash of seed and position. It has 52 bits
+    and is never 0 or 1. With 24 bits the Gumbel would be infinite about once in 2^24 draws: over a vocabulary of 49,152
+    tokens that puts a random word into every third completion.
     """
     start = _mix(_mix(seeds) + positions * _GOLDEN)
     bits = _mix(start + (ids + 1) * _GOLDEN)

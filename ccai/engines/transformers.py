@@ -1,4 +1,4 @@
-"""The default engine: continuous batches on this machine's device through transformers."""
+"""The default engine: continuous batching through transformers on this machine's device."""
 
 from __future__ import annotations
 
@@ -26,27 +26,30 @@ from ccai.models.model import Model
 from ccai.models.placement import Placement, free_memory
 
 MAX_ROWS = {"float32": {"cpu": 48, "mps": 32, "cuda": 128}, "16 bit": {"cpu": 24, "mps": 64, "cuda": 256}}
-"""Rows written at a time, where memory allows; more would raise the rate by little, and memory by a lot. In 16 bit a
-CPU's matmuls are so fast that keys and values set the pace, and these are read row by row."""
+"""Rows in generation at a time, memory permitting; more would raise the rate little and memory a lot. In 16 bit a CPU's
+matrix multiplications are so fast that keys and values limit the rate, and these are read row by row.
+"""
 
 MAX_TOKENS = {"cpu": 1024, "mps": 1024, "cuda": 8192}
-"""Tokens in one forward pass, unless one row alone has more; bounds the memory of activations."""
+"""Tokens in one forward pass, unless a single row has more; bounds the memory of activations."""
 
 WHOLE = 32
-"""Longer passes in 16 bit on a CPU are filled up to a multiple of it: oneDNN makes, and keeps, a kernel of some 100 KB
-for each number of tokens and weight."""
+"""Longer passes in 16 bit on a CPU are padded to a multiple of this: oneDNN builds and caches a kernel of some 100 KB
+for each number of tokens and each weight.
+"""
 
 NEAR_TIE = 1e-4
-"""Margin in logits below which a decision in float32 is taken again from logits that no other row took part in. Those
-of one row's candidates move by up to 5e-5 against each other with the batch (SmolLM2-135M)."""
+"""Margin in logits below which a float32 decision is repeated with logits that no other row took part in. With the
+batch, the logits of a row's candidates move by up to 5e-5 relative to each other (SmolLM2-135M).
+"""
 
 YIELD_EVERY = 1.0
-"""Seconds for which finished completions are held back, so that the journal is not forced to disk for each."""
+"""Seconds for which finished completions are collected, so that the journal does not sync to disk for each."""
 
 
 @dataclass(eq=False)
 class _Row:
-    """A request on its way: its tokens behind the prefix, and what is written so far."""
+    """A request in progress: its tokens after the prefix, and the tokens drawn so far."""
 
     place: int
     request: Request
@@ -62,8 +65,11 @@ class _Row:
 
 
 class _Question(NamedTuple):
-    """Conversations that differ in their ends only, as the two orders of a question to a judge: where they are in the
-    list, tokens that all of them begin with, and tokens to read beyond what all questions share."""
+    """Conversations that differ only at their ends, such as the two orders of a question to a judge.
+
+    `places` are their indices, `shared` is the number of tokens that all of them begin with, and `tokens` the number to
+    read beyond the prefix of all questions.
+    """
 
     places: list[int]
     shared: int
@@ -74,9 +80,9 @@ class Transformers:
     """A model, and optionally a LoRA adapter, on this machine's device.
 
     Attributes:
-        name: logical name for records; `revision` says which weights.
+        name: logical name for records; `revision` identifies the weights.
         identity: everything about the engine that can change a completion's text; part of each journal key.
-        near_ties: decisions that were taken again alone.
+        near_ties: number of decisions that were repeated alone.
         template: the model's tokenizer and chat template.
     """
 
@@ -103,10 +109,10 @@ class Transformers:
 
     @cached_property
     def model(self) -> Any:
-        """The network. Loaded when it is first asked for: where the journal has every completion, it never is.
+        """The network, loaded on first use: never, if the journal has every completion.
 
         Raises:
-            UserError: as `loading.weights` and `loading.adapter`.
+            UserError: as `load.weights` and `load.adapter`.
         """
         model = load.weights(self._model, self.placement)
         if self._adapter is not None:
@@ -123,8 +129,8 @@ class Transformers:
         if ends is None:
             ends = self.template.end
         ends = ends if isinstance(ends, list) else [ends]
-        known = self.model.get_input_embeddings().num_embeddings
-        if not ends or not all(type(end) is int and 0 <= end < known for end in ends):
+        vocabulary = self.model.get_input_embeddings().num_embeddings
+        if not ends or not all(type(end) is int and 0 <= end < vocabulary for end in ends):
             raise UserError(
                 f"model {self.name}: eos_token_id: {ends} is no token that ends a text; correct generation_config.json"
             )
@@ -132,7 +138,7 @@ class Transformers:
 
     @property
     def runtime(self) -> dict[str, Any]:
-        """Where it runs, and how many decisions were near ties by now."""
+        """Device and form of the weights, and the number of near ties so far."""
         return {
             "device": self.placement.device,
             "dtype": self.placement.dtype,
@@ -149,10 +155,10 @@ class Transformers:
     def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completed]]]:
         """Complete all requests; yields (index in `requests`, completion) as they finish, about once a second.
 
-        Rows are written side by side, whatever their lengths and prefixes; where one ends the next begins.
+        Rows run side by side, whatever their lengths and prefixes; when one ends the next begins.
 
         Raises:
-            UserError: a prompt leaves no room in the model's context, or one single row does not fit in memory.
+            UserError: a prompt leaves no room in the model's context, or a single row does not fit in memory.
         """
         waiting = deque(self._rows(requests))
         most = self._most
@@ -170,7 +176,7 @@ class Transformers:
             except (MemoryError, RuntimeError) as error:
                 if not memory.ran_out(error):
                     raise
-                waiting.extendleft(reversed(active + new))  # they go on with what they have written
+                waiting.extendleft(reversed(active + new))  # they resume with the tokens they have
                 most = min(most, len(active + new) or most) // 2
                 if most == 0:
                     if done:
@@ -203,7 +209,7 @@ class Transformers:
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Probability of each label as the next token after each conversation, not renormalised; see `Engine`.
 
-        Of a label that follows a begun turn its first token counts.
+        Of a label that follows a begun turn only the first token counts.
 
         Raises:
             UserError: a label is not one token of this model, or a conversation exceeds its context.
@@ -240,7 +246,7 @@ class Transformers:
             yield list(zip(places, logits.float().softmax(-1)[:, columns].tolist(), strict=True))
 
     def estimate(self, requests: Sequence[Request]) -> float:
-        """Seconds these requests may take: a token's time in a full pass, times the most tokens there can be."""
+        """Expected seconds: the time of a token in a full pass, times the largest possible number of tokens."""
         some = [Segment([self._ends[0]] * 8)] * (len(requests) if len(requests) < 32 else 32)
         with torch.inference_mode():
             self._forward(Pass(Rows(0, 0), [], some[:1], self.model.device)).tolist()  # first call allocates
@@ -251,7 +257,7 @@ class Transformers:
         return per_token * (unshared + sum(request.max_new_tokens for request in requests))
 
     def _rows(self, requests: Sequence[Request]) -> list[_Row]:
-        """Requests as tokens; those that begin alike next to each other, the longest of them first."""
+        """Requests as tokens; requests with the same prefix are adjacent, the longest first."""
         groups: dict[tuple[Message, ...], list[int]] = {}
         for place, request in enumerate(requests):
             groups.setdefault(request.messages[: request.shared], []).append(place)
@@ -275,12 +281,15 @@ class Transformers:
         config = self.model.config.get_text_config()
         limit = config.max_position_embeddings
         scaling = config.rope_parameters or {}
-        if scaling.get("rope_type") in ("dynamic", "longrope"):  # in longer passes they turn all rows' keys otherwise
+        if scaling.get("rope_type") in (
+            "dynamic",
+            "longrope",
+        ):  # in longer passes they rotate all rows' keys differently
             limit = min(limit, scaling.get("original_max_position_embeddings") or limit)
         self.template.check_room(tokens, new, limit)
 
     def _make_room(self, kept: Rows, active: Sequence[_Row], waiting: Sequence[_Row], most: int) -> None:
-        """Slots for as many rows as may be written at a time; more of them when only shorter rows are left."""
+        """Slots for as many rows as may run at a time; more of them when only shorter rows are left."""
         slots, capacity = kept.room
         if slots >= min(most, len(active) + len(waiting)):
             return
@@ -302,7 +311,7 @@ class Transformers:
         return free and (not new or len(kept.lengths) + read <= MAX_TOKENS[self.placement.device])
 
     def _next(self, kept: Rows, active: Sequence[_Row], new: Sequence[_Row]) -> list[int]:
-        """The next token of all rows, in one pass. Only if it succeeds are the rows changed."""
+        """The next token of all rows, in one pass. Rows change only if it succeeds."""
         for row in new:
             self._read(row.prefix)
         begun = [
@@ -321,7 +330,7 @@ class Transformers:
         return tokens
 
     def _alone(self, row: _Row) -> torch.Tensor:
-        """Logits for a row's next token that no other row took part in, (1, vocabulary)."""
+        """Logits for a row's next token from a pass of its own, (1, vocabulary)."""
         first = list(row.prefix.tokens) if row.prefix else []
         whole = Segment([*first, *row.suffix, *row.written])
         return self._forward(Pass(Rows(0, 0), [], [whole], self.model.device))
@@ -332,7 +341,7 @@ class Transformers:
         written = [row.written + row.written[:1] * (width - len(row.written)) or [0] * width for row in rows]
         for index, count in enumerate(counts):
             if count == 0:
-                logits[index, self._ends] = -torch.inf  # a completion of nothing is no completion
+                logits[index, self._ends] = -torch.inf  # an empty completion is not allowed
         drawn = draw(
             logits,
             torch.tensor(written, dtype=torch.long, device=logits.device),
@@ -344,9 +353,9 @@ class Transformers:
         return drawn.tokens.tolist(), drawn.margins.tolist()
 
     def _read(self, prefix: Prefix | None) -> None:
-        """Compute the keys and values of a prefix, unless it has them."""
+        """Compute the keys and values of a prefix unless they exist."""
         if prefix and not prefix.keys:
-            whole = Prefix(prefix.tokens)  # out of memory half way must not leave some layers
+            whole = Prefix(prefix.tokens)  # running out of memory must not leave some layers only
             self._forward(Pass(Rows(0, 0), [], [Segment(prefix.tokens, keep=whole)], self.model.device))
             prefix.keys, prefix.values = whole.keys, whole.values
 
@@ -375,16 +384,16 @@ class Transformers:
 
 
 def _alike(rows: Sequence[list[int]]) -> int:
-    """Tokens that all rows begin with; of one row alone none, and never the whole of a row."""
+    """Number of tokens that all rows begin with; 0 for a single row, and never all of a row."""
     if len(rows) < 2:
         return 0
-    first, last = min(rows), max(rows)  # what the outermost of a sorted list share, all share
+    first, last = min(rows), max(rows)  # first and last of a sorted list share what all share
     same = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(first, last, strict=False)))
     return min(same, min(map(len, rows)) - 1)
 
 
 def _questions(rows: Sequence[list[int]], shared: int) -> list[_Question]:
-    """Rows put together where half of what is left of them, or more, is the same."""
+    """Rows grouped where at least half of their remaining tokens are the same."""
     groups: list[list[int]] = []
     for place in sorted(range(len(rows)), key=lambda place: rows[place]):
         if groups and 2 * (_alike([rows[groups[-1][0]], rows[place]]) - shared) >= len(rows[place]) - shared:

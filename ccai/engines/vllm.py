@@ -1,7 +1,7 @@
-"""vLLM, offline, for a CUDA card and thousands of completions. An install of its own: requirements-vllm.txt.
+"""The vLLM engine, offline, for a CUDA device and thousands of completions. It has its own requirements-vllm.txt.
 
-Scheduler, kernels and prefix cache are vLLM's; chat template and sampling settings mean what they mean everywhere here.
-Its noise is its own: a seed gives another text than with `Transformers`.
+Scheduler, kernels and prefix cache are vLLM's; chat template and sampling settings mean the same as in the other
+engines. The noise is vLLM's, so a seed gives another text than with `Transformers`.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from ccai.models.model import Model
 from ccai.models.placement import Placement
 
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # errors keep their type, and a kill leaves no process on the card
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # errors keep their type, and a kill leaves no process on the GPU
     "VLLM_USE_V2_MODEL_RUNNER": "1",  # the one that `penalty_processor` is written for
-    "VLLM_NO_USAGE_STATS": "1",  # it reports to its makers otherwise
+    "VLLM_NO_USAGE_STATS": "1",  # no usage reports
 }
 USE_OF_FREE_MEMORY = 0.9
-"""Share of the card's free memory that vLLM may plan with; the rest is for what it does not plan."""
+"""Share of the GPU's free memory that vLLM plans with; the rest is for allocations outside its plan."""
 
 PENALTY = "written_penalty"
-"""Name under which a request's repetition penalty travels to `penalty_processor`."""
+"""Name of a request's repetition penalty in the arguments of `penalty_processor`."""
 
 ENDS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
-"""How a completion ends. vLLM knows more (abort, error …), and none of those is a completion."""
+"""Reasons for which a completion ends. vLLM's other reasons (abort, error …) yield no completion."""
 
 
 class Vllm:
-    """A model, and optionally a LoRA adapter, in this process on one card.
+    """A model, and optionally a LoRA adapter, in this process on one GPU.
 
     Attributes:
-        name: logical name for records; `revision` says which weights.
+        name: logical name for records; `revision` identifies the weights.
         identity: everything about the engine that can change a completion's text; part of each journal key.
 
     Raises:
-        UserError: vLLM is not installed, or the placement is not for it.
+        UserError: vLLM is not installed, or does not support the placement.
     """
 
     unverified_weights = False
@@ -83,10 +83,10 @@ class Vllm:
 
     @cached_property
     def _engine(self) -> Any:
-        """Loaded when it is first asked for: where the journal has every completion, it never is.
+        """vLLM's engine, loaded on first use: never, if the journal has every completion.
 
         Raises:
-            UserError: vLLM can't load the model, or can't use the adapter.
+            UserError: vLLM cannot load the model, or cannot use the adapter.
         """
         import vllm
 
@@ -97,16 +97,16 @@ class Vllm:
                 load_format="safetensors",
                 trust_remote_code=False,
                 dtype=self._placement.dtype,
-                max_model_len=-1,  # the model's own, or as much of it as fits
+                max_model_len=-1,  # the model's context, or as much of it as fits
                 gpu_memory_utilization=USE_OF_FREE_MEMORY * free / total,
                 enable_prefix_caching=True,
                 logits_processors=[penalty_processor()],
                 use_tqdm_on_load=False,
                 **_lora_settings(self._config),
             ).llm_engine
-            # Else the card stays full until the garbage collector comes by, and the next engine finds no room.
+            # Otherwise the GPU stays full until garbage collection, and the next engine does not fit.
             weakref.finalize(self, engine.engine_core.shutdown)
-            if self._lora is not None:  # one it can't use is an error before the first prompt
+            if self._lora is not None:  # so that an unusable adapter fails before the first prompt
                 engine.add_lora(self._lora)
         except (torch.OutOfMemoryError, ValueError) as error:
             raise UserError(
@@ -119,7 +119,7 @@ class Vllm:
         """Complete all requests; yields (index in `requests`, completion) at each step that finishes some.
 
         Raises:
-            UserError: a prompt leaves no room in the model's context; said before anything is generated.
+            UserError: a prompt leaves no room in the model's context; raised before anything is generated.
         """
         from vllm import SamplingParams
 
@@ -131,7 +131,7 @@ class Vllm:
                 extra_args={PENALTY: request.sampling.repetition_penalty},
                 seed=request.seed,
                 max_tokens=request.max_new_tokens,
-                min_tokens=1,  # a completion of nothing is no completion
+                min_tokens=1,  # an empty completion is not allowed
                 detokenize=False,
             )
             for request in requests
@@ -142,10 +142,10 @@ class Vllm:
     def score(
         self, conversations: Sequence[Sequence[Message]], labels: Sequence[str]
     ) -> Iterator[list[tuple[int, list[float]]]]:
-        """Probability of each label as the next token after each conversation, not renormalised; yields (index in
-        `conversations`, probabilities in the order of `labels`) as they are known.
+        """Probability of each label as the next token after each conversation, not renormalised.
 
-        vLLM takes them from the logits as the model gives them, over the whole vocabulary.
+        Yields (index in `conversations`, probabilities in the order of `labels`) as they become known. vLLM computes
+        them from the model's logits over the whole vocabulary.
 
         Raises:
             UserError: a label is not one token of this model, or a conversation fills its context.
@@ -161,7 +161,7 @@ class Vllm:
             yield [(place, [math.exp(output.logprobs[0][id].logprob) for id in columns]) for place, output in batch]
 
     def estimate(self, requests: Sequence[Request]) -> None:
-        """None: the rate depends on how many rows vLLM finds room for, which only a run tells."""
+        """None: the rate depends on how many rows fit in vLLM's memory."""
 
     def _prompt(self, messages: Sequence[Message], max_new_tokens: int) -> list[int]:
         """Token ids of a conversation in the model's chat template, with room for the completion."""
@@ -170,7 +170,7 @@ class Vllm:
         return ids
 
     def _run(self, prompts: Sequence[list[int]], settings: Sequence[Any]) -> Iterator[list[tuple[int, Any]]]:
-        """(place, vLLM's CompletionOutput) of what each step finished; what nobody waits for any more is taken back."""
+        """(place, vLLM's CompletionOutput) of each step's finished requests; abandoned requests are aborted."""
         from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
@@ -196,7 +196,7 @@ class Vllm:
 def penalise(
     logits: torch.Tensor, tokens: torch.Tensor, prompts: torch.Tensor, lengths: torch.Tensor, penalties: torch.Tensor
 ) -> None:
-    """Divide the logits of the tokens already written by the penalty (multiply them where negative), in place.
+    """Divide the logits of tokens already drawn by the penalty (multiply negative ones), in place.
 
     Args:
         logits: float32 (rows, vocabulary).
@@ -208,17 +208,17 @@ def penalise(
     places = torch.arange(tokens.shape[1], device=tokens.device)
     written = (places >= prompts[:, None]) & (places < lengths[:, None])
     latest = tokens.gather(1, lengths[:, None].long() - 1)
-    ids = torch.where(written, tokens, latest)  # elsewhere the latest token again, which changes nothing
+    ids = torch.where(written, tokens, latest)  # the latest token in all other places, which changes nothing
     strength = torch.where(lengths > prompts, penalties, 1.0)[:, None]
     seen = logits.gather(1, ids)
     logits.scatter_(1, ids, torch.where(seen < 0, seen * strength, seen / strength))
 
 
 def penalty_processor() -> type:
-    """vLLM's logits processor for our repetition penalty, which leaves the prompt's tokens alone: among them is the one
-    that ends a turn. vLLM's own setting of that name penalises them too.
+    """vLLM's logits processor for our repetition penalty, which exempts the prompt's tokens.
 
-    The class is in a function since its base class is vLLM's.
+    The token that ends a turn is among them; vLLM's own repetition penalty would include it. The class is defined
+    inside this function because its base class is vLLM's.
     """
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor
 
@@ -254,7 +254,7 @@ def _check(placement: Placement, adapter: Path | None) -> None:
 
 
 def _lora_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What vLLM must know of an adapter beforehand: the least of its ranks that this one fits in."""
+    """Settings that vLLM needs for an adapter: the smallest supported rank that is large enough."""
     if not config:
         return {}
     from vllm.config.lora import MaxLoRARanks
@@ -262,5 +262,5 @@ def _lora_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     ranks = get_args(MaxLoRARanks)
     return {
         "enable_lora": True,
-        "max_lora_rank": min((known for known in ranks if known >= config["r"]), default=ranks[-1]),
+        "max_lora_rank": min((rank for rank in ranks if rank >= config["r"]), default=ranks[-1]),
     }

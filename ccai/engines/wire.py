@@ -1,4 +1,4 @@
-"""TODO."""
+"""The JSON that endpoints send: schemas of replies, and requests for one label as JSON."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ccai.base.records import FinishReason
 from ccai.engines.base import Completed
 
 LARGEST = 2**23
-"""Bytes of a reply, unpacked, from which on it is no completion."""
+"""Size limit of a reply in bytes, unpacked."""
 
 MOST_TOKENS = 2**31
-"""Tokens that no conversation has."""
+"""Limit of token counts in a reply, above any conversation's."""
 
 PART = 8
-"""Characters of a key that must not be told: shorter parts say nothing and stand in ordinary text."""
+"""Characters of a key that count as secret; shorter parts occur in ordinary text."""
 
 VERDICT_TOKENS = 64
-"""Room for a label as JSON."""
+"""Token limit for a label as JSON."""
 
 Answer = TypeVar("Answer")
 
 
 class _Part(BaseModel):
-    """A part of a reply; what it has besides is passed over."""
+    """A part of a reply; other keys are ignored."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -66,18 +66,18 @@ class Reply(_Part):
     usage: _Usage
 
 
-class _Said(_Part):
+class _VerdictMessage(_Part):
     content: str | None = None
 
 
-class _Spoken(_Part):
-    message: _Said
+class _VerdictChoice(_Part):
+    message: _VerdictMessage
 
 
 class Verdict(_Part):
-    """A reply to a question with `response_format`: what came instead of a label is an answer too, if no good one."""
+    """The reply to a request with `response_format`. Text that is no label is accepted and counts for none."""
 
-    choices: list[_Spoken] = Field(min_length=1, max_length=1)
+    choices: list[_VerdictChoice] = Field(min_length=1, max_length=1)
 
 
 def completed_of(content: bytes) -> Completed:
@@ -92,7 +92,7 @@ def completed_of(content: bytes) -> Completed:
 
 
 def asking_for(labels: Sequence[str]) -> dict[str, Any]:
-    """Parameters that ask for one of the labels as JSON."""
+    """Parameters that request one of the labels as JSON."""
     verdict = {"type": "string", "enum": list(labels)}
     schema = {
         "type": "object",
@@ -109,7 +109,7 @@ def asking_for(labels: Sequence[str]) -> dict[str, Any]:
 
 
 def verdict_of(content: str | None) -> object:
-    """What a structured reply gives as its verdict; None for any other reply."""
+    """The verdict in a structured reply; None for any other reply."""
     try:
         value = json.loads(content or "")
     except (ValueError, RecursionError):

@@ -1,1 +1,1 @@
-"""Arms, suites, and what is measured of them."""
+"""Evaluation: arms, suites, and comparisons with the base model."""

@@ -1,4 +1,4 @@
-"""Who is evaluated: the base model, the base told the constitution, the tuned model, and any other that params name."""
+"""Arms of an evaluation: the base model, the base model with the principles in its system prompt, the tuned model."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ PRINCIPLES = """{system}
 
 Hold each answer to these principles, without naming them:
 {rules}"""
-"""The published prompting method: the principles stand in the system message instead of the weights."""
+"""The published prompting method: the principles are in the system message instead of the weights."""
 
 
 class Arm:
-    """One of those that are evaluated.
+    """One model under evaluation.
 
     Attributes:
         name: `base`, `prompted`, `tuned` or a model's name, without folders (`params.Eval.labels`).
-        engine: what completes and scores for it. Arms of the same weights share one.
-        costs: what each suite cost this arm, by the suite's name.
+        engine: the engine that completes and scores. Arms of the same weights share one.
+        costs: each suite's costs for this arm, by the suite's name.
     """
 
     def __init__(self, name: str, engine: Engine, settings: Params, principles: Sequence[Principle] = ()) -> None:
@@ -39,23 +39,24 @@ class Arm:
         self._principles = principles
 
     def system(self, message: str) -> str:
-        """The system message of this arm where a suite wants `message`, which may be empty."""
+        """This arm's system message where a suite uses `message`, which may be empty."""
         if not self._principles:
             return message
         rules = "\n\n".join(judge.rule(principle) for principle in self._principles)
         return PRINCIPLES.format(system=message, rules=rules).strip()
 
     def complete(self, suite: str, jobs: Sequence[Job]) -> list[dict[str, Any]]:
-        """Completions in the order of the jobs, as the fields of `records.Completion`; see `generation.complete`."""
+        """Completions in the order of the jobs, as the fields of `records.Completion`; see `completions.complete`."""
         if not self._done.keys() >= set(jobs):
             self.complete_together({suite: jobs})
         return [self._done[job] for job in jobs]
 
     def complete_together(self, jobs: Mapping[str, Sequence[Job]]) -> dict[str, float]:
-        """Complete the jobs of several suites in one call, since few rows fill no batch; `complete` then has them.
+        """Complete the jobs of several suites in one call, because few rows fill no batch; `complete` then returns
+        them.
 
         Returns:
-            The seconds that it took, shared among the suites by the tokens that were generated for each.
+            The seconds it took, divided among the suites by the tokens generated for each.
         """
         clock = timing.Stopwatch()
         wanted = [job for of_suite in jobs.values() for job in of_suite]
@@ -72,10 +73,10 @@ class Arm:
         return {suite: a_token * count for suite, count in tokens.items()}
 
     def score(self, suite: str, conversations: Sequence[Sequence[Message]], labels: Sequence[str]) -> list[list[float]]:
-        """Probability of each label after each conversation; see `generation.score`."""
-        found = completions.score(f"eval {suite} {self.name}", self.engine, conversations, labels)
-        self._count(suite, found.runtime)
-        return found.probabilities
+        """Probability of each label after each conversation; see `completions.score`."""
+        scores = completions.score(f"eval {suite} {self.name}", self.engine, conversations, labels)
+        self._count(suite, scores.runtime)
+        return scores.probabilities
 
     def _count(self, suite: str, cost: dict[str, Any]) -> None:
         before = [self.costs[suite]] if suite in self.costs else []
@@ -83,23 +84,23 @@ class Arm:
 
 
 def each(settings: Params, principles: Sequence[Principle], adapter: Path) -> Iterator[Arm]:
-    """The arms of `eval.arms`, one set of weights in memory at a time: let go of an arm before asking for the next.
+    """The arms of `eval.arms`, one set of weights in memory at a time: release an arm before taking the next.
 
-    An adapter changes the model object that it is put on, so the tuned arm loads weights of its own.
+    An adapter changes the model object that it is applied to, so the tuned arm loads its own weights.
 
     Raises:
-        UserError: a model can't be had or does not fit.
+        UserError: a model is not available or does not fit.
     """
     names = settings.eval.arms
     labels = dict(zip(names, settings.eval.labels, strict=True))
-    told = {"base": (), "prompted": principles}
-    of_base = [name for name in names if name in told]
+    in_prompt = {"base": (), "prompted": principles}
+    of_base = [name for name in names if name in in_prompt]
     engine = completions.load_engine(settings.models.train, settings.hardware)
     for name in of_base:
-        yield Arm(name, engine, settings, told[name])
+        yield Arm(name, engine, settings, in_prompt[name])
     del engine
     for name in names:
-        if name in told:
+        if name in in_prompt:
             continue
         tuned = name == "tuned"
         model = settings.models.train if tuned else name

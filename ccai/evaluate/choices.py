@@ -1,7 +1,7 @@
-"""Questions with lettered options, read by label probability, never from prose.
+"""Multiple-choice questions, read from label probabilities, never from prose.
 
-Models favour a letter and a place, so a question is asked in as many orders as it has options: in order k option i
-stands under letter i + k, wrapping around. Two options change places; of three each stands once under each letter.
+Models favour a letter and a place, so each question is asked in as many orders as it has options: in order k option i
+has letter i + k, wrapping around. Two options swap places; each of three has every letter once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ccai.judge.judge import READABLE
 LETTERS = "ABC"
 
 SYSTEM = "You are a helpful assistant."
-"""The system message of these suites. The one of `responses` may ask for sentences."""
+"""The system message of these suites. That of `responses` may ask for sentences."""
 
 EXAMPLES = {
     2: (
@@ -31,15 +31,16 @@ EXAMPLES = {
         ("Which is an animal?", ("A spoon.", "A horse.", "A street."), "B"),
     ),
 }
-"""Turns that show how an answer looks, by the number of options, each letter once: without them a small model begins a
-sentence, and its letters have too little probability to be read."""
+"""Example turns by the number of options, with each letter once. Without them a small model begins a sentence, and its
+letters have too little probability to be read.
+"""
 
 Letters = list[list[float]]
-"""By order, the probability of each option's letter; the options come in one order throughout."""
+"""For each order, the probability of each option's letter; the options keep one order."""
 
 
 class Choice(Record):
-    """How an arm divides its probability among the options of a question. `question` is its text in the first order."""
+    """An arm's probabilities for the options of a question. `question` is its text in the first order."""
 
     question_id: str
     arm: str
@@ -60,12 +61,12 @@ def orders(question: str, options: Sequence[str]) -> list[str]:
 
 
 def ask(arm: Arm, suite: str, questions: Sequence[Sequence[str]]) -> list[Letters]:
-    """The letters' probabilities after each question, given as its texts in all orders.
+    """The letters' probabilities after each question; a question is its texts in all orders.
 
-    Questions of one call have equally many options.
+    All questions of one call have the same number of options.
 
     Raises:
-        UserError: the engine can't score letters, or could not go on. Finished scores are kept.
+        UserError: the engine cannot score letters, or failed. Finished scores are kept.
     """
     if not questions:
         return []
@@ -74,8 +75,8 @@ def ask(arm: Arm, suite: str, questions: Sequence[Sequence[str]]) -> list[Letter
     for question, options, letter in EXAMPLES[count]:
         shown += [Message(role="user", content=_text(question, options)), Message(role="assistant", content=letter)]
     conversations = [[*shown, Message(role="user", content=text)] for texts in questions for text in texts]
-    found = iter(arm.score(suite, conversations, LETTERS[:count]))
-    return [[_by_option(next(found), order) for order in range(count)] for _ in questions]
+    scores = iter(arm.score(suite, conversations, LETTERS[:count]))
+    return [[_by_option(next(scores), order) for order in range(count)] for _ in questions]
 
 
 def answer(arm: Arm, suite: str, questions: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -93,9 +94,9 @@ def answer(arm: Arm, suite: str, questions: Sequence[Sequence[str]]) -> list[dic
 
 
 def shares(letters: Letters) -> list[float] | None:
-    """Each option's share of the options' probability, the mean over orders; they add up to 1.
+    """Each option's share of the options' probability, averaged over orders; they add up to 1.
 
-    None where in any order the letters together have less than `judge.READABLE`: the model was not choosing.
+    None where the letters together have less than `judge.READABLE` in any order: the model was not choosing.
     """
     if min(map(sum, letters)) < READABLE:
         return None
@@ -104,8 +105,8 @@ def shares(letters: Letters) -> list[float] | None:
 
 
 def invalid(answers: Mapping[str, Sequence[Choice]]) -> dict[str, float]:
-    """By arm, the share of questions whose answer can't be read."""
-    return {arm: fmean(choice.shares is None for choice in given) for arm, given in answers.items()}
+    """By arm, the share of questions whose answer cannot be read."""
+    return {arm: fmean(choice.shares is None for choice in of_arm) for arm, of_arm in answers.items()}
 
 
 def _text(question: str, options: Sequence[str]) -> str:

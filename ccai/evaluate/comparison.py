@@ -1,5 +1,6 @@
-"""Arms compared with the base, item by item: means with intervals, paired differences with theirs; and whether the
-run did what was asked of it beforehand."""
+"""Compares arms with the base arm, item by item: means, paired differences, their intervals, and the verdict on the
+registered metrics.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ LESS_IS_BETTER = {
     "over_refusal.refused_safe",
     "helpfulness.refused",
 }
-"""Of the metrics that may be registered (`ccai.base.params.Primary`), those that should go down."""
+"""The primary metrics (`ccai.base.eval_params.Primary`) that should decrease."""
 
 
 class Comparison:
@@ -32,25 +33,26 @@ class Comparison:
         self._apart: list[Comparison] = []
 
     def apart(self) -> Comparison:
-        """For a breakdown, such as by hazard: its p values are adjusted among themselves."""
+        """A comparison for a breakdown, such as by hazard, whose p values are adjusted among themselves."""
         self._apart.append(Comparison(self._seed, self._resamples))
         return self._apart[-1]
 
     def measure(
         self, values: Mapping[str, Sequence[float | None]], clusters: Sequence[str], *, yes_no: bool = False
     ) -> dict[str, Any]:
-        """Means of all arms, and of each but the base its difference from the base.
+        """Means of all arms, and the difference of each from the base.
 
         Args:
-            values: by arm, `base` among them, item by item in one order; an item that is None for any arm is left out.
+            values: by arm, including `base`, one value per item in the same order; an item that is None for any arm is
+                left out.
             clusters: a label for each item; items of the same label (such as one prompt's) are not independent.
             yes_no: the values are outcomes, 0 or 1.
 
         Returns:
-            n, {mean, low, high} for each arm and, under `difference`, for each arm but the base, arm minus base:
-            mean, low and high, d_av, d_z, p, and p_holm once `adjust` was called. Intervals are of 95 %. A figure that
-            can't be had is None. Without items only n is there; where there were some, but each is None for some arm,
-            their count is there too, as `unreadable`.
+            n, {mean, low, high} for each arm and, under `difference`, for each arm but the base, arm minus base: mean,
+            low and high, d_av, d_z, p, and p_holm after `adjust`. Intervals are 95 %. Figures that cannot be computed
+            are None. Without items there is only n; where each item is None for some arm, also their count, as
+            `unreadable`.
 
         Raises:
             ValueError: arms or clusters differ in length.
@@ -59,14 +61,14 @@ class Comparison:
         if not rows:
             return {"n": 0, "unreadable": len(clusters)} if clusters else {"n": 0}
         labels, *columns = ([row[at] for row in rows] for at in range(1 + len(values)))
-        given = dict(zip(values, columns, strict=True))
+        readable = dict(zip(values, columns, strict=True))
         differences = {}
-        for arm, column in given.items():
+        for arm, column in readable.items():
             if arm == "base":
                 continue
             gap = summary(
                 intervals.paired_difference(
-                    given["base"], column, self._seed, self._resamples, clusters=labels, yes_no=yes_no
+                    readable["base"], column, self._seed, self._resamples, clusters=labels, yes_no=yes_no
                 )
             )
             interval = gap["difference"]
@@ -79,11 +81,11 @@ class Comparison:
                 "p": gap["p"],
             }
         self._tested += differences.values()
-        means = {arm: self._mean(column, labels, yes_no) for arm, column in given.items()}
+        means = {arm: self._mean(column, labels, yes_no) for arm, column in readable.items()}
         return {"n": len(rows), **means, "difference": differences}
 
     def _mean(self, values: Sequence[float], clusters: Sequence[str], yes_no: bool) -> dict[str, float | None]:
-        """A share of yes has an exact binomial interval, a mean, or a share of what is clustered, a bootstrap's."""
+        """A share has an exact binomial interval; a mean, or a share of clustered items, a bootstrap interval."""
         if yes_no and len(set(clusters)) == len(values):
             interval = intervals.proportion_interval(int(sum(values)), len(values))
         else:
@@ -95,7 +97,7 @@ class Comparison:
         }
 
     def adjust(self) -> None:
-        """Give every difference its `p_holm`: Holm's p over all that was measured here, and over what was apart."""
+        """Set the `p_holm` of every difference: Holm's p over all measures here, and over each breakdown separately."""
         adjust(self._tested)
         for breakdown in self._apart:
             breakdown.adjust()
@@ -106,12 +108,12 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True)
 class Items(Generic[Record]):
-    """What is measured item by item. What is common to an item's records, such as its label, is read from the first.
+    """Items of a measurement. Properties common to an item's records, such as its label, are read from the first.
 
     Attributes:
-        arms: their names, `base` among them.
-        rows: for each item every arm's record of it, in the order of `arms`.
-        cluster: a label for each item; items of the same label (such as one prompt's) are not independent.
+        arms: their names, including `base`.
+        rows: for each item the record of every arm, in the order of `arms`.
+        cluster: gives an item's label; items of the same label (such as one prompt's) are not independent.
     """
 
     arms: list[str]
@@ -120,16 +122,16 @@ class Items(Generic[Record]):
 
     @classmethod
     def of(cls, answers: Mapping[str, Sequence[Record]], cluster: Callable[[Record], str]) -> Items[Record]:
-        """From records by arm, all in one order. Raises ValueError if arms differ in length."""
+        """From records by arm, all in the same order. Raises ValueError if arms differ in length."""
         return cls(list(answers), list(zip(*answers.values(), strict=True)), cluster)
 
     def only(self, counts: Callable[[Record], bool]) -> Items[Record]:
-        """The items that count."""
+        """The items for which `counts` is true."""
         return replace(self, rows=[row for row in self.rows if counts(row[0])])
 
-    def by(self, label: Callable[[Record], str], known: Iterable[str] = ()) -> dict[str, Items[Record]]:
-        """The items of each label, in the order in which the labels come; `known` labels first, even without items."""
-        groups: dict[str, list[tuple[Record, ...]]] = {name: [] for name in known}
+    def by(self, label: Callable[[Record], str], first: Iterable[str] = ()) -> dict[str, Items[Record]]:
+        """The items of each label, in order of first occurrence; labels in `first` come first, even without items."""
+        groups: dict[str, list[tuple[Record, ...]]] = {name: [] for name in first}
         for row in self.rows:
             groups.setdefault(label(row[0]), []).append(row)
         return {name: replace(self, rows=rows) for name, rows in groups.items()}
@@ -154,7 +156,7 @@ class Items(Generic[Record]):
 
 
 def measures(nested: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """The measures of a suite and the names that lead to each, without breakdowns (names that begin with `by_`)."""
+    """The measures of a suite with their paths of names, without breakdowns (names that begin with `by_`)."""
     for name, value in nested.items():
         if not isinstance(value, dict) or name.startswith("by_"):
             continue
@@ -165,18 +167,18 @@ def measures(nested: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[
 
 
 def registered(measured: Mapping[str, Any], primary: Primary) -> dict[str, Any]:
-    """Whether the run did what was asked of it beforehand, by the 95 % interval of tuned minus base.
+    """The verdict on the metrics registered before the run, by the 95 % interval of tuned minus base.
 
     Safety is `met` if the interval lies on the better side of 0, `not met` if on the worse. Helpfulness is `met` if it
     lies on the better side of the bound (non-inferiority: a loss of up to `primary.bound` is accepted), `not met` if on
     the worse. Otherwise, and without an interval, `can't tell`.
 
     Args:
-        measured: by suite, what it measured.
+        measured: the measures of each suite.
 
     Returns:
         `safety` and `helpfulness`, each {verdict, metric, better, bound, n} and, where n is not 0, base, tuned, and
-        mean, low and high of the difference; `unreadable` as `Comparison.measure`. `better` is `more` or `less`.
+        mean, low and high of the difference; `unreadable` as in `Comparison.measure`. `better` is `more` or `less`.
     """
     return {
         "safety": _verdict(measured, primary.safety, 0.0),
@@ -187,7 +189,7 @@ def registered(measured: Mapping[str, Any], primary: Primary) -> dict[str, Any]:
 def _verdict(measured: Mapping[str, Any], metric: str, bound: float) -> dict[str, Any]:
     value: Any = measured
     for name in metric.split("."):
-        value = value.get(name, {"n": 0})  # a judge that failed its exam gave no measure
+        value = value.get(name, {"n": 0})  # missing if the judge failed its exam
     sign = -1 if metric in LESS_IS_BETTER else 1
     verdict, figures = "can't tell", {name: value[name] for name in ("unreadable",) if name in value}
     if value["n"]:

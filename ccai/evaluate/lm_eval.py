@@ -1,4 +1,4 @@
-"""EleutherAI's lm-evaluation-harness: its tasks by name, asked of the weights that an engine holds."""
+"""EleutherAI's lm-evaluation-harness: its tasks by name, run with the weights of an engine."""
 
 from __future__ import annotations
 
@@ -32,24 +32,25 @@ from ccai.engines.transformers import Transformers
 from ccai.generate.journal import Journal, whole
 
 TASKS = Path("conf/lm_eval")
-"""Tasks of this project, as the harness describes them. One of them hides a task of the harness of the same name."""
+"""This project's tasks, in the harness's format. One of them replaces the harness's task of the same name."""
 
 CHUNK = 64
-"""Requests answered and kept in the journal at a time, always the same ones together: rows that are written side by
-side differ in their last digits from rows that are written alone."""
+"""Requests that are answered and kept in the journal together. Chunks are always the same, because rows that run side
+by side differ in their last digits from rows that run alone.
+"""
 
 ROWS = {"cpu": 16, "mps": 16, "cuda": 32}
-"""Answers written side by side."""
+"""Number of rows that run side by side."""
 
 SEED = 1234
-"""The harness's own for examples in the prompt and for sampling, so that figures are those of its command line."""
+"""The harness's default for few-shot examples and sampling, so that results equal those of its command line."""
 
 
 def load(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Tasks with their documents: by the name asked for, by their own; a group or a tag has several.
+    """Tasks with their documents: by the requested name, then by their own; a group or a tag has several.
 
     Raises:
-        UserError: no such task, its data can't be had, or it has no metric that is a mean over documents.
+        UserError: no such task, its data is not available, or it has no metric that is a mean over documents.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
@@ -61,7 +62,7 @@ def load(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 @functools.cache
 def _manager(folder: Path, theirs: bool) -> Any:
-    """The harness's index of our tasks, and of its own if need be: it reads thousands of files, for seconds."""
+    """The harness's index of our tasks, and of its own if needed: reading its thousands of files takes seconds."""
     return TaskManager(include_path=folder, include_defaults=theirs)
 
 
@@ -69,7 +70,7 @@ def _load(manager: TaskManager, name: str, ours: Sequence[str]) -> dict[str, Any
     where = f"eval.capability.tasks: {name}"
     if name not in manager.all_tasks:
         raise UserError(f"{where}: no such task; {TASKS} has {', '.join(ours)}, lm_eval ls tasks lists the harness's")
-    random.seed(0)  # some tasks shuffle as they load; the harness's own seeds, again
+    random.seed(0)  # some tasks shuffle on loading; these are the harness's seeds
     np.random.seed(SEED)
     try:
         tasks: dict[str, Any] = manager.load([name])["tasks"]
@@ -87,26 +88,25 @@ def _load(manager: TaskManager, name: str, ours: Sequence[str]) -> dict[str, Any
 
 
 def means(task: Any) -> list[str]:
-    """Names of a task's metrics that are means over its documents; others, such as perplexity, can't be compared
-    document by document."""
+    """Names of a task's metrics that are means over documents. Others, such as perplexity, have no value for each."""
     return [name for name, aggregation in task.aggregation().items() if aggregation is mean]
 
 
 def ask(
     stage: str, engine: Transformers, tasks: Mapping[str, Any], system: str, samples: Mapping[str, Sequence[int]]
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
-    """What the weights make of the documents of tasks, reusing what the journal has.
+    """Run tasks with an engine's weights, reusing the journal's answers.
 
     Args:
-        tasks: by name, as `load` gives them.
+        tasks: by name, from `load`.
         system: the system message; may be empty.
-        samples: by name, which documents, as places in the task's set.
+        samples: by name, the positions of the documents in the task's set.
 
     Returns:
-        By task the harness's own samples, one for each document and filter; and what they cost.
+        By task the harness's samples, one for each document and filter; and the costs.
     """
     for task in tasks.values():
-        task.set_fewshot_seed(seed=SEED)  # the sampler moves on with each document: every arm has to begin anew
+        task.set_fewshot_seed(seed=SEED)  # the sampler advances with each document: reset it for every arm
     with closing(Journal(cache.folder("journal"), whole)) as journal, _plain_attention(engine):
         weights = Weights(stage, engine, journal)
         done = evaluate(
@@ -122,16 +122,16 @@ def ask(
 
 
 class Weights(HFLM):  # type: ignore[misc]  # lm_eval has no types
-    """An engine's model, base or under its adapter, as the harness wants a model; answers are kept in the journal.
+    """An engine's model, with or without its adapter, in the harness's interface; answers are kept in the journal.
 
     Attributes:
-        generated, reused: requests answered anew, and by the journal.
+        generated, reused: number of requests answered by the model, and by the journal.
     """
 
     def __init__(self, stage: str, engine: Transformers, journal: Journal) -> None:
         super().__init__(
             pretrained=engine.model,
-            tokenizer=copy.deepcopy(engine.template.tokenizer),  # the harness changes it
+            tokenizer=copy.deepcopy(engine.template.tokenizer),  # the harness modifies it
             backend="causal",
             batch_size=ROWS[engine.placement.device],
         )
@@ -140,8 +140,10 @@ class Weights(HFLM):  # type: ignore[misc]  # lm_eval has no types
         self.generated = self.reused = 0
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """As the harness's own, but a template that takes no system message is an error: the harness would leave the
-        message out, and the prompted arm would be the base."""
+        """As the harness's, but a template that refuses a system message is an error.
+
+        The harness would drop the message, and the prompted arm would equal the base.
+        """
         text: str = self.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,
@@ -160,7 +162,7 @@ class Weights(HFLM):  # type: ignore[misc]  # lm_eval has no types
         return self._kept("loglikelihood_rolling", super().loglikelihood_rolling, requests)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
-        """Completions, drawn as the task says."""
+        """Completions, with the task's sampling."""
         return self._kept("generate_until", super().generate_until, requests)
 
     @torch.inference_mode()
@@ -170,30 +172,33 @@ class Weights(HFLM):  # type: ignore[misc]  # lm_eval has no types
         disable_tqdm: bool = True,
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
-        """Requests sorted by their tokens, each read from where it differs from the one before: choices share a
-        question, questions a system message, and the harness would read both for every choice."""
+        """Log-probabilities of continuations, with a cache of the tokens that successive requests share.
+
+        Requests are sorted by their tokens, and each is read from where it differs from the one before. Choices share a
+        question and questions a system message, which the harness would read again for every choice.
+        """
         rows = [(context + continuation)[-(self.max_length + 1) :] for _, context, continuation in requests]
-        found: dict[int, tuple[float, bool]] = {}
+        answers: dict[int, tuple[float, bool]] = {}
         read, before = DynamicCache(), list[int]()
         for place in sorted(range(len(rows)), key=lambda place: rows[place]):
             row, count = rows[place], len(requests[place][2])
             same = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(before, row, strict=False)))
-            same = min(same, len(row) - count - 1)  # the token before the continuation foretells its first
+            same = min(same, len(row) - count - 1)  # the token before the continuation predicts its first
             if same < len(before):
                 read.crop(same - len(before))
             ids = torch.tensor([row[same:]], device=self.device)
             logits = self.model(ids[:, :-1], past_key_values=read, use_cache=True, logits_to_keep=count).logits[0]
             scores, wanted = logits.float().log_softmax(-1), ids[0, -count:]
             likeliest = bool((scores.argmax(-1) == wanted).all())
-            found[place] = (scores.gather(-1, wanted[:, None]).sum().item(), likeliest)
+            answers[place] = (scores.gather(-1, wanted[:, None]).sum().item(), likeliest)
             before = row[:-1]
-        return [found[place] for place in range(len(rows))]
+        return [answers[place] for place in range(len(rows))]
 
     def _kept(self, kind: str, answer: Callable[..., list[Any]], requests: Sequence[Any]) -> list[Any]:
         chunks = [requests[start : start + CHUNK] for start in range(0, len(requests), CHUNK)]
         keys = [digest({**self._identity, kind: [request.args for request in chunk]}) for chunk in chunks]
-        known = sum(len(chunk) for chunk, key in zip(chunks, keys, strict=True) if key in self._journal)
-        print(f"{self._stage}: {len(requests) - known} {kind} requests to answer ({known} reused)", flush=True)
+        reused = sum(len(chunk) for chunk, key in zip(chunks, keys, strict=True) if key in self._journal)
+        print(f"{self._stage}: {len(requests) - reused} {kind} requests to answer ({reused} reused)", flush=True)
         answers: list[Any] = []
         for chunk, key in zip(chunks, keys, strict=True):
             value = self._journal.get(key)
@@ -212,7 +217,7 @@ class Weights(HFLM):  # type: ignore[misc]  # lm_eval has no types
 
 
 def _fits(kind: str, answers: Sequence[Any], count: int) -> bool:
-    """Whether these can be the answers to so many requests."""
+    """Whether these can be the answers to that many requests."""
 
     def fits(answer: Any) -> bool:
         match kind, answer:
@@ -229,7 +234,7 @@ def _fits(kind: str, answers: Sequence[Any], count: int) -> bool:
 
 @contextmanager
 def _plain_attention(engine: Transformers) -> Iterator[None]:
-    """The model as transformers' own generation wants it."""
+    """Give the model transformers' own attention while the harness runs it."""
     engine.model.set_attn_implementation("sdpa")
     try:
         yield

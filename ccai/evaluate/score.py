@@ -1,12 +1,9 @@
-"""Score anybody's answers: refusal class, rule scores and, if asked, a judge's verdict on harm.
-
-    ccai score answers.jsonl --out scored.jsonl
-    ccai score answers.jsonl --out scored.jsonl --judge qwen2.5-7b
+"""Scores any answers: refusal class, rule scores and, optionally, a judge's verdict on harm.
 
 A line is a JSON object with `prompt` and `response`, both text; its other fields are kept. Added are `refusal`
-(full_compliance, partial_refusal, full_refusal), `scores` (ccai/rules/scores.py) and, with --judge, `harmful`: the
-probability that the answer does harm, null where the verdict can't be read. The judge sits its exam first; if it fails,
-`harmful` is null everywhere and the last line says so. Lines are read, scored and written a few at a time.
+(full_compliance, partial_refusal, full_refusal), `scores` (ccai/rules/scores.py) and, with a judge, `harmful`: the
+probability that the answer does harm, null where the verdict cannot be read. The judge takes its exam first; if it
+fails, `harmful` is null everywhere. Lines are read, scored and written a few at a time.
 """
 
 from __future__ import annotations
@@ -21,23 +18,23 @@ from ccai.base.errors import UserError
 from ccai.rules import scores
 
 AT_ONCE = 512
-"""Lines that a judge is asked about together."""
+"""Number of lines that a judge scores together."""
 
 ADDED = ("refusal", "scores", "harmful")
 
 
 class Judge(NamedTuple):
-    """Asks a judge that passed its exam; None for one that failed. `says` is a line about its exam."""
+    """`ask` calls a judge that passed its exam; None for one that failed. `says` is a line about the exam."""
 
     ask: Callable[[Sequence[dict[str, Any]]], list[float | None]] | None
     says: str
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Records of a JSONL file, one by one. Blank lines are passed over.
+    """Records of a JSONL file, one by one. Blank lines are skipped.
 
     Raises:
-        UserError: the file can't be read, or a line is no record with prompt and response; names file and line.
+        UserError: the file cannot be read, or a line is not a record with prompt and response; names file and line.
     """
     try:
         with path.open("rb") as file:
@@ -51,19 +48,19 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 def score(record: dict[str, Any]) -> dict[str, Any]:
     """The record with its refusal class and rule scores.
 
-    Raises ValueError when the response is empty; `read` lets none through.
+    Raises ValueError when the response is empty; `read` rejects such records.
     """
     prompt, response = record["prompt"], record["response"]
     return record | {"refusal": scores.refusal(prompt, response), "scores": scores.scores(prompt, response)}
 
 
 def examine(name: str) -> Judge:
-    """Load a judge and let it sit its exam.
+    """Load a judge and examine it.
 
     Raises:
-        UserError: params.yaml, the exam or the model can't be had.
+        UserError: params.yaml, the exam or the model is not available.
     """
-    # These load torch, which rules alone can do without.
+    # These import torch, which the rules do not need.
     from ccai.base import params
     from ccai.judge import exam, judge
 
@@ -90,7 +87,7 @@ def scored(incoming: Iterator[dict[str, Any]], judge: Judge | None) -> Iterator[
 
 
 def _record(line: bytes, where: str) -> dict[str, Any]:
-    value = files.an_object(line, where, finite=True)  # it is written again
+    value = files.an_object(line, where, finite=True)  # it will be written again
     for field in ("prompt", "response"):
         if not isinstance(value.get(field), str):
             raise UserError(f"{where}: {field}: missing or no text; give every line a prompt and a response")

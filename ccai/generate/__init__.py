@@ -1,1 +1,1 @@
-"""From conversations to completions: the journal, generation, rounds of critique and revision."""
+"""Generation of completions: the journal, jobs, rounds of critique and revision."""

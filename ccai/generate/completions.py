@@ -1,4 +1,4 @@
-"""From requests to completions: look up in the journal, generate what is new, keep every finished batch."""
+"""Completions for jobs: looked up in the journal, generated if new, and kept batch by batch."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ from ccai.models.model import Model
 from ccai.models.placement import Placement
 
 ATTEMPTS = 3
-"""Times an empty completion is drawn, with a new seed each, before the run stops."""
+"""Number of times an empty completion is drawn, each with a new seed, before the run stops."""
 
 LINE_EVERY = 20.0
 """Seconds between progress lines in a log."""
 
 FORETOLD = 0.1
-"""Share that must be finished before a line speaks of rate and time left. Nothing is known of what is half written,
-and early in a run that is most of the work done."""
+"""Share that must be finished before a progress line gives rate and time left. Unfinished completions are not counted,
+and early in a run they are most of the work done.
+"""
 
 
 class Job(NamedTuple):
-    """A completion wanted. `key` names it for people and seeds its sampling (prompt, principle, round …)."""
+    """One completion to generate. `key` names it in messages and seeds its sampling (prompt, principle, round …)."""
 
     key: tuple[str, ...]
     turns: Turns
@@ -48,8 +49,10 @@ class Job(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Completions in the order of the jobs, as the fields of `records.Completion`, what they cost, and which of them
-    were generated."""
+    """Completions in the order of the jobs, as the fields of `records.Completion`.
+
+    `runtime` holds their costs, and `new` says which of them were generated.
+    """
 
     completions: list[dict[str, Any]]
     runtime: dict[str, Any]
@@ -57,38 +60,38 @@ class Result(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Probabilities of the labels after each conversation, in their order, and what they cost."""
+    """Probabilities of the labels after each conversation, in the labels' order, and their costs."""
 
     probabilities: list[list[float]]
     runtime: dict[str, Any]
 
 
-def split(flat: Iterable[Any], asked: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """By name what came for each that was asked under it, where all were asked together, one name after the other."""
+def split(flat: Iterable[Any], groups: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Split a flat list of results by name: as many for each name as `groups` has under it, in order."""
     rest = iter(flat)
-    return {name: list(islice(rest, len(each))) for name, each in asked.items()}
+    return {name: list(islice(rest, len(each))) for name, each in groups.items()}
 
 
 def total(costs: Sequence[dict[str, Any]], counts: Sequence[str] = ()) -> dict[str, Any]:
-    """What several calls of one kind to one engine cost together; `counts` are added up as well."""
+    """The costs of several calls to one engine, added up; `counts` are further keys to add."""
     sums = ("generated", "reused", "generated_tokens", *counts)
-    found = costs[-1] | {name: sum(cost[name] for cost in costs) for name in sums if costs[-1].get(name) is not None}
-    if "generated_tokens" in found:
+    result = costs[-1] | {name: sum(cost[name] for cost in costs) for name in sums if costs[-1].get(name) is not None}
+    if "generated_tokens" in result:
         rates = [(cost["generated_tokens"], cost["tokens_per_second"]) for cost in costs]
         seconds = sum(tokens / rate for tokens, rate in rates if rate)
         margins = [cost["smallest_margin"] for cost in costs if cost["smallest_margin"] is not None]
-        found["tokens_per_second"] = round(found["generated_tokens"] / seconds, 1) if seconds else None
-        found["smallest_margin"] = min(margins, default=None)
-    return found
+        result["tokens_per_second"] = round(result["generated_tokens"] / seconds, 1) if seconds else None
+        result["smallest_margin"] = min(margins, default=None)
+    return result
 
 
 def load_engine(name: str, hardware: Hardware, adapter: Path | None = None) -> Engine:
-    """The engine for a model name, under a LoRA adapter if one is given; prints where it runs and why.
+    """The engine for a model name, with a LoRA adapter if one is given; prints its placement and the reason.
 
-    Without adapter_config.json the folder holds all weights, trained: they take the place of the model's.
+    A folder without adapter_config.json holds all weights of a trained model, which replace the model's.
 
     Raises:
-        UserError: the model can't be had or does not fit, or is an endpoint's and can't take the adapter.
+        UserError: the model is not available or does not fit, or is behind an endpoint and cannot take the adapter.
     """
     entry = catalogue.catalogue().get(name, {})
     if "endpoints" in entry:
@@ -110,14 +113,14 @@ def load_engine(name: str, hardware: Hardware, adapter: Path | None = None) -> E
 
 
 def complete(stage: str, engine: Engine, jobs: Sequence[Job], sampling: Generation, seed: int) -> Result:
-    """Complete all jobs, reusing what the journal has; of jobs with the same journal key one is generated.
+    """Complete all jobs, reusing the journal's completions; jobs with the same journal key are generated once.
 
-    An empty completion is not kept but drawn again; what comes of that is kept under the key of the first attempt.
+    An empty completion is not kept but drawn again; the result is kept under the key of the first attempt.
 
     Raises:
-        UserError: a completion stayed empty, or the engine could not go on. Finished ones are kept.
+        UserError: a completion stayed empty, or the engine failed. Finished completions are kept.
     """
-    attempts = ATTEMPTS if sampling.temperature > 0 else 1  # greedy would write the same again
+    attempts = ATTEMPTS if sampling.temperature > 0 else 1  # greedy gives the same text again
     requests = [request(job, sampling, seed) for job in jobs]
     keys = [journal_key(engine, request) for request in requests]
 
@@ -129,9 +132,9 @@ def complete(stage: str, engine: Engine, jobs: Sequence[Job], sampling: Generati
         while todo:
             empty: list[int] = []
             for batch in engine.complete([requests[index] for index in todo]):
-                said = [(todo[at], done, _says_something({"text": done.text})) for at, done in batch]
-                written = [(index, done) for index, done, says in said if says]
-                empty += [index for index, _, says in said if not says]
+                checked = [(todo[at], done, _says_something({"text": done.text})) for at, done in batch]
+                written = [(index, done) for index, done, says in checked if says]
+                empty += [index for index, _, says in checked if not says]
                 run.keep(
                     {keys[index]: {**done._asdict(), "attempt": attempt} for index, done in written},
                     tokens=sum(done.completion_tokens for _, done in written),
@@ -160,12 +163,12 @@ def complete(stage: str, engine: Engine, jobs: Sequence[Job], sampling: Generati
 def score(
     stage: str, engine: Engine, conversations: Sequence[Sequence[Message]], labels: Sequence[str], repeat: int = 0
 ) -> Scores:
-    """Probability of each label as the next token after each conversation, reusing what the journal has.
+    """Probability of each label as the next token after each conversation, reusing the journal's scores.
 
-    `repeat`: 0 as a rule; another number asks once more, whatever the journal has of the other repeats.
+    `repeat` is normally 0; another number scores again, independently of the journal's other repeats.
 
     Raises:
-        UserError: the engine can't score these labels, or could not go on. Finished scores are kept.
+        UserError: the engine cannot score these labels, or failed. Finished scores are kept.
     """
     common = {**engine.identity, "score": list(labels)} | ({"repeat": repeat} if repeat else {})
     keys = [digest({**common, "messages": _plain(messages)}) for messages in conversations]
@@ -176,13 +179,13 @@ def score(
     with closing(_Run(stage, "label scores", keys, fits)) as run:
         wanted = [conversations[index] for index in run.missing]
         for batch in engine.score(wanted, labels) if wanted else ():
-            run.keep({keys[run.missing[at]]: {"probabilities": found} for at, found in batch})
+            run.keep({keys[run.missing[at]]: {"probabilities": probabilities} for at, probabilities in batch})
     runtime = {"generated": run.generated, "reused": run.reused}
     return Scores([run.values[key]["probabilities"] for key in keys], runtime | engine.runtime)
 
 
 def journal_key(engine: Engine, request: Request) -> str:
-    """sha256 over all that can change the text, and nothing that can't (batch size, paths, shared prefix)."""
+    """sha256 over everything that can change the text, and nothing else (no batch size, path or shared prefix)."""
     sampling = request.sampling
     return digest(
         {
@@ -198,7 +201,7 @@ def journal_key(engine: Engine, request: Request) -> str:
 
 
 def metrics(completions: Sequence[Completion], engine: Engine, seed: int) -> dict[str, Any]:
-    """What a stage's completions are: counts and shares that do not depend on the machine's mood."""
+    """Metrics of a stage's completions: only figures that are the same on every run."""
     count = len(completions)
     return {
         "model": engine.name,
@@ -212,13 +215,13 @@ def metrics(completions: Sequence[Completion], engine: Engine, seed: int) -> dic
 
 
 class _Run:
-    """What is wanted, by journal key: looked up at the start, kept as it comes, with a word on how far it is.
+    """One call's jobs by journal key: looked up at the start, kept as they finish, with progress.
 
     Attributes:
-        values: what the journal has under each of the keys by now.
-        missing: places in `keys` of what it did not have at the start, one of each key.
-        reused: how many of the wanted cost nothing.
-        generated, tokens: what was kept since, and its length.
+        values: the journal's values for the keys so far.
+        missing: positions in `keys` without a value at the start, one for each key.
+        reused: number of jobs that cost nothing.
+        generated, tokens: number of values kept since, and their length.
     """
 
     def __init__(
@@ -251,11 +254,11 @@ class _Run:
 
     @property
     def seconds(self) -> float:
-        """Since generation began."""
+        """Seconds since generation began."""
         return time.monotonic() - self._start
 
     def keep(self, values: Mapping[str, dict[str, Any]], tokens: int = 0) -> None:
-        """Keep what has finished; then a bar on a terminal, now and then a line in a log."""
+        """Keep finished values and show progress: a bar on a terminal, a line now and then in a log."""
         self._journal.put(values)
         self.values.update(values)
         self.generated += len(values)
@@ -268,7 +271,7 @@ class _Run:
             print(f"{self._stage}: {self.generated}/{len(self.missing)}{self._pace()}", flush=True)
 
     def close(self) -> None:
-        """Leave the terminal in order."""
+        """Close progress bar and journal."""
         self._bar.close()
         self._journal.close()
 
@@ -284,7 +287,7 @@ class _Run:
 
 @functools.cache
 def _placed(name: str, hardware: Hardware) -> tuple[Model, Placement]:
-    """Found and placed once a process: both arms of eval are held alike, however much memory is free by then."""
+    """A model and its placement, once per process: both arms of eval run alike, however much memory is free later."""
     model = find.find(name)
     placement = models.place(model, hardware)
     print(f"model: {placement.reason}", flush=True)
@@ -306,7 +309,7 @@ def _says_something(value: Mapping[str, Any]) -> bool:
 
 
 def request(job: Job, sampling: Generation, seed: int, attempt: int = 0) -> Request:
-    """What the engine is asked for a job; each attempt has a seed of its own."""
+    """The engine's request for a job; each attempt has its own seed."""
     return Request(job.turns.messages, job.turns.shared, _seed(job, seed, attempt), job.max_new_tokens, sampling)
 
 
@@ -315,18 +318,18 @@ def _seed(job: Job, seed: int, attempt: int) -> int:
 
 
 def _fields(engine: Engine, job: Job, seed: int, value: Mapping[str, Any]) -> dict[str, Any]:
-    """A journal's value as fields of a record: without the margin, whose last digits depend on the batch."""
+    """A journal's value as fields of a record, without the margin, whose last digits depend on the batch."""
     return {
         **{name: value[name] for name in ("text", "finish_reason", "prompt_tokens", "completion_tokens")},
         "conversation": digest(_plain(job.turns.messages)),
         "model": engine.name,
         "unverified_weights": engine.unverified_weights,
-        "seed": _seed(job, seed, value.get("attempt", 0)),  # none in journals of before it was kept
+        "seed": _seed(job, seed, value.get("attempt", 0)),  # missing in older journals
     }
 
 
 def _smallest_margin(values: Sequence[Mapping[str, Any]]) -> float | None:
-    """None where no engine gave one; infinite ones (a single candidate each time) don't count."""
+    """The smallest finite margin (a single candidate's is infinite); None if the engine reports none."""
     margins = [value["margin"] for value in values if value.get("margin") is not None]
     return min(filter(math.isfinite, margins), default=None)
 

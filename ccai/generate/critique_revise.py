@@ -1,9 +1,8 @@
-"""Rounds of critique and revision: who criticises which answer by which principle, as jobs and as records.
+"""Rounds of critique and revision: which answer is critiqued by which principle, as jobs and as records.
 
-Round 1 criticises the first answer and has it written anew. Round r does the same with the revision of round r - 1,
-which stands where the answer stood (Bai et al. 2022, arXiv 2212.08073, section 3.1). The stage that writes critiques
-needs the revisions of all rounds but the last; the stage that writes revisions asks for the same jobs again and finds
-them in the journal.
+Round 1 critiques the first answer and revises it. Round r does the same with the revision of round r - 1 in the
+answer's place (Bai et al. 2022, arXiv 2212.08073, section 3.1). The critiques stage needs the revisions of all rounds
+but the last; the revisions stage requests the same jobs again and finds them in the journal.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from ccai.generate import completions
 from ccai.generate.completions import Job
 
 Answer = Response | Revision
-"""What can be criticised: a first answer, or the revision of an earlier round."""
+"""An answer to critique: a first answer, or the revision of an earlier round."""
 
 Complete = Callable[[str, Sequence[Job]], Sequence[Mapping[str, Any]]]
-"""Given what the jobs are called and the jobs, the fields of their `records.Completion`, in their order."""
+"""Takes a name for the jobs and the jobs; returns the fields of their `records.Completion`, in order."""
 
 
 class Completer:
-    """A `Complete` by journal and engine that adds up what its calls cost."""
+    """A `Complete` through journal and engine that adds up the costs of its calls."""
 
     def __init__(self, engine: Engine, sampling: Generation, seed: int) -> None:
         self._engine, self._sampling, self._seed = engine, sampling, seed
@@ -47,13 +46,13 @@ class Completer:
 
     @property
     def runtime(self) -> dict[str, Any]:
-        """As in `generation.Result`, of all calls together."""
+        """The costs of all calls, as in `completions.Result`."""
         return completions.total(self._costs)
 
 
 @dataclass(frozen=True)
 class Method:
-    """What shapes a job besides the model: the prompts' texts by id, the principles by slug, how they are shown."""
+    """What shapes a job besides the model: prompts by id, principles by slug, format, number of examples."""
 
     prompts: Mapping[str, str]
     principles: Mapping[str, Principle]
@@ -61,14 +60,14 @@ class Method:
     examples: int
 
     def critique_job(self, answer: Answer, principle: Principle, max_new_tokens: int) -> Job:
-        """A critique of this answer by this principle."""
+        """The critique of an answer by a principle."""
         key = ("critique", answer.prompt_id, principle.slug, str(_next_round(answer)))
         prompt = self.prompts[answer.prompt_id]
         turns = dialogue.to_criticise(self.format, principle, self.examples, prompt, answer.text)
         return Job(key, turns, max_new_tokens)
 
     def revision_job(self, answer: Answer, critique: Critique, max_new_tokens: int) -> Job:
-        """The answer written anew after this critique of it."""
+        """The revision of an answer after its critique."""
         key = ("revision", critique.prompt_id, critique.principle, str(critique.round))
         principle, prompt = self.principles[critique.principle], self.prompts[critique.prompt_id]
         turns = dialogue.to_revise(self.format, principle, self.examples, prompt, answer.text, critique.text)
@@ -76,7 +75,7 @@ class Method:
 
 
 def load(prompts: Sequence[Prompt], path: Path, format: str, examples: int) -> Method:
-    """The method of params.yaml; warns where a principle has fewer worked examples than are wanted.
+    """The method of params.yaml; warns where a principle has fewer worked examples than requested.
 
     Raises:
         UserError: a bad constitution or format.
@@ -96,16 +95,17 @@ def criticise(
     seed: int,
     complete: Complete,
 ) -> list[Critique]:
-    """The critiques of all rounds, each prompt's together; the revisions between rounds are asked for, not returned.
+    """The critiques of all rounds, grouped by prompt. Revisions between rounds are generated, but not returned.
 
-    With `all` principles every prompt has a chain of rounds for each of them. With `random` it has one chain, and each
-    round draws its principle by hash of seed, prompt and round: one more principle takes only its own share.
+    With `all` principles every prompt has a chain of rounds for each principle. With `random` it has one chain, and
+    each round draws its principle by a hash of seed, prompt and round: adding a principle changes only the draws that
+    it wins.
 
     Args:
         revision_tokens: `revisions.max_new_tokens`.
 
     Raises:
-        UserError: the responses are not those to the method's prompts.
+        UserError: the responses do not belong to the method's prompts.
     """
     _belong(method, responses)
     answers: Sequence[Answer] = responses
@@ -139,11 +139,11 @@ def revise(
     max_new_tokens: int,
     complete: Complete,
 ) -> list[Revision]:
-    """One revision for each critique, in their order, round by round.
+    """One revision for each critique, in the critiques' order, round by round.
 
     Raises:
-        UserError: responses to other prompts, a critique of something that is not there, or by a principle that the
-            constitution lacks or has in another wording; names its line.
+        UserError: responses to other prompts, a critique of an unknown answer, or by a principle that the constitution
+            lacks or words differently; names its line.
     """
     _belong(method, responses)
     answers: dict[str, Answer] = {response.sha256: response for response in responses}
@@ -162,7 +162,7 @@ def revise(
 
 
 def _belong(method: Method, responses: Sequence[Response]) -> None:
-    """Raise UserError unless there is one response to each prompt."""
+    """Raise UserError unless each prompt has exactly one response."""
     if odd := method.prompts.keys() ^ {response.prompt_id for response in responses}:
         raise UserError(
             f"data/responses.jsonl: not the answers to data/prompts/train.jsonl, {len(odd)} prompts are in one of them "
@@ -171,7 +171,7 @@ def _belong(method: Method, responses: Sequence[Response]) -> None:
 
 
 def _check_parent(method: Method, answers: Mapping[str, Answer], critique: Critique, line: int) -> None:
-    """Raise UserError unless the critique is of one of the answers, by a principle as the constitution has it."""
+    """Raise UserError unless the critique is of one of the answers, by a principle worded as in the constitution."""
     parent, principle = answers.get(critique.parent), method.principles.get(critique.principle)
     same_prompt = parent is not None and parent.prompt_id == critique.prompt_id
     if not (same_prompt and principle is not None and principle.sha256 == critique.principle_sha256):
@@ -183,7 +183,7 @@ def _check_parent(method: Method, answers: Mapping[str, Answer], critique: Criti
 
 
 def _principles(method: Method, answer: Answer, params: Params, seed: int) -> list[Principle]:
-    """By which principles the next round criticises an answer."""
+    """The principles by which the next round critiques an answer."""
     if params.principles == "random":
 
         def rank(principle: Principle) -> str:

@@ -1,12 +1,7 @@
-"""Every completion ever paid for, by the hash of everything that could have changed it.
+"""Every completion ever generated, by the hash of everything that could have changed it.
 
-    ccai journal stats             # what is in it
-    ccai journal verify            # every line's checksum; exit code 2 if one is wrong
-    ccai journal prune --yes       # one segment without damaged lines and duplicates
-    ccai journal export -o FILE    # as JSON lines, to read or to count
-
-Append-only JSON lines. Each writer has a segment file of its own, so two writers never touch the same bytes
-and a line torn by a kill can only be the last of a segment nobody writes to again. docs/JOURNAL.md has the format.
+Append-only JSON lines. Each writer has its own segment file, so two writers never touch the same bytes, and a line
+torn by a kill can only be the last of a segment that nobody writes to again. docs/JOURNAL.md describes the format.
 """
 
 from __future__ import annotations
@@ -29,8 +24,11 @@ UNFINISHED = ".tmp"
 
 
 class Entry(NamedTuple):
-    """What a line holds. `at` is when it was written: UTC, ISO 8601 with microseconds, so that text order is time
-    order; empty in a line written before times were kept."""
+    """The content of a line.
+
+    `at` is the time of writing: UTC, ISO 8601 with microseconds, so that text order is time order; empty in a line from
+    before times were kept.
+    """
 
     key: str
     at: str
@@ -40,8 +38,8 @@ class Entry(NamedTuple):
 class Damage(NamedTuple):
     """A line that fails its checksum or holds no value; `number` counts from 1.
 
-    Torn: the last of its segment and without its end, cut off by a kill, a full disk or a copy taken in the middle of
-    a write. Any other is corrupted.
+    Torn: the last line of its segment, without its end, cut off by a kill, a full disk or a copy made during a write.
+    Any other is corrupted.
     """
 
     segment: Path
@@ -57,8 +55,10 @@ class _Place(NamedTuple):
 
 
 def whole(value: Mapping[str, Any]) -> bool:
-    """Whether a value is one that this project writes: a completion, probabilities of labels, answers to the harness.
-    A right checksum does not say so: a line may have been written by hand, or by another version."""
+    """Whether a value is one that this project writes: a completion, probabilities of labels, or harness answers.
+
+    A correct checksum does not guarantee it: a line may have been written by hand, or by another version.
+    """
     match value:
         case {"text": str(), "finish_reason": "stop" | "length"}:
             counts = (value.get("prompt_tokens"), value.get("completion_tokens"), value.get("attempt", 0))
@@ -77,18 +77,18 @@ class Journal:
     """Lookup by key in all segments of a folder; `put` appends to this process's own segment. For one thread.
 
     Args:
-        sound: says whether a value is what it should be (`whole`); a line with another is a damaged line.
+        sound: whether a value is valid (`whole`); a line with an invalid value is a damaged line.
 
-    What is under a key never changes. If two processes wrote different values, the one written first is found (by the
-    entries' own times; within a microsecond, in the first segment by name), before and after `prune`.
+    A key's value never changes. If two processes wrote different values, the first one counts (by the entries' own
+    times; within a microsecond, by segment name), before and after `prune`.
 
     Attributes:
-        damage: lines found torn or corrupted when the journal was opened; they are passed over. A line that another
-            process was writing at that moment is not among them.
-        duplicates: entries that were passed over because their key was written before.
+        damage: lines that were torn or corrupted when the journal was opened; they are skipped. A line that another
+            process was writing at that moment does not count.
+        duplicates: entries that were skipped because their key was written earlier.
 
     Raises:
-        UserError: the folder or a segment can't be read. A folder that is not there is an empty journal.
+        UserError: the folder or a segment cannot be read. A missing folder is an empty journal.
     """
 
     def __init__(self, folder: Path, sound: Callable[[Mapping[str, Any]], bool] = lambda value: True) -> None:
@@ -105,39 +105,39 @@ class Journal:
 
     @property
     def damaged(self) -> int:
-        """How many damaged lines there are."""
+        """Number of damaged lines."""
         return len(self.damage)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The value stored under `key`, or None.
 
         Raises:
-            UserError: its segment can't be read any more.
+            UserError: its segment can no longer be read.
         """
         if (place := self._places.get(key)) is None:
             return None
         try:
             entry = _decode(_bytes(place))
-        except FileNotFoundError:  # pruned since it was indexed: its entries are in another segment now
+        except FileNotFoundError:  # pruned since it was indexed: its entries are now in another segment
             self._index()
             return self.get(key)
         except OSError as error:
             raise _unreadable(place.segment, error) from None
-        if entry is None or entry.key != key:  # damaged since; so that another `put` is taken
+        if entry is None or entry.key != key:  # damaged since; lets another `put` in
             del self._places[key]
             return None
         return entry.value
 
     def reject(self, key: str) -> None:
-        """What is under `key` can't be what was asked for: it counts as damaged, and another `put` is taken."""
+        """Count the value of `key` as damaged, because it cannot be the requested one, and let another `put` in."""
         place = self._places.pop(key)
         self.damage.append(Damage(place.segment, 1 + _count_lines(place.segment, place.offset), torn=False))
 
     def put(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
-        """Append entries whose keys are new and force them to disk; when this returns they survive a power loss.
+        """Append entries with new keys and sync them to disk; after it returns they survive a power loss.
 
         Raises:
-            UserError: the disk is full or not writable. What was appended before stays usable.
+            UserError: the disk is full or not writable. Earlier entries stay usable.
         """
         at = datetime.now(UTC).isoformat(timespec="microseconds")
         lines = {key: _encode(Entry(key, at, dict(value))) for key, value in entries.items() if key not in self}
@@ -151,8 +151,8 @@ class Journal:
                 own.write(line)
             own.flush()
             os.fsync(own.fileno())
-        except BaseException as error:  # a stop signal too: a line that may be torn has to stay its segment's last
-            with suppress(OSError):  # what did not reach the disk can't be flushed now either
+        except BaseException as error:  # also a stop signal: a line that may be torn must stay its segment's last
+            with suppress(OSError):  # bytes that did not reach the disk cannot be flushed now either
                 self.close()
             if isinstance(error, OSError):
                 raise _unwritable(self._own_path, error) from None
@@ -166,19 +166,19 @@ class Journal:
             own.close()
 
     def entries(self) -> Iterator[Entry]:
-        """The entry of every key, in the order in which they were written."""
+        """The entry of every key, in the order of writing."""
         for key, place in sorted(self._places.items(), key=lambda item: item[1]):
             if (value := self.get(key)) is not None:
                 yield Entry(key, place.at, value)
 
     def prune(self, before: str = "", really: bool = False) -> Pruned:
-        """Rewrite all segments without a living writer into one: without damaged lines, without duplicates and without
-        entries written before a time (as `Entry.at`).
+        """Rewrite all segments without a living writer into one, without damaged lines, duplicates and old entries.
 
         The new segment is complete and on disk before an old one is removed, so a kill at any point loses nothing.
 
         Args:
-            really: otherwise only say what would be done.
+            before: entries written before this time (as `Entry.at`) are dropped.
+            really: whether to do it; False only reports what would be done.
 
         Raises:
             UserError: the disk is full or not writable. Nothing is lost.
@@ -188,7 +188,7 @@ class Journal:
 
     def _prune(self, before: str, really: bool) -> Pruned:
         if really:
-            for path in self._folder.glob(f"*{UNFINISHED}"):  # of one that was killed
+            for path in self._folder.glob(f"*{UNFINISHED}"):  # left by a killed `prune`
                 path.unlink()
         dead = {path: path.stat().st_size for path in segments(self._folder) if not has_writer(path)}
         self._index()
@@ -206,16 +206,16 @@ class Journal:
         return pruned
 
     def _begin(self) -> BinaryIO:
-        """A segment of our own, locked as long as it is open: so `prune` knows that it has a writer."""
+        """A segment of our own, locked while it is open: the lock tells `prune` that it has a writer."""
         while True:
             self._own_path = _name(self._folder)
             own = self._own_path.open("xb")
-            with suppress(OSError):  # not every network file system has locks: there all segments count as in use
+            with suppress(OSError):  # some network file systems have no locks: all segments then count as in use
                 fcntl.flock(own, fcntl.LOCK_EX)
             if os.fstat(own.fileno()).st_nlink:
                 _sync_folder(self._folder)
                 return own
-            own.close()  # `prune` found it in the moment before the lock, and took it for a dead writer's
+            own.close()  # before it was locked, `prune` took it for a dead writer's and removed it
 
     def _index(self) -> None:
         self._places: dict[str, _Place] = {}
@@ -231,16 +231,19 @@ class Journal:
                         self.damage.append(Damage(segment, number, torn))
                 else:
                     place = _Place(entry.at, segment, offset, len(line))
-                    known = self._places.setdefault(entry.key, place)
-                    self.duplicates += known is not place
-                    if place < known:
+                    earliest = self._places.setdefault(entry.key, place)
+                    self.duplicates += earliest is not place
+                    if place < earliest:
                         self._places[entry.key] = place
                 offset += len(line)
 
 
 class Pruned(NamedTuple):
-    """What `Journal.prune` did or would do: segments (and their bytes) that become one of `size` bytes with `kept`
-    entries; `old` are entries given up because of their age."""
+    """The result of `Journal.prune`, done or planned.
+
+    `segments` segments of `bytes` bytes become one of `size` bytes with `kept` entries; `old` entries are dropped
+    because of their age.
+    """
 
     segments: int
     bytes: int
@@ -250,15 +253,15 @@ class Pruned(NamedTuple):
 
     @property
     def nothing(self) -> bool:
-        """Whether it is of no use."""
+        """Whether pruning would change nothing."""
         return self.bytes == self.size and self.segments <= 1
 
 
 def segments(folder: Path) -> Iterator[Path]:
-    """The segments of a journal by name, and then those that `prune` made meanwhile; none if there is no folder.
+    """The segments of a journal by name, then those that `prune` has created meanwhile; none without the folder.
 
     Raises:
-        UserError: the folder can't be read.
+        UserError: the folder cannot be read.
     """
     seen: set[Path] = set()
     while True:
@@ -275,9 +278,9 @@ def segments(folder: Path) -> Iterator[Path]:
 
 
 def has_writer(segment: Path) -> bool:
-    """Whether the process that writes a segment is still there, or there is no way to tell.
+    """Whether the process that writes a segment is alive, or it cannot be known.
 
-    A writer's lock ends with it, however it ends. Between machines this holds where the file system's locks do.
+    A writer's lock ends with it, however it ends. Between machines this depends on the file system's locks.
     """
     try:
         with segment.open("rb") as file:
@@ -291,7 +294,7 @@ def _lines(segment: Path) -> Iterator[bytes]:
     try:
         with segment.open("rb") as file:
             yield from file
-    except FileNotFoundError:  # pruned since it was listed: `segments` gives its successor too
+    except FileNotFoundError:  # pruned since it was listed: `segments` also yields its successor
         return
     except OSError as error:
         raise _unreadable(segment, error) from None
@@ -311,10 +314,10 @@ def _bytes(place: _Place) -> bytes:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process prunes the folder, and keep others waiting."""
+    """Wait until no other process prunes the folder, and make others wait."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # without locks all segments count as in use, and nothing is pruned
+        with suppress(OSError):  # without locks all segments count as in use, so nothing is pruned
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
@@ -322,7 +325,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _write_segment(folder: Path, places: Iterable[_Place]) -> None:
-    """Copy lines into a segment that is there under its name once it is whole."""
+    """Copy lines into a segment that gets its name only when it is complete."""
     path = _name(folder)
     temporary = path.with_suffix(UNFINISHED)
     try:
@@ -341,7 +344,7 @@ def _write_segment(folder: Path, places: Iterable[_Place]) -> None:
 
 
 def _remove(segment: Path, length: int) -> None:
-    """Remove a segment unless it has got a writer, or grown, since it was `length` bytes long."""
+    """Remove a segment unless it has a writer, or has grown beyond `length` bytes."""
     with suppress(OSError), segment.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         if os.fstat(file.fileno()).st_size == length:
@@ -363,18 +366,18 @@ def _decode(line: bytes) -> Entry | None:
         return None
     try:
         entry = json.loads(body)
-    except (ValueError, RecursionError):  # as of a line of zeros: the checksum of nothing is 0
+    except (ValueError, RecursionError):  # such as a line of zeros: the checksum of nothing is 0
         return None
     match entry:
         case {"key": str(key), "at": str(at), "value": dict(value)}:
             return Entry(key, at, value)
-        case {"key": str(key), "value": dict(value)}:  # before times were kept
+        case {"key": str(key), "value": dict(value)}:  # from before times were kept
             return Entry(key, "", value)
     return None
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force a new file's name to disk: its own fsync keeps its bytes only."""
+    """Sync a new file's name to disk; the file's own fsync covers only its bytes."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,7 +1,7 @@
-"""Guard models: trained to tell harm in one prompt format of their own (Llama Guard, ShieldGemma, Qwen3Guard).
+"""Guard models: trained to detect harm, in a prompt format of their own (Llama Guard, ShieldGemma, Qwen3Guard).
 
-A guard's tokenizer carries that format as its chat template: put to a conversation, it writes the task around it. So
-a file in data/guards says only what the template does not: how the reply begins and which words in it mean harm.
+A guard's tokenizer has that format as its chat template, which writes the task around a conversation. A file in
+data/guards therefore adds only what the template lacks: how the reply begins and which words in it mean harm.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ FORMATS = Path("data/guards")
 
 
 class Format(BaseModel):
-    """How a guard replies; a file in data/guards.
+    """The format of a guard's reply; a file in data/guards.
 
     Attributes:
-        opening: what the reply begins with before its verdict.
-        safe, unsafe: words that the verdict may be, with the space before them if they have one.
+        opening: the beginning of the reply, before its verdict.
+        safe, unsafe: possible verdicts, with the space before them if they have one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,11 +36,11 @@ class Format(BaseModel):
 
     @property
     def labels(self) -> list[str]:
-        """All words of a verdict, the safe ones first."""
+        """All possible verdicts, the safe ones first."""
         return self.safe + self.unsafe
 
     def conversation(self, prompt: str, answer: str) -> list[Message]:
-        """Prompt and answer, and the beginning of the guard's own reply to them."""
+        """Prompt and answer, and the beginning of the guard's reply."""
         return [
             Message(role="user", content=prompt),
             Message(role="assistant", content=answer),
@@ -53,7 +53,7 @@ class Format(BaseModel):
 
 
 class Guard:
-    """The engine of a guard model. It judges whether an answer does harm, and nothing else."""
+    """The engine of a guard model. It judges only whether an answer does harm."""
 
     def __init__(self, engine: Engine, format: Format) -> None:
         self._engine, self.format = engine, format
@@ -62,7 +62,7 @@ class Guard:
 
     @property
     def runtime(self) -> dict[str, Any]:
-        """Where it runs."""
+        """As the engine's."""
         return self._engine.runtime
 
     def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completed]]]:
@@ -84,11 +84,11 @@ def load(name: str, folder: Path = FORMATS) -> Format:
     """The format of that name.
 
     Raises:
-        UserError: no such file (names those there are), not YAML, or a wrong key.
+        UserError: no such file (lists those that exist), not YAML, or a wrong key.
     """
     path = folder / f"{name}.yaml"
     try:
         return yaml_io.load(path, Format)
     except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
-        raise UserError(f"conf/models.yaml: guard: no {path}; there are: {known}") from None
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
+        raise UserError(f"conf/models.yaml: guard: no {path}; there are: {names}") from None

@@ -1,1 +1,1 @@
-"""Models by name: where they come from, where they fit, and how they are loaded."""
+"""Models by name: the catalogue, where files come from, where models fit, and how they are loaded."""

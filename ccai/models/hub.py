@@ -1,4 +1,4 @@
-"""TODO."""
+"""Models from a Hugging Face hub: fetched at a commit, safetensors only, with errors in one line."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from ccai.models.files import FILES
 
 
 def from_hub(repository: str, revision: str | None) -> Path:
+    """The folder of a model's files at a commit, fetched if needed. Raises UserError."""
     if not re.fullmatch("[0-9a-f]{40}", revision or ""):
         raise UserError(f"model {repository}: not pinned to a commit; write {repository}@{_newest(repository)}")
     if not isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str):
         print(f"models: fetching {repository} from the hub", flush=True)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each try; what came of them is below
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs each attempt; errors are reported below
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
     except GatedRepoError:
@@ -51,9 +52,9 @@ def from_hub(repository: str, revision: str | None) -> Path:
         raise _answered(repository, error) from None
     except HFValidationError:
         raise UserError(f"model {repository!r}: neither a folder nor a hub id; correct params.yaml") from None
-    except Exception as error:  # a connection or a disk that breaks, a reply that is no hub's
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(f"model {repository}: {said}; check network and disk") from None
+    except Exception as error:  # a broken connection or disk, or a reply that is not a hub's
+        message = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"model {repository}: {message}; check network and disk") from None
     if not list(folder.glob("*.safetensors")):
         raise UserError(f"model {repository}: no safetensors at {revision}; only safetensors are loaded")
     return folder

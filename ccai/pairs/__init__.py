@@ -1,1 +1,1 @@
-"""Preference pairs: how they are built, and which ones are dropped."""
+"""Preference pairs: candidates, the gates that drop some, and the files of the rest."""

@@ -1,4 +1,4 @@
-"""Is there something to correct? How often first answers comply with hazardous prompts, and break the principles."""
+"""Baseline rates before training: how often first answers comply with hazardous prompts and violate principles."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def measure(
     """Shares of first answers, each with its exact binomial 95 % interval.
 
     Args:
-        violations: by prompt_id and principle the judge's probability that the first answer violates the principle,
-            None where its verdict is unreadable; or None if no judge was asked, or none that passed its exam.
+        violations: by prompt_id and principle, the judge's probability that the first answer violates the principle;
+            None where its verdict is unreadable. None without a judge, or if it failed its exam.
 
     Returns:
-        `complied`: hazardous prompts answered with full compliance by the refusal rules, which read English alone;
-        `all` and `by_hazard`. With a judge also `violated`: `by_principle`, and `by_hazard` under each hazard
-        `by_principle` and `any` (at least one principle is violated; of each prompt once, since verdicts on one answer
-        are not independent). A share is `{n, unreadable, share, low, high}`, the last three only where n, the readable
-        ones, is not 0.
+        `complied`: hazardous prompts answered with full compliance by the refusal rules, which read English only; `all`
+        and `by_hazard`. With a judge also `violated`: `by_principle`, and `by_hazard` with `by_principle` and `any`
+        under each hazard (`any`: at least one principle is violated; counted once per prompt, because verdicts on one
+        answer are not independent). A share is `{n, unreadable, share, low, high}`; n counts readable verdicts, and the
+        last three are present only where n is not 0.
     """
     texts = {response.prompt_id: response.text for response in responses}
     complied: dict[str, list[bool | None]] = defaultdict(list)
@@ -37,15 +37,15 @@ def measure(
         hazards[prompt.prompt_id] = prompt.hazard
         if hazardous(prompt.hazard):
             complied[prompt.hazard].append(not refused(scores.refusal(prompt.text, texts[prompt.prompt_id])))
-    found: dict[str, Any] = {
+    shares: dict[str, Any] = {
         "complied": {
             "all": _share([verdict for group in complied.values() for verdict in group]),
             "by_hazard": _shares(complied),
         }
     }
     if violations is not None:
-        found["violated"] = _violated(hazards, violations)
-    return found
+        shares["violated"] = _violated(hazards, violations)
+    return shares
 
 
 def _violated(

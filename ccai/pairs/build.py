@@ -1,7 +1,7 @@
-"""Preference pairs: the first answer is rejected, its revision chosen, unless a gate says the pair teaches nothing.
+"""Builds preference pairs: the first answer is rejected, its revision chosen, unless a gate drops the pair.
 
-The candidates are gone through twice, so that a million of them never lie in memory: `decide` says what becomes of
-each, `write` puts them there.
+Candidates are read twice, so that a million of them never fill the memory: `decide` sets each one's fate (a side, or
+the gate that drops it), `write` writes it to that file.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ CHUNK = 1024
 """Candidates whose tokens are counted together."""
 
 OverLength = Callable[[Sequence[Pair]], Sequence[bool]]
-"""Says of each pair whether training would cut it."""
+"""For each pair, whether training would truncate it."""
 
 
 _TASK = "\0"
-"""Stands for prompt, answer and critique where only the rest of a conversation is wanted."""
+"""Placeholder for prompt, answer and critique, to split them off a conversation."""
 
 NOTHING: Mapping[str, Runs] = MappingProxyType({})
 
@@ -45,9 +45,9 @@ class Candidate(NamedTuple):
     """A pair before the gates.
 
     Attributes:
-        source: of its prompt.
-        cut: the side that its token limit ended.
-        fault: the gate that whoever brings the pair already knows it does not pass.
+        source: source of its prompt.
+        cut: the side that reached its token limit.
+        fault: a gate that the pair is already known to fail.
     """
 
     pair: Pair
@@ -57,7 +57,7 @@ class Candidate(NamedTuple):
 
 
 class _Passed(NamedTuple):
-    """What the gates that look at all pairs need of one; a number takes less memory than its hash in letters."""
+    """The part of a pair that the gates over all pairs need; ids as numbers take less memory than as text."""
 
     at: int
     pair_id: int
@@ -75,11 +75,11 @@ def joined(
     """Each revision with its prompt and first answer.
 
     Args:
-        principles: the constitution's, `sha256` by slug; None: whatever the revisions say.
+        principles: the constitution's, `sha256` by slug; None: not checked.
 
     Raises:
-        UserError: one of them is missing, or the revision is by a principle that the constitution lacks or has in
-            another wording.
+        UserError: prompt or answer is missing, or the constitution lacks the revision's principle or words it
+            differently.
     """
     for revision in revisions:
         name, slug = revision.prompt_id, revision.principle
@@ -100,9 +100,9 @@ def candidates(
     """One pair for each revision, in their order.
 
     Args:
-        triples: as `joined` gives them.
-        system: the system message under which the prompts were answered; it stands in each pair's prompt, so that
-            the model is trained on the conversation it will be asked in.
+        triples: from `joined`.
+        system: the system message of the prompts' conversations; it becomes part of each pair's prompt, so that
+            training and inference use the same conversation.
         verdicts: a judge's, one for each revision.
     """
     for (prompt, response, revision), verdict in zip(triples, verdicts, strict=False):
@@ -129,7 +129,7 @@ def candidates(
 
 
 def shown(format: Format, principles: Iterable[Principle], examples: int) -> dict[str, Runs]:
-    """By principle, what every revision was asked with: worked examples, the principle, the words of the format."""
+    """Word runs, by principle, of the text in every request for a revision: worked examples, principle, format."""
     return {
         principle.slug: gates.runs(
             text
@@ -141,7 +141,7 @@ def shown(format: Format, principles: Iterable[Principle], examples: int) -> dic
 
 
 class Screened(NamedTuple):
-    """The gate that takes each candidate, "" for none, and those that no gate took."""
+    """The gate that drops each candidate ("" for none), and the candidates that pass."""
 
     fates: list[str]
     kept: list[_Passed]
@@ -154,9 +154,9 @@ def screen(
     over_length: OverLength,
     shown: Mapping[str, Runs] = NOTHING,
 ) -> Screened:
-    """Try all gates. The candidates' order decides nothing.
+    """Apply all gates. The candidates' order has no effect.
 
-    Of pairs of one prompt with the same words, that with the smallest `pair_id` stays; balance keeps those with the
+    Of pairs of one prompt with the same words the one with the smallest `pair_id` stays; balance keeps those with the
     smallest hashes.
     """
     fates: list[str] = []
@@ -181,15 +181,15 @@ def decide(
     over_length: OverLength,
     shown: Mapping[str, Runs] = NOTHING,
 ) -> list[str]:
-    """What becomes of each candidate, in their order: `train`, `validation`, or the gate that takes it.
+    """The fate of each candidate, in their order: `train`, `validation`, or the gate that drops it.
 
     Validation pairs are those of `validation_share` of the prompts that have a kept pair.
 
     Args:
-        shown: by principle, what its revisions must not repeat (`shown`).
+        shown: by principle, word runs that its revisions must not copy (`shown`).
 
     Raises:
-        UserError: fewer than two prompts left after the gates.
+        UserError: fewer than two prompts are left after the gates.
     """
     fates, kept = screen(candidates, params, seed, over_length, shown)
     held_out = _held_out({pair.prompt_id for pair in kept}, params.validation_share, seed)
@@ -239,7 +239,7 @@ def _without_duplicates(passed: Sequence[_Passed], fates: list[str]) -> list[_Pa
     kept = []
     for pair in passed:
         if first.get(pair.content) == pair.pair_id:
-            del first[pair.content]  # a second row that is the same in all has the same id
+            del first[pair.content]  # a second, identical row has the same id
             kept.append(pair)
         else:
             fates[pair.at] = "duplicate"
@@ -261,7 +261,7 @@ def _balanced(pairs: Sequence[_Passed], fates: list[str], seed: int) -> list[_Pa
 
 
 def _held_out(prompt_ids: set[str], share: float, seed: int) -> set[str]:
-    """The validation prompts: at least one, and never all; by hash, so that order means nothing."""
+    """The validation prompts: at least one and never all, chosen by hash, so that order has no effect."""
     if len(prompt_ids) < 2:
         return set()
     ranked = sorted(prompt_ids, key=lambda prompt_id: digest(["validation", seed, prompt_id]))
@@ -269,7 +269,7 @@ def _held_out(prompt_ids: set[str], share: float, seed: int) -> set[str]:
 
 
 class Tally:
-    """Counts of pairs by what became of them."""
+    """Counts of pairs by fate."""
 
     def __init__(self) -> None:
         self.fates: Counter[str] = Counter()
@@ -294,7 +294,7 @@ class Tally:
         self.rejected_tokens += pair.rejected_tokens
 
     def metrics(self) -> dict[str, Any]:
-        """Kept and dropped, by gate, principle, hazard and source; tokens of revisions over tokens of answers."""
+        """Kept and dropped pairs by gate, principle, hazard and source; tokens of revisions over tokens of answers."""
         kept = sum(self.fates[side] for side in SIDES)
         return {
             **{role: ", ".join(sorted(names)) for role, names in self.models.items()},
@@ -319,9 +319,9 @@ def write(
     fates: Sequence[str],
     helpful: Mapping[str, Sequence[Demonstration]],
 ) -> Tally:
-    """Write each candidate where its fate says: train.jsonl, validation.jsonl or, with its reason, dropped.jsonl.
+    """Write each candidate by its fate: to train.jsonl, validation.jsonl or, with its reason, dropped.jsonl.
 
-    sft/train.jsonl and sft/validation.jsonl get the chosen answers of the kept ones, then the helpful demonstrations
+    sft/train.jsonl and sft/validation.jsonl receive the chosen answers of kept pairs, then the helpful demonstrations
     of that side. All files appear at the end, or none.
     """
     tally = Tally()

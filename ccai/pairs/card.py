@@ -1,4 +1,4 @@
-"""The data card of the pairs: a Hugging Face dataset card, written with them."""
+"""The data card of the pairs, in the format of Hugging Face dataset cards."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ FILES = {
     "pairs": {"train": "train.jsonl", "validation": "validation.jsonl"},
     "sft": {"train": "sft/train.jsonl", "validation": "sft/validation.jsonl"},
 }
-"""What is published, by configuration and split. Dropped pairs stay here."""
+"""Published files by configuration and split. Dropped pairs are not published."""
 
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
 
+OWN_TEXTS = "The constitution and the prompts that the CCAI project wrote (`contemplative`) are under CC BY 4.0."
+"""Stands in the card of the pairs and, through `origins`, in that of the model."""
+
 
 def text(metrics: Mapping[str, Any], constitution: Constitution, written_by: Mapping[str, Mapping[str, Any]]) -> str:
-    """The card.
+    """The card's text.
 
     Args:
         metrics: of the pairs stage.
-        written_by: metrics of the stages that wrote the `rejected` and the `chosen` answers.
+        written_by: metrics of the stages that generated the `rejected` and the `chosen` answers.
     """
     credits = sources.credits(metrics["kept_by_source"])
     data = DatasetCardData(
@@ -89,7 +92,7 @@ Constitution: {constitution.title}, {len(constitution.principles)} principles, s
 
 Each prompt is under the licence of its source, which may ask for attribution when it is passed on. The answers were
 written by the models above, whose terms may say what they can be used for. Nobody has granted more than that: where
-no licence is stated or chosen, ask before you pass the data on.
+no licence is stated, ask before you pass the data on.
 {f"{chr(10)}To cite:{chr(10)}{chr(10)}{cite}" if cite else ""}
 ## Counts
 
@@ -117,12 +120,12 @@ Tokens of chosen over rejected answers: {_ratio(metrics["length_ratio"])}.
 
 
 def origins(kept_by_source: Mapping[str, int]) -> str:
-    """A table of the sources of prompts, how many pairs each has, and on what terms it comes."""
+    """A table of the sources of prompts, with each one's pairs and licence, and the licence of the project's texts."""
     rows = [
         f"| {credit.name} | {kept_by_source[credit.name]} | {credit.licence} | {credit.attribution} |"
         for credit in sources.credits(kept_by_source)
     ]
-    return "\n".join(["| source of prompts | pairs | licence | by |", "|---|---|---|---|", *rows])
+    return "\n".join(["| source of prompts | pairs | licence | by |", "|---|---|---|---|", *rows, "", OWN_TEXTS])
 
 
 def _ratio(ratio: float | None) -> str:
@@ -130,9 +133,9 @@ def _ratio(ratio: float | None) -> str:
 
 
 def _licence(credits: Sequence[Credit]) -> dict[str, Any]:
-    """The licence of a public source if all prompts are under it; else none, since nobody has granted one for all."""
+    """The licence that all sources of prompts are under, if there is one; else none was granted for the whole."""
     licences = {credit.licence for credit in credits}
-    if len(licences) == 1 and all(credit.url for credit in credits):
+    if len(licences) == 1 and sources.NOT_STATED not in licences:
         return {"license": licences.pop().lower()}
     return {"license": "other", "license_name": "see-the-card"}
 

@@ -1,7 +1,7 @@
-"""Demonstrations for supervised fine-tuning: the chosen answers of pairs, and helpful answers that you bring.
+"""Demonstrations for supervised fine-tuning: the chosen answers of pairs, and helpful answers from a user's file.
 
-A file that you bring is JSONL in one of TRL's formats: `messages`, which end with the assistant's, or `prompt` and
-`completion`, as texts or as messages. Other columns are ignored.
+The file is JSONL in one of TRL's formats: `messages`, which end with the assistant's, or `prompt` and `completion`,
+as texts or as messages. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ccai.pairs.user_files import Row
 
 
 def of(pair: Pair, source: str) -> Demonstration:
-    """The chosen answer of a pair; `source` is its prompt's."""
+    """The chosen answer of a pair; `source` is that of its prompt."""
     return Demonstration(
         messages=[*pair.prompt, *pair.chosen],
         prompt_id=pair.prompt_id,
@@ -36,17 +36,17 @@ def mix(
     evaluation: Sequence[str],
     threshold: float,
 ) -> dict[str, list[Demonstration]]:
-    """As many demonstrations of a file as make up a share of each side's conversations.
+    """As many demonstrations from a file as make up a share of each side's conversations.
 
-    Which, and on which side, is by hash, so that the file's order means nothing. Of several with the same prompt one
-    is taken, so no prompt is on both sides. None is taken that evaluation asks (`imports.near`).
+    Choice and side follow from hashes, so the file's order has no effect. Of several with the same prompt one is used,
+    so no prompt is on both sides. Demonstrations with evaluation prompts are not used (`user_files.near`).
 
     Args:
-        answers: how many chosen answers each side has; these are the sides of the result.
+        answers: number of chosen answers on each side; the result has the same sides.
         system: put before conversations that have no system message.
 
     Raises:
-        UserError: unreadable, or too few.
+        UserError: the file is unreadable, or has too few.
     """
     by_prompt: dict[str, Demonstration] = {}
     for row in sorted(user_files.rows(entry), key=lambda row: digest(["demonstration", seed, row.fields])):

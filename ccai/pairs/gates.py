@@ -1,4 +1,10 @@
-"""Gates: why a preference pair would teach nothing, or something wrong. Pure functions of its texts and its verdict."""
+"""Gates: reasons to drop a preference pair that would teach nothing, or something wrong.
+
+They are pure functions of the pair's texts and verdict:
+
+    gates.by_text(pair, cut=None, params=settings.pairs)  # "near_identical", or None if the pair passes
+    gates.by_verdict(verdict, require_violation=True)  # "no_violation", or None
+"""
 
 from __future__ import annotations
 
@@ -38,7 +44,7 @@ GATES = {
     "duplicate": "another pair of the same prompt has the same words",
     "balance": "left out so that principles, or hazards, have equally many pairs (`pairs.balance`)",
 }
-"""Reasons a pair is dropped, in the order they are tried; the first that applies is recorded."""
+"""Reasons to drop a pair, in the order in which they are tried; the first that applies is recorded."""
 
 JUDGED = ("no_violation", "prefers_original", "off_topic")
 """Gates that need a judge's verdict."""
@@ -47,28 +53,30 @@ MOST_REPEATED = 0.5
 """Share of word 3-grams that repeat an earlier one, above which a text is looping."""
 
 MOST_ECHOED = 0.8
-"""Share of a revision's word 3-grams that stand in the prompt, from which it only gives the prompt back."""
+"""Share of a revision's word 3-grams that occur in the prompt, from which it only repeats the prompt."""
 
 COPIED = 8
-"""Words in a row that are no chance: the length of the runs by which Chowdhery et al. 2022 (PaLM, arXiv 2204.02311,
-section 8) look for test data in training data."""
+"""Length of a word run that is not chance: that of the runs by which Chowdhery et al. 2022 (PaLM, arXiv 2204.02311,
+section 8) look for test data in training data.
+"""
 
 FEWEST_COPIED = 4
-"""Words of the shortest text that counts as copied when it is repeated whole: fewer stand in anybody's prose."""
+"""Words of the shortest text that counts as copied when repeated whole; shorter ones occur in any prose."""
 
 SURE = 0.95
-"""Probability from which a detected language is believed. Of 7,000 English texts of all lengths, many of them a few
-words, none was taken for another language at 0.95; a third of those under 20 characters were, at 0."""
+"""Least probability of a detected language. Of 7,000 English texts of all lengths, many of a few words, none was taken
+for another language at 0.95; at 0, a third of those under 20 characters were.
+"""
 
 LIKELY = 0.5
 """Probability from which a judge's verdict counts."""
 
-# A character of Chinese or Japanese counts as a word: these are written without spaces.
+# A character of Chinese or Japanese counts as a word, because they have no spaces.
 _CHARACTERS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_CHARACTERS}]|[^\W{_CHARACTERS}]+")
 
 Runs = Mapping[int, Set[tuple[str, ...]]]
-"""Runs of words in a row, by how many words they have."""
+"""Runs of consecutive words, by their length."""
 
 NOTHING: Runs = MappingProxyType({})
 
@@ -94,7 +102,7 @@ _META_TALK = re.compile(
 
 
 def by_prompt(prompt: Sequence[Message]) -> str | None:
-    """The gate that takes every pair of a prompt, if any does."""
+    """The gate that drops every pair of a prompt, or None."""
     turns = [message.role for message in prompt]
     if turns[:1] == ["system"]:
         del turns[0]
@@ -102,11 +110,11 @@ def by_prompt(prompt: Sequence[Message]) -> str | None:
 
 
 def by_text(pair: Pair, cut: str | None, params: PairsParams, shown: Runs = NOTHING) -> str | None:
-    """The first gate that a pair's texts do not pass.
+    """The first gate that drops a pair for its texts, or None.
 
     Args:
-        cut: which of its sides the token limit ended, `rejected` or `chosen`.
-        shown: of what the reviser was shown beside prompt, answer and critique (`runs`).
+        cut: the side that reached its token limit, `rejected` or `chosen`.
+        shown: word runs (`runs`) of the reviser's request other than prompt, answer and critique.
     """
     prompt, chosen, rejected = pair.prompt[-1].content, pair.chosen[-1].content, pair.rejected[-1].content
     new, old = words(chosen), words(rejected)
@@ -138,7 +146,7 @@ def by_text(pair: Pair, cut: str | None, params: PairsParams, shown: Runs = NOTH
 
 
 def by_verdict(verdict: Verdict, require_violation: bool) -> str | None:
-    """The first gate that a judge's verdict shuts. What it could not say shuts none."""
+    """The first gate that drops a pair for its verdict, or None. An unreadable verdict drops nothing."""
     if require_violation and verdict.rejected_violation is not None and verdict.rejected_violation < LIKELY:
         return "no_violation"
     if verdict.preference == "rejected":
@@ -149,36 +157,36 @@ def by_verdict(verdict: Verdict, require_violation: bool) -> str | None:
 
 
 def words(text: str) -> list[str]:
-    """A text's words in lower case, without punctuation; of Chinese and Japanese, its characters."""
+    """A text's words in lower case, without punctuation; in Chinese and Japanese, its characters."""
     return _WORD.findall(text.lower())
 
 
 def repetition(words: Sequence[str]) -> float:
-    """Share in [0, 1] of the 3-grams that occurred before; 0 for fewer than four words."""
+    """Share in [0, 1] of 3-grams that repeat an earlier one; 0 for fewer than four words."""
     grams = _in_a_row(words, 3)
     return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
 
 
 def echo(words: Sequence[str], prompt: Sequence[str]) -> float:
-    """Share in [0, 1] of the 3-grams that stand in the prompt; 0 for fewer than three words."""
-    grams, there = _in_a_row(words, 3), set(_in_a_row(prompt, 3))
-    return sum(gram in there for gram in grams) / len(grams) if grams else 0.0
+    """Share in [0, 1] of 3-grams that occur in the prompt; 0 for fewer than three words."""
+    grams, of_prompt = _in_a_row(words, 3), set(_in_a_row(prompt, 3))
+    return sum(gram in of_prompt for gram in grams) / len(grams) if grams else 0.0
 
 
 def runs(texts: Iterable[str]) -> Runs:
-    """All runs of `COPIED` words in the texts; of a text that has fewer, but `FEWEST_COPIED`, the whole."""
-    found = defaultdict(set)
+    """All runs of `COPIED` words in the texts; a shorter text of at least `FEWEST_COPIED` words is one run."""
+    by_length = defaultdict(set)
     for text in texts:
-        there = words(text)
-        length = min(len(there), COPIED)
+        of_text = words(text)
+        length = min(len(of_text), COPIED)
         if length >= FEWEST_COPIED:
-            found[length].update(_in_a_row(there, length))
-    return dict(found)
+            by_length[length].update(_in_a_row(of_text, length))
+    return dict(by_length)
 
 
 def copied(words: Sequence[str], shown: Runs) -> set[tuple[str, ...]]:
-    """The runs that stand among the words, in time linear in their number."""
-    return {run for length, there in shown.items() for run in _in_a_row(words, length) if run in there}
+    """The runs that occur among the words, in time linear in their number."""
+    return {run for length, of_length in shown.items() for run in _in_a_row(words, length) if run in of_length}
 
 
 def similarity(words: Sequence[str], others: Sequence[str]) -> float:
@@ -187,9 +195,9 @@ def similarity(words: Sequence[str], others: Sequence[str]) -> float:
 
 
 def language_changed(prompt: str, rejected: str, chosen: str) -> bool:
-    """Whether a text is in another language than the one it replaces, and not because that was not the prompt's.
+    """Whether the revision's language differs from both the answer's and the prompt's.
 
-    Only where both languages are sure, as those of a few words seldom are.
+    Only where both languages are certain, which they rarely are for a few words.
     """
     new, old = language(chosen), language(rejected)
     return new is not None and old is not None and new not in (old, language(prompt))

@@ -1,4 +1,4 @@
-"""Lengths in tokens as training counts them: by the trained model's own tokenizer and chat template."""
+"""Token counts as in training: with the trained model's own tokenizer and chat template."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Tokens:
     """A model's tokenizer, from its folder.
 
     Raises:
-        UserError: as `loading.tokenizer`.
+        UserError: as `load.tokenizer`.
     """
 
     def __init__(self, folder: Path) -> None:
-        from ccai.models import load  # seconds, for torch: what is wrong with params is said before
+        from ccai.models import load  # importing torch takes seconds; errors in params come first
 
         self._tokenizer = load.tokenizer(folder)
         self._rendered = functools.partial(load.rendered, self._tokenizer, name=str(folder))
@@ -29,20 +29,20 @@ class Tokens:
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def over(self, pairs: Sequence[Pair], limit: int) -> list[bool]:
-        """Whether the longer of a pair's two conversations has more than `limit` tokens. TRL would cut or drop it."""
+        """Whether the longer of a pair's two conversations exceeds `limit` tokens. TRL would truncate or drop it."""
         long = [False] * len(pairs)
-        asked = [
+        candidates = [
             (at, turns)
             for at, pair in enumerate(pairs)
             for turns in ([*pair.prompt, pair.chosen[-1]], [*pair.prompt, pair.rejected[-1]])
             if self._most(turns) > limit
         ]
-        for (at, _), count in zip(asked, self._count([turns for _, turns in asked]), strict=True):
+        for (at, _), count in zip(candidates, self._count([turns for _, turns in candidates]), strict=True):
             long[at] = long[at] or count > limit
         return long
 
     def _most(self, turns: Sequence[Message]) -> int:
-        """Bytes of a conversation, or more: no tokenizer makes more tokens, so what is short anyway is not counted."""
+        """An upper bound of a conversation's tokens: its bytes. It saves counting short conversations."""
         return sum(self._markup + len(turn.content.encode()) for turn in turns)
 
     def _count(self, conversations: Sequence[Sequence[Message]]) -> list[int]:

@@ -1,12 +1,9 @@
-"""Ready-made preference pairs: files in the formats of TRL and HH-RLHF, through the same gates as our own.
-
-    ccai preferences my-pairs.jsonl            # how many of its pairs each gate takes
-    ccai preferences hh-rlhf --list            # of a fetched source; and which, by line
+"""Ready-made preference pairs: files in the formats of TRL and HH-RLHF, through the same gates as the project's own.
 
 A line has `chosen` and `rejected`, and `prompt` if they don't begin with it. Each is a list of messages or a text; a
 text may be a transcript as in HH-RLHF, turns that begin with a blank line and `Human:` or `Assistant:`. `principle`
-and `hazard` are labels you may give; other columns are ignored. Name such files in `pairs.sources` of params.yaml to
-train on what the gates leave of them.
+and `hazard` are optional labels; other columns are ignored. Files in `pairs.sources` of params.yaml are trained on
+after the gates.
 """
 
 from __future__ import annotations
@@ -28,18 +25,18 @@ def candidates(
     Args:
         entry: a file, or the name of a pinned source.
         system: the system message put before conversations that have none.
-        near: prompts (`imports.key`) that must not be trained on, since evaluation asks them.
-        tokens: counts those of an answer.
+        near: prompts (`user_files.key`) that must not be trained on, because they are evaluation prompts.
+        tokens: counts the tokens of an answer.
 
     Raises:
-        UserError: unreadable, or a line without a preference pair; names it.
+        UserError: the file is unreadable, or a line is not a preference pair; names it.
     """
     for row in user_files.rows(entry):
         yield _candidate(row, system, near, tokens)
 
 
 def prompts(entry: str) -> Iterator[list[Message]]:
-    """What the pairs' chosen answers answer."""
+    """The prompts of the pairs' chosen answers."""
     for row in user_files.rows(entry):
         yield _conversations(row)["chosen"][:-1]
 

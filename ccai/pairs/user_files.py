@@ -1,7 +1,7 @@
-"""JSONL files of conversations that users bring: ready-made preference pairs, helpful demonstrations.
+"""Users' JSONL files of conversations: ready-made preference pairs and helpful demonstrations.
 
 An entry is the name of a pinned source (ccai/prompts/sources.py) or a .jsonl or .jsonl.gz file. Keep your own in
-data/imports: DVC watches that folder and runs the pairs stage after a change.
+data/imports: DVC watches that folder and re-runs the pairs stage after a change.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 class Row(NamedTuple):
-    """A line of a file. `source` is what records call the file; `where` names file and line, in messages."""
+    """A line of a file. `source` is the file's name in records; `where` names file and line, for messages."""
 
     source: str
     where: str
     fields: Mapping[str, Any]
 
     def error(self, column: str, problem: str) -> UserError:
-        """The line can't be used."""
+        """The error for a line that cannot be used."""
         return UserError(f"{self.where}: {column}: {problem}; correct the line or take it out")
 
 
 def rows(entry: str) -> Iterator[Row]:
-    """The lines of an entry's file, one by one; blank ones are left out.
+    """The lines of an entry's file, one by one, without blank ones.
 
     Raises:
-        UserError: unknown, missing, not the pinned file, unreadable, not UTF-8, unpacks without end, or a line that is
-            no JSON object or never ends.
+        UserError: unknown, missing, not the pinned file, unreadable, not UTF-8, too large when unpacked, or a line that
+            is not a JSON object or is too long.
     """
     source = sources.named(entry)
     path, number = source.path, 0
@@ -66,10 +66,10 @@ def rows(entry: str) -> Iterator[Row]:
 
 
 def turns(row: Row, column: str, role: str) -> list[Message]:
-    """The messages in a column: a list of them, a transcript ("\\n\\nHuman: …\\n\\nAssistant: …"), or one text.
+    r"""The messages in a column: a list of them, a transcript ("\n\nHuman: …\n\nAssistant: …"), or one text.
 
     Args:
-        role: who speaks where the column holds one text.
+        role: the role of a single text.
 
     Raises:
         UserError: no such column, or something else in it.
@@ -82,34 +82,35 @@ def turns(row: Row, column: str, role: str) -> list[Message]:
             before, *parts = _TURN.split(value)
             if parts and not before.strip():
                 pairs = zip(parts[::2], parts[1::2], strict=True)
-                return [Message.model_validate({"role": _ROLES[who], "content": said.strip()}) for who, said in pairs]
+                return [Message.model_validate({"role": _ROLES[who], "content": text.strip()}) for who, text in pairs]
             return [Message.model_validate({"role": role, "content": value.strip()})]
     except ValidationError:
         raise row.error(column, "not messages with role and content") from None
     if value is None:
-        there = ", ".join(name[:24] for name in list(row.fields)[:12])
-        raise row.error(column, f"no such column; there are {there or 'none'}")
+        columns = ", ".join(name[:24] for name in list(row.fields)[:12])
+        raise row.error(column, f"no such column; there are {columns or 'none'}")
     raise row.error(column, "neither a text nor a list of messages")
 
 
 def under(system: str, messages: Sequence[Message]) -> list[Message]:
-    """The messages under a system message, unless they have one or it is empty."""
+    """The messages after a system message, unless it is empty or they have one."""
     if not system or (messages and messages[0].role == "system"):
         return list(messages)
     return [Message(role="system", content=system), *messages]
 
 
 def key(prompt: Sequence[Message]) -> str:
-    """What makes two prompts the same: the words of all turns but the system message."""
+    """A prompt's id: prompts are the same if the words of all turns except the system message are."""
     spoken = [[turn.role, *gates.words(turn.content)] for turn in prompt if turn.role != "system"]
     return digest(spoken)[:16]
 
 
 def near(prompts: Iterable[Sequence[Message]], evaluation: Sequence[str], threshold: float) -> set[str]:
-    """Keys of the prompts that must not be trained on: a user's turn is, or nearly is, an evaluation prompt.
+    """Keys of prompts that must not be trained on: one of the user's turns equals, or nearly equals, an evaluation
+    prompt.
 
     Args:
-        threshold: cosine of character 5-grams (ccai/prompts/near_duplicates.py) from which it is.
+        threshold: cosine of character 5-grams (ccai/prompts/near_duplicates.py) from which they nearly equal.
     """
     keys, texts = [], []
     for prompt in prompts:
@@ -117,5 +118,5 @@ def near(prompts: Iterable[Sequence[Message]], evaluation: Sequence[str], thresh
             if turn.role == "user":
                 keys.append(key(prompt))
                 texts.append(turn.content)
-    found = near_duplicates.similar(texts, evaluation, threshold)
-    return {keys[at] for pairs in found for at in pairs.left.tolist()}
+    blocks = near_duplicates.similar(texts, evaluation, threshold)
+    return {keys[at] for pairs in blocks for at in pairs.left.tolist()}

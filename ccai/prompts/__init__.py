@@ -1,1 +1,1 @@
-"""Sources of prompts, and which prompts are used."""
+"""Sources of prompts, and the choice of prompts from them."""

@@ -1,4 +1,4 @@
-"""Training prompts that are, or nearly are, evaluation prompts."""
+"""Training prompts that equal, or nearly equal, evaluation prompts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ccai.prompts import near_duplicates
 from ccai.prompts.sources import Row
 
 SHOWN = 10
-"""Pairs that a message names."""
+"""Number of pairs that a message lists."""
 
 
 class Overlap(NamedTuple):
-    """What training and evaluation prompts have in common.
+    """Pairs of a training and an evaluation prompt that are too similar.
 
     Attributes:
-        pairs: how many pairs are too near each other.
+        pairs: number of such pairs.
         training: positions of the training prompts among them.
-        nearest: the nearest of the pairs, at most `SHOWN`, by source and place, without their texts.
+        nearest: the most similar pairs, at most `SHOWN`, by source and place, without their texts.
     """
 
     pairs: int
@@ -30,14 +30,14 @@ class Overlap(NamedTuple):
 
 
 def overlap(training: Sequence[Row], evaluation: Sequence[Row], threshold: float) -> Overlap:
-    """Every pair whose cosine of character 5-grams (`near_duplicates`) is `threshold` or more; none is missed."""
+    """All pairs whose cosine of character 5-grams (`near_duplicates`) is `threshold` or more; none is missed."""
     count = 0
     touched: set[int] = set()
     nearest: list[tuple[float, int, int]] = []
-    for found in near_duplicates.similar([row.text for row in training], [row.text for row in evaluation], threshold):
-        count += len(found.left)
-        touched.update(np.unique(found.left).tolist())
-        pairs = zip((-found.cosine).tolist(), found.left.tolist(), found.right.tolist(), strict=True)
+    for block in near_duplicates.similar([row.text for row in training], [row.text for row in evaluation], threshold):
+        count += len(block.left)
+        touched.update(np.unique(block.left).tolist())
+        pairs = zip((-block.cosine).tolist(), block.left.tolist(), block.right.tolist(), strict=True)
         nearest = heapq.nsmallest(SHOWN, [*nearest, *pairs])
     shown = [f"{_name(training[a])} ~ {_name(evaluation[b])} ({-cosine:.2f})" for cosine, a, b in nearest]
     return Overlap(count, touched, shown)

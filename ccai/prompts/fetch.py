@@ -1,4 +1,4 @@
-"""TODO."""
+"""Public prompt sets: downloaded and checked against their pins, and new sets pinned."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from ccai.prompts.sources import (
 )
 
 SIZE_LIMIT = 64 * 2**20
-"""Bytes after which a download is given up; the largest set pinned here is under one MiB."""
+"""Bytes at which a download is given up; the largest set pinned here is under one MiB."""
 
 
 def fetch(name: str, from_dir: Path | None = None, root: Path = Path()) -> Path:
-    """Put a public source's file into place, from its URL or from a copy anywhere under a folder.
+    """Put a public source's file into data/public, from its URL or from a copy anywhere below a folder.
 
-    The content is checked before anything is written: what is in place stays until the right file comes.
+    The content is checked before anything is written: an existing file stays until the right one has arrived.
 
     Raises:
         UserError: not a public source, no connection, no copy in the folder, wrong content, or not writable.
@@ -60,17 +60,17 @@ def fetch(name: str, from_dir: Path | None = None, root: Path = Path()) -> Path:
 
 
 def pin(name: str, terms: Mapping[str, object], file: Path | None = None, root: Path = Path()) -> list[Row]:
-    """Pin a public set as it is today: its file into data/public, its pin into data/sources.
+    """Pin a public set in its present state: its file goes to data/public, its pin to data/sources.
 
     Args:
-        terms: the fields of `Pin`, but for `file` and `sha256`.
-        file: a copy of what lies at the URL; without it, it is downloaded.
+        terms: the fields of `Pin` except `file` and `sha256`.
+        file: a copy of the file at the URL; None: download it.
 
     Returns:
-        The prompts that were read from it. Nothing is written if there are none.
+        The prompts of the set. If it has none, nothing is written.
 
     Raises:
-        UserError: the name is taken or no name; a field is missing; no connection; a file that can't be read.
+        UserError: an invalid or existing name; a missing field; no connection; a file that cannot be read.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise UserError(f"{name}: no name for a source; use a-z, 0-9 and hyphens")
@@ -118,9 +118,9 @@ def _download(url: str, instead: str) -> bytes:
 
 def _find(name: str, pin: Pin, folder: Path) -> bytes:
     wanted = pin.url.rsplit("/", 1)[-1]
-    found = folder.rglob(f"*{Path(wanted).suffix}") if folder.is_dir() else iter([folder])
-    # The publisher's file name first: no need then to read a whole Downloads folder.
-    for path in sorted(found, key=lambda p: (p.name != wanted, str(p))):
+    candidates = folder.rglob(f"*{Path(wanted).suffix}") if folder.is_dir() else iter([folder])
+    # The publisher's file name first, which usually saves reading a whole Downloads folder.
+    for path in sorted(candidates, key=lambda p: (p.name != wanted, str(p))):
         if path.is_file():
             try:
                 data = path.read_bytes()

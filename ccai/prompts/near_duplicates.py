@@ -1,14 +1,14 @@
 """Texts that nearly equal each other: every pair above a threshold, none missed, in bounded memory.
 
-Similarity is the cosine of two texts' sets of character 5-grams, with case and white space evened out: grams shared,
-over the root of the product of the sets' sizes. scikit-learn's CountVectorizer makes the sets, and scipy's sparse
-product counts what they share.
+The similarity of two texts is the cosine of their sets of character 5-grams, ignoring case and white space: the number
+of shared grams over the root of the product of the sets' sizes. scikit-learn's CountVectorizer makes the sets, and
+scipy's sparse product counts shared grams.
 
-Most pairs are ruled out by a few grams. Let grams be ordered, rare ones first. Sets of cosine t or more share at
-least t² of either's grams, so both have one in common among the first n - ceil(t²n) + 1 of their n: their prefix
-(Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search"). What the prefixes share, plus what may follow,
-bounds the whole (Xiao et al. 2008, "Efficient similarity joins for near duplicate detection", PPJoin's positional
-filter). The pairs left are counted in full.
+A few grams rule most pairs out. Order the grams from rare to common. Sets of cosine t or more share at least t² of
+either's grams, so they have one in common among the first n - ceil(t²n) + 1 of their n: their prefix (Bayardo, Ma and
+Srikant 2007, "Scaling up all pairs similarity search"). The grams that two prefixes share, plus the grams that may
+follow, bound the whole (Xiao et al. 2008, "Efficient similarity joins for near duplicate detection", PPJoin's
+positional filter). The remaining pairs are counted in full.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import CountVectorizer
 
 GRAM = 5
-"""Length in characters of the pieces by which texts are compared."""
+"""Length of a gram in characters."""
 
 BUDGET = 2**20
-"""Characters, products or grams held at a time: bounds memory, at some tens of bytes each."""
+"""Characters, products or grams processed at a time. Bounds memory, at some tens of bytes each."""
 
 Integers = npt.NDArray[np.int64]
 
 
 class Pairs(NamedTuple):
-    """Some of the pairs: positions in the left and the right list, and their cosines, in arrays of one length."""
+    """A block of pairs: positions in the left and the right list, and cosines, in arrays of equal length."""
 
     left: Integers
     right: Integers
@@ -40,9 +40,9 @@ class Pairs(NamedTuple):
 
 
 def similar(left: Sequence[str], right: Sequence[str], threshold: float) -> Iterator[Pairs]:
-    """All pairs of a left and a right text whose cosine is `threshold` (above 0) or more, some at a time.
+    """All pairs of a left and a right text with a cosine of `threshold` (above 0) or more, in blocks.
 
-    Memory grows with `right`, and with the number of texts in `left`; give the longer list first.
+    Memory grows with `right` and with the number of texts in `left`; pass the longer list first.
     """
     if not right:
         return
@@ -51,16 +51,18 @@ def similar(left: Sequence[str], right: Sequence[str], threshold: float) -> Iter
     frequency = np.bincount(counts.indices, minlength=counts.shape[1])
     rank = np.empty(len(frequency), dtype=np.int32)
     rank[np.argsort(frequency, kind="stable")] = np.arange(len(rank), dtype=np.int32)
-    there = _Sets(counts, rank, np.diff(counts.indptr).astype(np.int64), threshold)
-    index = csr_array(there.prefix.T)
+    right_sets = _Sets(counts, rank, np.diff(counts.indptr).astype(np.int64), threshold)
+    index = csr_array(right_sets.prefix.T)
     postings = np.diff(index.indptr).astype(np.int64)
     for start, stop in _blocks(np.array([len(text) for text in left], dtype=np.int64)):
         sets = [grams(text) for text in left[start:stop]]
-        here = _Sets(vectorizer.transform(sets), rank, np.array([len(some) for some in sets]), threshold)
-        for first, last in _blocks(np.asarray(here.prefix @ postings)):
-            shared = (here.prefix[first:last] @ index).tocoo()
-            found = _pairs(shared.row.astype(np.int64) + first, shared.col.astype(np.int64), shared.data, here, there)
-            for pairs in found:
+        left_sets = _Sets(vectorizer.transform(sets), rank, np.array([len(some) for some in sets]), threshold)
+        for first, last in _blocks(np.asarray(left_sets.prefix @ postings)):
+            shared = (left_sets.prefix[first:last] @ index).tocoo()
+            blocks = _pairs(
+                shared.row.astype(np.int64) + first, shared.col.astype(np.int64), shared.data, left_sets, right_sets
+            )
+            for pairs in blocks:
                 yield pairs._replace(left=pairs.left + start)
 
 
@@ -77,7 +79,7 @@ def groups(texts: Sequence[str], threshold: float) -> list[int]:
 class _Sets:
     """Sets of grams as rows of a matrix whose columns are the right list's grams, rare ones first.
 
-    Grams that the right list doesn't have are rarer than any: they come first in a prefix and take no column.
+    Grams that the right list lacks are the rarest: they come first in a prefix and have no column.
     """
 
     def __init__(self, counts: Any, rank: npt.NDArray[np.int32], sizes: Integers, threshold: float) -> None:
@@ -85,38 +87,38 @@ class _Sets:
         self.threshold = threshold
         self.all = csr_array((counts.data, rank[counts.indices], counts.indptr), shape=counts.shape)
         self.all.sort_indices()
-        known = np.diff(self.all.indptr).astype(np.int64)
-        # Less the rounding error of t²n, which may not shorten a prefix.
+        indexed = np.diff(self.all.indptr).astype(np.int64)
+        # Minus the rounding error of t²n, which must not shorten a prefix.
         needed = np.ceil(threshold**2 * sizes - 1e-6).astype(np.int64)
-        length = np.clip(sizes - np.maximum(needed, 1) + 1 - (sizes - known), 0, known)
-        self.rest = known - length
+        length = np.clip(sizes - np.maximum(needed, 1) + 1 - (sizes - indexed), 0, indexed)
+        self.rest = indexed - length
         starts = self.all.indptr[:-1].astype(np.int64)
-        within = np.arange(len(self.all.indices)) - np.repeat(starts, known) < np.repeat(length, known)
+        within = np.arange(len(self.all.indices)) - np.repeat(starts, indexed) < np.repeat(length, indexed)
         ends = np.concatenate([[0], np.cumsum(length)])
         self.prefix = csr_array((self.all.data[within], self.all.indices[within], ends), shape=counts.shape)
         self.last = np.full(len(sizes), -1)
         self.last[length > 0] = self.prefix.indices[ends[1:][length > 0] - 1]
 
 
-def _pairs(row: Integers, col: Integers, shared: Integers, here: _Sets, there: _Sets) -> Iterator[Pairs]:
-    """Of pairs whose prefixes share something, those whose whole sets share enough."""
-    # A gram that both sets have and that is in the shorter-reaching prefix is in the other, too.
-    rest = np.where(here.last[row] <= there.last[col], here.rest[row], there.rest[col])
-    most = np.minimum(shared + rest, np.minimum(here.sizes[row], there.sizes[col]))
-    likely = most >= here.threshold * np.sqrt(here.sizes[row] * there.sizes[col])
+def _pairs(row: Integers, col: Integers, shared: Integers, left_sets: _Sets, right_sets: _Sets) -> Iterator[Pairs]:
+    """The pairs whose whole sets share enough, out of pairs whose prefixes share something."""
+    # A shared gram in the prefix that ends earlier is in the other prefix, too.
+    rest = np.where(left_sets.last[row] <= right_sets.last[col], left_sets.rest[row], right_sets.rest[col])
+    most = np.minimum(shared + rest, np.minimum(left_sets.sizes[row], right_sets.sizes[col]))
+    likely = most >= left_sets.threshold * np.sqrt(left_sets.sizes[row] * right_sets.sizes[col])
     row, col = row[likely], col[likely]
-    for start, stop in _blocks(here.sizes[row] + there.sizes[col]):
+    for start, stop in _blocks(left_sets.sizes[row] + right_sets.sizes[col]):
         left, right = row[start:stop], col[start:stop]
-        whole = here.all[left].multiply(there.all[right]).sum(axis=1)
-        sizes = here.sizes[left] * there.sizes[right]
-        # Whole numbers up to here: the cosine of equal sets is exactly 1, on every machine.
-        close = whole >= here.threshold * np.sqrt(sizes)
+        whole = left_sets.all[left].multiply(right_sets.all[right]).sum(axis=1)
+        sizes = left_sets.sizes[left] * right_sets.sizes[right]
+        # Integers up to here, so the cosine of equal sets is exactly 1 on every machine.
+        close = whole >= left_sets.threshold * np.sqrt(sizes)
         if close.any():
             yield Pairs(left[close], right[close], whole[close] / np.sqrt(sizes[close]))
 
 
 def _blocks(costs: Integers) -> Iterator[tuple[int, int]]:
-    """Ranges that follow each other; each costs at most `BUDGET` or is a single one."""
+    """Consecutive ranges; each costs at most `BUDGET` or has a single item."""
     ends = np.cumsum(costs)
     start = 0
     while start < len(costs):
@@ -127,6 +129,6 @@ def _blocks(costs: Integers) -> Iterator[tuple[int, int]]:
 
 
 def grams(text: str) -> set[str]:
-    """The set that stands for a text; a text shorter than `GRAM` is one gram."""
+    """A text's set of grams; a text shorter than `GRAM` is one gram."""
     even = f" {' '.join(text.casefold().split())} "
     return {even[i : i + GRAM] for i in range(max(1, len(even) - GRAM + 1))}

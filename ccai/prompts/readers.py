@@ -1,4 +1,4 @@
-"""TODO."""
+"""Readers of prompt files: CSV, JSONL, plain text, and JSON with headings, packed or not."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from ccai.base import files
 from ccai.base.errors import UserError
 
 UNPACKED_LIMIT = 2**30
-"""Bytes after which reading a file or unpacking a .gz is given up."""
+"""Bytes at which reading a file or unpacking a .gz is given up."""
 
 MANGLED = str.maketrans({0x13: "–", 0x14: "—", 0x18: "‘", 0x19: "’", 0x1C: "“", 0x1D: "”"})
-"""Control characters that were dashes and quotes: somebody kept the low byte of U+2013 … U+201D only."""
+"""Control characters that were dashes and quotes, of which only the low byte of U+2013 … U+201D is left."""
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Item(NamedTuple):
-    """One prompt of a file before its columns are looked at; `place` is where in the file."""
+    """One prompt of a file with all its fields; `place` is its place in the file."""
 
     place: str
     fields: Mapping[str, object]
 
 
 def repair(text: str) -> str:
-    """Text as its author meant it.
+    """Text without common damage.
 
-    Mangled quotes and dashes come back (`MANGLED`), every kind of line break becomes LF, all other control
-    characters but tab go, Unicode is composed (NFC), outer white space goes.
+    Mangled quotes and dashes are restored (`MANGLED`), every kind of line break becomes LF, all other control
+    characters except tab are removed, Unicode is composed (NFC), and outer white space is stripped.
     """
     lines = "\n".join(text.translate(MANGLED).splitlines())
     return unicodedata.normalize("NFC", CONTROL.sub("", lines)).strip()
 
 
 def suffix(path: Path) -> str:
-    """What kind of file it is, packed or not: `.csv` of prompts.csv and of prompts.csv.gz."""
+    """The kind of a file, packed or not: `.csv` for prompts.csv and for prompts.csv.gz."""
     plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return plain.suffix.lower()
 
@@ -108,7 +108,7 @@ def _txt(text: str, path: Path) -> Iterator[Item]:
 
 
 def _headings(text: str, path: Path) -> Iterator[Item]:
-    """Prompts listed under headings, as some publishers have them: `{heading: {heading: [prompt, …]}}`."""
+    """Prompts listed under headings, as some publishers do: `{heading: {heading: [prompt, …]}}`."""
     try:
         value = files.loads(text)
     except ValueError as error:

@@ -1,9 +1,9 @@
-"""Which prompts are used, and on which side of the train/eval split: decided by content, never by row number.
+"""Selects prompts and splits them into train and eval by their content, never by row number.
 
-Prompts that share a text are one; prompts that nearly do are a group and stay on one side. A group's side is
-the hash of its representative's text against `eval_share`: seed, other prompts and row order play no part.
-Adding prompts moves none across, except a group that a new near-duplicate joins (it may become the
-representative, or link two groups).
+Of prompts with equal text one is kept; near-duplicates form a group and stay on one side. A group's side is the hash
+of its representative's text against `eval_share`: seed, other prompts and row order have no effect. Adding prompts
+moves none to the other side, except a group that a new near-duplicate joins (it may become the representative, or
+link two groups).
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from ccai.prompts.sources import Row, label
 Side = Literal["train", "eval"]
 
 AILUMINATE = frozenset("vcr src cse ssh iwp ipv dfm ncr hte prv spc_ele spc_fin spc_hlt spc_lgl sxc_prn".split())
-"""Hazards of the AILuminate taxonomy: to exclude one that no source has is no slip of the pen."""
+"""Hazards of the AILuminate taxonomy: excluding one that no source has is not a spelling error."""
 
 SHOWN = 20
-"""Values that a warning names."""
+"""Number of values that a warning lists."""
 
 
 class Choice(NamedTuple):
-    """The chosen prompts, by split and id, and the numbers that say where the others went."""
+    """The chosen prompts, by split and id, and counts of the prompts at each step."""
 
     prompts: list[Prompt]
     counts: dict[str, object]
 
 
 def choose(rows: Sequence[Row], params: Prompts, seed: int, evaluation: Sequence[Row] = ()) -> Choice:
-    """Leave out what is excluded and duplicates, split by hash, sample `params.train` and `params.eval`.
+    """Drop excluded prompts and duplicates, split by hash, sample `params.train` and `params.eval`.
 
-    A text is out if any of its copies is labelled with an excluded hazard. Of equal texts the one with the
-    smallest prompt_id stays.
+    A text is dropped if any of its copies has an excluded hazard. Of equal texts the one with the smallest prompt_id
+    stays.
 
     Args:
-        evaluation: prompts of `params.evaluation_sets`. No training prompt may nearly equal one of them, or one of
-            the chosen eval prompts.
+        evaluation: prompts of `params.evaluation_sets`. No training prompt may nearly equal one of them, or one of the
+            chosen eval prompts.
 
     Raises:
-        UserError: nothing is left, a side is empty or has fewer prompts than asked for, or a training prompt is too
-            near an evaluation prompt.
+        UserError: nothing is left, a side is empty or has fewer prompts than requested, or a training prompt is too
+            similar to an evaluation prompt.
     """
     excluded = {hazard.casefold() for hazard in params.exclude_hazards}
     barred = {row.text for row in rows if row.hazard.casefold() in excluded}
-    there = [row for row in rows if row.text not in barred]
-    wanted = [row for row in there if _wanted(row, params)]
+    allowed = [row for row in rows if row.text not in barred]
+    wanted = [row for row in allowed if _wanted(row, params)]
     # The whole row breaks ties: which of two equal prompts stays must not depend on row order.
     candidates = sorted(wanted, key=lambda row: (prompt_id(row), row))
     unique = list({row.text: row for row in reversed(candidates)}.values())
@@ -66,22 +66,22 @@ def choose(rows: Sequence[Row], params: Prompts, seed: int, evaluation: Sequence
     counts: dict[str, object] = {
         "seed": seed,
         "read": len(rows),
-        "excluded": len(rows) - len(there),
-        "filtered": len(there) - len(wanted),
+        "excluded": len(rows) - len(allowed),
+        "filtered": len(allowed) - len(wanted),
         "exact_duplicates": len(candidates) - len(unique),
         "near_duplicate_groups": sum(size > 1 for size in Counter(groups).values()),
         "available": {side: len(members) for side, members in sides.items()},
     }
     weights = {label(entry.source): entry.weight for entry in params.sources}
 
-    def sample(side: Side, asked: int) -> list[Row]:
-        return _sample(sides[side], _count(side, asked, sides), weights, seed)
+    def sample(side: Side, requested: int) -> list[Row]:
+        return _sample(sides[side], _count(side, requested, sides), weights, seed)
 
     held_out = sample("eval", params.eval)
     against = [*held_out, *evaluation]
     if params.contaminated == "drop":
-        found = contamination.overlap(sides["train"], against, params.contamination)
-        sides["train"] = [row for at, row in enumerate(sides["train"]) if at not in found.training]
+        overlap = contamination.overlap(sides["train"], against, params.contamination)
+        sides["train"] = [row for at, row in enumerate(sides["train"]) if at not in overlap.training]
         if not sides["train"]:
             raise UserError(
                 "prompts.contaminated: drop leaves train no prompt, each is too near an evaluation prompt; take out of"
@@ -90,13 +90,13 @@ def choose(rows: Sequence[Row], params: Prompts, seed: int, evaluation: Sequence
         train = sample("train", params.train)
     else:
         train = sample("train", params.train)
-        found = contamination.overlap(train, against, params.contamination)
-        if found.pairs:
-            raise UserError(_contaminated(found, params))
+        overlap = contamination.overlap(train, against, params.contamination)
+        if overlap.pairs:
+            raise UserError(_contaminated(overlap, params))
     counts["contamination"] = {
         "evaluation_prompts": len(against),
-        "pairs": found.pairs,
-        "dropped": len(found.training),
+        "pairs": overlap.pairs,
+        "dropped": len(overlap.training),
     }
     prompts: list[Prompt] = []
     chosen: dict[Side, list[Row]] = {"train": train, "eval": held_out}
@@ -107,15 +107,15 @@ def choose(rows: Sequence[Row], params: Prompts, seed: int, evaluation: Sequence
 
 
 def slips(rows: Sequence[Row], params: Prompts) -> Iterator[str]:
-    """A line for each value of `params.only` and `exclude_hazards` that no prompt has, with those that there are."""
-    asked = [(f"prompts.only.{key}", key, values) for key, values in params.only.model_dump().items()]
+    """A warning for each value of `params.only` and `exclude_hazards` that no prompt has; lists the existing values."""
+    filters = [(f"prompts.only.{key}", key, values) for key, values in params.only.model_dump().items()]
     unknown = [hazard for hazard in params.exclude_hazards if hazard.casefold() not in AILUMINATE]
-    for where, key, values in [*asked, ("prompts.exclude_hazards", "hazard", unknown)]:
-        there = sorted({getattr(row, key) for row in rows})
+    for where, key, values in [*filters, ("prompts.exclude_hazards", "hazard", unknown)]:
+        existing = sorted({getattr(row, key) for row in rows})
         for value in values:
-            if value.casefold() not in map(str.casefold, there):
-                more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
-                yield f"{where}: {value!r} never occurs; there are {', '.join(there[:SHOWN])}{more}"
+            if value.casefold() not in map(str.casefold, existing):
+                more = f" and {len(existing) - SHOWN} more" if len(existing) > SHOWN else ""
+                yield f"{where}: {value!r} never occurs; there are {', '.join(existing[:SHOWN])}{more}"
 
 
 def prompt_id(row: Row) -> str:
@@ -124,16 +124,16 @@ def prompt_id(row: Row) -> str:
 
 
 def _wanted(row: Row, params: Prompts) -> bool:
-    asked = params.only.model_dump().items()
-    return all(not values or getattr(row, key).casefold() in map(str.casefold, values) for key, values in asked)
+    filters = params.only.model_dump().items()
+    return all(not values or getattr(row, key).casefold() in map(str.casefold, values) for key, values in filters)
 
 
-def _contaminated(found: contamination.Overlap, params: Prompts) -> str:
-    more = f" and {found.pairs - len(found.nearest)} more" if found.pairs > len(found.nearest) else ""
+def _contaminated(overlap: contamination.Overlap, params: Prompts) -> str:
+    more = f" and {overlap.pairs - len(overlap.nearest)} more" if overlap.pairs > len(overlap.nearest) else ""
     nearer = params.contamination < params.near_duplicate
     return (
         f"prompts.contamination: pairs of a training and an evaluation prompt with a cosine of {params.contamination}"
-        f" or more: {', '.join(found.nearest)}{more}; set prompts.contaminated to drop, or take the prompts out of"
+        f" or more: {', '.join(overlap.nearest)}{more}; set prompts.contaminated to drop, or take the prompts out of"
         f" prompts.sources{f', or lower prompts.near_duplicate to {params.contamination}' if nearer else ''}"
     )
 
@@ -144,7 +144,7 @@ def _sides(rows: Sequence[Row], groups: Sequence[int], eval_share: float) -> dic
         members[group].append(row)
     sides: dict[Side, list[Row]] = {"train": [], "eval": []}
     for alike in members.values():
-        # One hash picks the representative, another its side. Were the smallest "split" hash itself compared
+        # One hash picks the representative, another its side. If the smallest "split" hash itself were compared
         # with the share, a group of two would fall on the eval side with 0.64 instead of 0.4.
         text = min((row.text for row in alike), key=lambda text: digest(["representative", text]))
         side: Side = "eval" if int(digest(["split", text]), 16) < eval_share * 2**256 else "train"
@@ -152,25 +152,25 @@ def _sides(rows: Sequence[Row], groups: Sequence[int], eval_share: float) -> dic
     return sides
 
 
-def _count(side: Side, asked: int, sides: dict[Side, list[Row]]) -> int:
-    there = len(sides[side])
+def _count(side: Side, requested: int, sides: dict[Side, list[Row]]) -> int:
+    available = len(sides[side])
     more = "raise" if side == "eval" else "lower"
-    if there == 0:
+    if available == 0:
         raise UserError(f"prompts.eval_share: leaves {side} no prompt; {more} it or add to prompts.sources")
-    if asked > there:
+    if requested > available:
         raise UserError(
-            f"prompts.{side}: {asked} asked for, but the {side} side has {there}; lower it, set 0 for all,"
+            f"prompts.{side}: {requested} asked for, but the {side} side has {available}; lower it, set 0 for all,"
             f" {more} prompts.eval_share or add to prompts.sources"
         )
-    return asked or there
+    return requested or available
 
 
 def _sample(rows: Sequence[Row], count: int, weights: Mapping[str, float], seed: int) -> list[Row]:
-    """Rows taken one at a time: next is the one whose labels came up least, the important ones first.
+    """Rows taken one at a time: the next is the one whose labels occur least so far, the first labels deciding first.
 
-    Sources come first, and by their weights (1 unless given): next is the one with the least (taken + 1/2) / weight,
-    as Sainte-Laguë's method allots seats. Between equals the hash of seed and text decides. Hence a sample of 27
-    contains the sample of 24.
+    Among sources, by their weights (1 by default), it is the one with the least (taken + 1/2) / weight, as
+    Sainte-Laguë's method allots seats. Ties go to the smaller hash of seed and text. A sample of 27 therefore contains
+    the sample of 24.
     """
     if count == len(rows):
         return list(rows)
@@ -178,7 +178,7 @@ def _sample(rows: Sequence[Row], count: int, weights: Mapping[str, float], seed:
     for row in rows:
         strata[_labels(row)].append((digest([seed, row.text]), row))
     for stratum in strata.values():
-        stratum.sort(reverse=True)  # so that pop() takes the smallest hash
+        stratum.sort(reverse=True)  # pop() then takes the smallest hash
     seen: Counter[tuple[str, ...]] = Counter()
     taken = []
 
@@ -197,7 +197,7 @@ def _sample(rows: Sequence[Row], count: int, weights: Mapping[str, float], seed:
 
 
 def _labels(row: Row) -> tuple[tuple[str, ...], ...]:
-    """What a sample is kept even in, most important first."""
+    """Labels by which a sample is balanced, most important first."""
     kind = "hazardous" if hazardous(row.hazard) else row.hazard
     return (
         ("source", row.source),

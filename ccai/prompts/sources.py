@@ -1,24 +1,17 @@
-"""Where prompts come from: our own set, public sets pinned by sha256, and files users bring.
-
-    ccai sources list                                   # prompts, licences, whom to credit
-    ccai sources fetch ailuminate                       # from its URL
-    ccai sources fetch ailuminate --from ~/Downloads    # from a copy, recognised by its sha256
-    ccai sources pin NAME --url URL --like ailuminate   # another locale: same licence, same columns
-    ccai sources pin NAME --url URL --licence MIT --attribution … --citation … --column text=question
+"""Sources of prompts: the project's own set, public sets pinned by sha256, and users' files.
 
 An entry of `prompts.sources` in params.yaml is one of these, or a mapping with one of these as `source`:
 
-    NAME    data/sources/NAME.yaml, the pin of a public set: what to fetch, its sha256, licence, whom to credit,
-            columns. The file itself goes to data/public/, which git ignores.
+    NAME    data/sources/NAME.yaml, the pin of a public set: URL, sha256, licence, credits, columns. The file itself
+            goes to data/public/, which git ignores.
     NAME    data/sources/NAME.jsonl, a set written for this project.
-    FILE    a .jsonl, .csv or .txt file of your own, or one of these with .gz behind it. JSONL and CSV need `text`
-            (or `prompt`), may have `id`, `hazard`, `persona` and `principle`; other columns are ignored. A .txt has
-            one prompt per line. Keep it in data/sources/: DVC watches that folder and runs the prompts stage after a
-            change.
+    FILE    a .jsonl, .csv or .txt file of your own, or one of these with .gz appended. JSONL and CSV need `text`
+            (or `prompt`) and may have `id`, `hazard`, `persona` and `principle`; other columns are ignored. A .txt
+            has one prompt per line. Keep it in data/sources/: DVC watches that folder and re-runs the prompts stage
+            after a change.
 
-A mapping may also say which of the file's columns are meant (`columns: {text: question, hazard: category}`), that the
-text is a transcript whose first human turn is the prompt (`first_turn: true`), and how much the set weighs in a sample
-(`weight: 2`).
+A mapping may also name the file's columns (`columns: {text: question, hazard: category}`), declare the text a
+transcript whose first human turn is the prompt (`first_turn: true`), and weight the set in a sample (`weight: 2`).
 """
 
 from __future__ import annotations
@@ -43,14 +36,20 @@ SOURCES = Path("data/sources")
 PUBLIC = Path("data/public")
 FIELDS: tuple[Column, ...] = get_args(Column)
 
+OWN = frozenset({"contemplative"})
+"""Sets in data/sources that this project wrote. They are under `OWN_LICENCE`, and no other file there is."""
+
+OWN_LICENCE = "CC-BY-4.0"
+NOT_STATED = "not stated"
+
 FIRST_TURN = re.compile(r"Human:(.*?)(?=\n\nAssistant:|\n\nHuman:|\Z)", re.DOTALL)
-"""The first human turn of a transcript as HH-RLHF writes them."""
+"""The first human turn of a transcript in HH-RLHF's format."""
 
 
 class Row(NamedTuple):
-    """A prompt as its source has it, text repaired. Labels the source doesn't give are `UNSPECIFIED`.
+    """A prompt of a source, its text repaired. Labels that the source does not give are `UNSPECIFIED`.
 
-    `place` is where the file has it, the line or the headings, for messages; it is in no record.
+    `place` is the line or the headings in the file, for messages; no record contains it.
     """
 
     source: str
@@ -63,7 +62,7 @@ class Row(NamedTuple):
 
 
 class Credit(NamedTuple):
-    """Whom to credit for a source, and on what terms it comes; empty where there is nothing to give."""
+    """Whom to credit for a source, and its licence (`NOT_STATED` if nobody gave one); other fields may be empty."""
 
     name: str
     licence: str
@@ -73,10 +72,10 @@ class Credit(NamedTuple):
 
 
 class Pin(BaseModel):
-    """data/sources/NAME.yaml. `columns` and `first_turn` are those of `PromptSet`; no other column is read.
+    """data/sources/NAME.yaml. `columns` and `first_turn` are as in `PromptSet`; no other column is read.
 
     Attributes:
-        file: the set's name in data/public.
+        file: the set's file name in data/public.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -93,7 +92,7 @@ class Pin(BaseModel):
 
 @dataclass(frozen=True)
 class Source:
-    """A set of prompts: what it is called in the records, where its file lies and, if public, its pin."""
+    """A set of prompts: its name in the records, its file and, if public, its pin."""
 
     name: str
     path: Path
@@ -101,10 +100,10 @@ class Source:
 
 
 def named(entry: str, root: Path = Path()) -> Source:
-    """The source that a name or a file means.
+    """The source of that name, or of a file.
 
     Raises:
-        UserError: no such source (lists the names there are), or a pin that lacks something.
+        UserError: no such source (lists the names that exist), or an incomplete pin.
     """
     if suffix(Path(entry)) in (".jsonl", ".csv", ".txt"):
         return Source(label(entry), root / entry)
@@ -118,7 +117,7 @@ def named(entry: str, root: Path = Path()) -> Source:
 
 
 def label(entry: str) -> str:
-    """What an entry is called in the records: a file by its name without its folder, wherever a checkout lies."""
+    """An entry's name in the records: a file's name without its folder, so that it is the same in every checkout."""
     return Path(entry).name
 
 
@@ -128,39 +127,39 @@ def names(root: Path = Path()) -> list[str]:
 
 
 def credits(labels: Iterable[str], root: Path = Path()) -> list[Credit]:
-    """Whom to credit for the sources that records name (`Prompt.source`), each once, by name.
+    """Credits for the sources that records name (`Prompt.source`), each once, by name.
 
     Raises:
         UserError: a name that is neither in data/sources nor a file's.
     """
-    found = []
+    entries = []
     for name in sorted(set(labels)):
         source = named(name, root)
         if source.pin:
             pin = source.pin
-            found.append(Credit(name, pin.licence, pin.attribution, pin.citation, pin.url))
-        elif name in names(root):
-            own = f"this project, {(SOURCES / name).as_posix()}.jsonl"
-            found.append(Credit(name, "none chosen yet", own, "", ""))
+            entries.append(Credit(name, pin.licence, pin.attribution, pin.citation, pin.url))
+        elif name in OWN:
+            own = f"the CCAI project, {(SOURCES / name).as_posix()}.jsonl"
+            entries.append(Credit(name, OWN_LICENCE, own, "", ""))
         else:
-            found.append(Credit(name, "not stated", "a file of the user's", "", ""))
-    return found
+            entries.append(Credit(name, NOT_STATED, "a file of the user's", "", ""))
+    return entries
 
 
 def load(entry: str | PromptSet, root: Path = Path()) -> list[Row]:
     """All prompts of a source, in the file's order.
 
     Raises:
-        UserError: unknown source; a public file that is missing or not the pinned one; not UTF-8, malformed,
-            empty, without a column it needs, or with an empty prompt. Names file and line, quotes no prompt.
+        UserError: unknown source; a public file that is missing or not the pinned one; not UTF-8, malformed, empty,
+            without a required column, or with an empty prompt. Names file and line, quotes no prompt.
     """
-    asked = PromptSet(source=entry) if isinstance(entry, str) else entry
-    source = named(asked.source, root)
-    return rows_of(source, asked, content(source))
+    options = PromptSet(source=entry) if isinstance(entry, str) else entry
+    source = named(options.source, root)
+    return rows_of(source, options, content(source))
 
 
 def content(source: Source) -> bytes:
-    """A source's file; a public one's is the pinned one.
+    """A source's file; of a public set the pinned one.
 
     Raises:
         UserError: missing, or not the pinned file.
@@ -179,7 +178,7 @@ def load_all(entries: Iterable[PromptSet], root: Path = Path()) -> list[Row]:
     """All prompts of several sources.
 
     Raises:
-        UserError: as `load`; two sources with one name, whose prompts and weights could not be told apart.
+        UserError: as `load`; two sources of one name, whose prompts and weights could not be distinguished.
     """
     rows: list[Row] = []
     seen: set[str] = set()
@@ -193,12 +192,12 @@ def load_all(entries: Iterable[PromptSet], root: Path = Path()) -> list[Row]:
 
 
 def _pinned(name: str, path: Path, root: Path) -> Source:
-    found = yaml_io.load(path, Pin)
-    check_columns(str(path), found)
-    file = root / PUBLIC / found.file
+    pin = yaml_io.load(path, Pin)
+    check_columns(str(path), pin)
+    file = root / PUBLIC / pin.file
     if suffix(file) not in READERS:
         raise UserError(f"{path}: file: must end in {', '.join(READERS)}, or one of these and .gz; correct it")
-    return Source(name, file, found)
+    return Source(name, file, pin)
 
 
 def check_columns(where: str, pin: Pin) -> None:
@@ -221,33 +220,33 @@ def read_bytes(source: Source) -> bytes:
     return data
 
 
-def rows_of(source: Source, asked: PromptSet, data: bytes) -> list[Row]:
+def rows_of(source: Source, options: PromptSet, data: bytes) -> list[Row]:
     items = READERS[suffix(source.path)](decode(data, source.path), source.path)
-    rows = [_row(source, asked, item) for item in items]
+    rows = [_row(source, options, item) for item in items]
     if not rows:
         raise UserError(f"{source.path}: holds no prompt; fill it or take it out of params.yaml")
     return rows
 
 
-def _row(source: Source, asked: PromptSet, item: Item) -> Row:
+def _row(source: Source, options: PromptSet, item: Item) -> Row:
     where = f"{source.path}:{item.place}"
     if source.pin:
         columns = dict(source.pin.columns)
     else:
         columns = {name: name for name in FIELDS if name in item.fields}
         columns.setdefault("text", "prompt" if "prompt" in item.fields else "text")
-    columns |= asked.columns
+    columns |= options.columns
     missing = [column for column in columns.values() if column not in item.fields]
     if missing:
-        # Shortened: where the header line is missing, the "columns" are a prompt.
-        there = ", ".join(short(column) for column in list(item.fields)[:12])
+        # Shortened: in a file without a header line the "columns" are a prompt.
+        existing = ", ".join(short(column) for column in list(item.fields)[:12])
         raise UserError(
-            f"{where}: no column {short(missing[0])!r}; the columns are: {there}; rename one or name it in"
+            f"{where}: no column {short(missing[0])!r}; the columns are: {existing}; rename one or name it in"
             " prompts.sources ({source: …, columns: {text: …}})"
         )
     values = {name: _value(where, column, item.fields[column], name) for name, column in columns.items()}
     text = values["text"]
-    if asked.first_turn or (source.pin and source.pin.first_turn):
+    if options.first_turn or (source.pin and source.pin.first_turn):
         turn = FIRST_TURN.match(text)
         if not turn:
             raise UserError(f"{where}: {short(columns['text'])}: not a transcript that begins 'Human:'; correct it")
@@ -256,7 +255,7 @@ def _row(source: Source, asked: PromptSet, item: Item) -> Row:
         raise UserError(f"{where}: {short(columns['text'])}: empty; write a prompt or take the line out")
     return Row(
         source=source.name,
-        # Without an id of its own, not the line number: the order of lines must not matter.
+        # A hash where there is no id, never the line number: the order of lines must not matter.
         source_id=values.get("id") or hashing.digest([text])[:16],
         text=text,
         hazard=values.get("hazard") or UNSPECIFIED,
@@ -270,7 +269,7 @@ def _value(where: str, column: str, value: object, name: Column) -> str:
     if value is None:
         return ""
     if isinstance(value, list) and value and name == "text":
-        value = value[0]  # turns, as MT-Bench has them
+        value = value[0]  # a list of turns, as in MT-Bench
     if isinstance(value, int) and not isinstance(value, bool) and name != "text":
         value = str(value)
     if not isinstance(value, str):

@@ -1,1 +1,1 @@
-"""A trained model or the pairs, for use elsewhere."""
+"""Publishing: the trained model as one folder or file, and uploads to the Hugging Face Hub."""

@@ -1,7 +1,4 @@
-"""What was trained, as one model that needs neither this project nor PEFT.
-
-    ccai export --merge OUT           # a folder: safetensors, tokenizer, generation config, card
-    ccai export --gguf OUT.gguf       # for llama.cpp, Ollama, LM Studio
+"""The trained model in a form that needs neither this project nor PEFT: a merged folder, or a GGUF file.
 
 GGUF needs llama.cpp's convert_hf_to_gguf.py on the PATH or in the folder that LLAMA_CPP names. Nothing is overwritten.
 """
@@ -35,11 +32,11 @@ CONVERTER = "convert_hf_to_gguf.py"
 
 
 def card(folder: Path, form: Form | None = None) -> str:
-    """The model card of today: with the evaluation and the sources of the pairs, as far as those here are of these
-    weights and these pairs.
+    """The current model card: with the evaluation, if it is of these weights, and the sources of the pairs, if the
+    weights were trained on the pairs in this folder.
 
     Raises:
-        UserError: nothing trained is there.
+        UserError: there is no trained model.
     """
     facts = model_card.read(folder)
     evaluation = _figures(EVALUATION)
@@ -52,12 +49,12 @@ def card(folder: Path, form: Form | None = None) -> str:
 
 
 def merge(base: Model, trained: Path, target: Path) -> None:
-    """Write the model into the folder `target`, which appears whole or not at all.
+    """Write the model into the folder `target`, which appears complete or not at all.
 
-    The weights keep the base's dtype; on a CPU, PEFT computes what it adds to 16-bit weights in float32.
+    The weights keep the base's dtype; on a CPU, PEFT computes an adapter's contribution to 16-bit weights in float32.
 
     Raises:
-        UserError: `target` is there, nothing trained is, or it was trained on other weights than the base's.
+        UserError: `target` exists, there is no trained model, or it was trained on other weights than the base's.
     """
     facts = model_card.read(trained)
     absent(target)
@@ -66,7 +63,7 @@ def merge(base: Model, trained: Path, target: Path) -> None:
             f"{trained}: trained on {facts.base.name} ({facts.base.revision}), but models.train is {base.name} "
             f"({base.revision}); set it back, or train again (dvc repro train)"
         )
-    import torch  # here, since it takes seconds that what is refused need not wait for
+    import torch  # here, because it takes seconds, and errors come first
 
     from ccai.models import load
 
@@ -88,7 +85,7 @@ def gguf(merged: Path, target: Path) -> None:
     """Convert a merged model into the file `target`, in 16 bit.
 
     Raises:
-        UserError: `target` is there, no converter is, or what the converter says.
+        UserError: `target` exists, the converter is missing, or it failed.
     """
     command = converter()
     absent(target)
@@ -96,9 +93,9 @@ def gguf(merged: Path, target: Path) -> None:
         whole = scratch / "whole.gguf"
         done = subprocess.run([*command, merged, "--outfile", whole], capture_output=True, text=True)
         if done.returncode:
-            said = (done.stderr.strip() or "nothing").splitlines()[-1]
+            message = (done.stderr.strip() or "nothing").splitlines()[-1]
             raise UserError(
-                f"{command[-1]}: can't convert this model ({said}); install llama.cpp's requirements, update it, "
+                f"{command[-1]}: can't convert this model ({message}); install llama.cpp's requirements, update it, "
                 "or use --merge"
             )
         whole.rename(target)
@@ -122,7 +119,7 @@ def converter() -> list[str]:
 
 @contextmanager
 def workspace(target: Path) -> Iterator[Path]:
-    """A folder beside `target`, on the same disk, so that a rename is all that is left."""
+    """A folder beside `target`, on the same disk, so that a rename completes the export."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
         yield Path(folder)

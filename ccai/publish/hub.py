@@ -1,10 +1,6 @@
-"""The way to the Hugging Face Hub: the pairs, the trained adapter, or a model that ccai.publish.export has merged.
+"""Uploads to the Hugging Face Hub: the pairs, the trained adapter, or a model that `ccai.publish.export` merged.
 
-    ccai push pairs OWNER/NAME --dry-run       # what would be sent
-    ccai push adapter OWNER/NAME               # a private repository; HF_TOKEN must be set
-    ccai push FOLDER OWNER/NAME --public       # a folder that `ccai export --merge` has written
-
-The adapter's card is made anew for this, with the evaluation if it is of these weights.
+The adapter's card is rewritten for the upload, with the evaluation if it is of these weights.
 """
 
 from __future__ import annotations
@@ -28,7 +24,7 @@ CARD = "README.md"
 
 
 class Upload(NamedTuple):
-    """What is sent: a kind of repository, and files here by the path they have there, the card as it is to be."""
+    """An upload: the kind of repository, the card, and local files by their path in the repository."""
 
     kind: Literal["dataset", "model"]
     message: str
@@ -37,48 +33,48 @@ class Upload(NamedTuple):
 
 
 def pairs(folder: Path = PAIRS) -> Upload:
-    """The preference pairs, the SFT data and their card. Dropped pairs stay here.
+    """The preference pairs, the SFT data and their card. Dropped pairs are not published.
 
     Raises:
-        UserError: a file is missing, or the card is no card.
+        UserError: a file is missing, or the card is malformed.
     """
     names = [name for splits in card.FILES.values() for name in splits.values()]
-    found = _found(folder, [CARD, *names], "run the stage that writes it (dvc repro pairs)")
-    return Upload("dataset", "Preference pairs", _card(found.pop(CARD)), found)
+    files = _existing(folder, [CARD, *names], "run the stage that writes it (dvc repro pairs)")
+    return Upload("dataset", "Preference pairs", _card(files.pop(CARD)), files)
 
 
 def adapter(folder: Path = export.ADAPTER) -> Upload:
-    """What the train stage left, with a card of today.
+    """The output of the train stage, with a current card.
 
     Raises:
-        UserError: nothing is there, or it does not say how it was trained.
+        UserError: it is missing, or its training.yaml is.
     """
     text = export.card(folder)
     return Upload("model", "Trained adapter", text, _all_but_card(folder))
 
 
 def merged(folder: Path) -> Upload:
-    """A folder that `ccai.publish.export.merge` has written.
+    """A folder from `ccai.publish.export.merge`.
 
     Raises:
         UserError: no such folder, or not written by it.
     """
     names = [CARD, model_card.FACTS, "config.json"]
-    found = _found(folder, names, "write the folder with ccai export --merge")
-    return Upload("model", "Merged model", _card(found[CARD]), _all_but_card(folder))
+    files = _existing(folder, names, "write the folder with ccai export --merge")
+    return Upload("model", "Merged model", _card(files[CARD]), _all_but_card(folder))
 
 
 def push(name: str, upload: Upload, private: bool) -> str:
-    """Send it to the Hub in one commit; returns where that is.
+    """Upload to the Hub in one commit; returns the commit's URL.
 
     Raises:
-        UserError: no HF_TOKEN, or what the Hub says.
+        UserError: HF_TOKEN is not set, or the Hub's error.
     """
     token = os.environ.get("HF_TOKEN")
     if not token:
         raise UserError("HF_TOKEN is not set; make a token with write access on the Hub and set it")
     sent = [CommitOperationAdd(CARD, upload.card.encode())]
-    sent += [CommitOperationAdd(there, here) for there, here in upload.files.items()]
+    sent += [CommitOperationAdd(remote, local) for remote, local in upload.files.items()]
     hub = HfApi(token=token)
     try:
         hub.create_repo(name, repo_type=upload.kind, private=private, exist_ok=True)
@@ -94,7 +90,7 @@ def push(name: str, upload: Upload, private: bool) -> str:
         raise UserError(f"{name}: the Hub can't be reached ({type(error).__name__}); try again") from None
 
 
-def _found(folder: Path, names: Sequence[str], remedy: str) -> dict[str, Path]:
+def _existing(folder: Path, names: Sequence[str], remedy: str) -> dict[str, Path]:
     for name in names:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: no such file; {remedy}")
@@ -106,7 +102,7 @@ def _all_but_card(folder: Path) -> dict[str, Path]:
 
 
 def _card(path: Path) -> str:
-    """Its text, once the metadata can be read: the Hub refuses a card without."""
+    """The card's text, after a check of its metadata: the Hub refuses a card without."""
     try:
         text = path.read_text(encoding="utf-8")
         RepoCard(text)

@@ -1,1 +1,1 @@
-"""What is read of a run: pages, charts, summary, samples, traces."""
+"""Views of a run: the report, comparisons, curves, charts, summary, samples, traces."""

@@ -1,6 +1,6 @@
-"""Plots of the report: SVG that stands in a page, with the page's own font, text colour and colours of arms.
+"""Charts of the report: SVG inside a page, in the page's own font, text colour and colours of arms.
 
-Every plot is 360 units wide, so that its text is as large on a phone as the page's.
+Every chart is 360 units wide, so that its text is as large as the page's on a phone.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from matplotlib.figure import Figure
 
 WIDTH = 360.0
 NAMES, FIGURES = 92.0, 62.0
-"""Units left of an axis for names and right of it for figures."""
+"""Units to the left of an axis for names, and to its right for figures."""
 
 SIZE = 12.5
-"""Of text, in units."""
+"""Text size in units."""
 
 INK, FAINT, LINE, PAPER = "#010101", "#010102", "#010103", "#010104"
 ARMS = tuple(f"#0102{place:02x}" for place in range(6))
-"""Colours that stand for the page's own, which differ in light and dark."""
+"""Placeholders for the page's own colours, which differ in light and dark mode."""
 
 _OF_PAGE = {INK: "currentColor", FAINT: "var(--faint)", LINE: "var(--line)", PAPER: "var(--paper)"} | {
     colour: f"var(--arm-{place})" for place, colour in enumerate(ARMS)
@@ -33,7 +33,7 @@ _ID = re.compile(r' id="([^"]+)"')
 
 
 class Point(NamedTuple):
-    """A value of one arm; `low` and `high` are None where there is no interval. `colour` counts in `ARMS`."""
+    """A value of one arm; `low` and `high` are None without an interval. `colour` is an index into `ARMS`."""
 
     name: str
     colour: int
@@ -44,7 +44,7 @@ class Point(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What was measured, over how much, and its value for each arm; `blank` lines stand above them."""
+    """A measure with its count and each arm's value, below `blank` empty lines."""
 
     title: str
     note: str
@@ -53,15 +53,17 @@ class Row(NamedTuple):
 
 
 class Line(NamedTuple):
-    """Points (x, y) of one run, in the order of x. `colour` counts in `ARMS`."""
+    """Points (x, y) of one run, in the order of x. `colour` is an index into `ARMS`."""
 
     colour: int
     points: Sequence[tuple[float, float]]
 
 
 def intervals(rows: Sequence[Row], about: str, *, differences: bool, bound: float | None = None) -> Markup:
-    """A line for each arm of each row. Differences have 0 in the middle, and a dashed line at `bound`; shares and
-    scores run from 0 to 1."""
+    """A line for each arm of each row.
+
+    Differences have 0 in the middle, and a dashed line at `bound`; shares and scores run from 0 to 1.
+    """
     bounds = [
         bound
         for row in rows
@@ -110,10 +112,10 @@ def intervals(rows: Sequence[Row], about: str, *, differences: bool, bound: floa
 
 
 def plane(points: Sequence[tuple[Point, Point]], titles: tuple[str, str], about: str) -> Markup:
-    """Two shares against each other: a cross of intervals for each arm, named in the key below."""
+    """Two shares against each other: a cross of intervals for each arm, with a key below."""
     figure, axes = _axes(392, 56, 14, 10, 44 + 16 * len(points))
     for place, (x, y) in enumerate(points):
-        wide = 0.9 * (len(points) - 1 - place)  # arms in the same place show as rings
+        wide = 0.9 * (len(points) - 1 - place)  # so that arms in the same place show as rings
         for ends, flat in (((x.low, x.high), True), ((y.low, y.high), False)):
             if None not in ends:
                 line = (ends, [y.mean] * 2) if flat else ([x.mean] * 2, ends)
@@ -138,7 +140,7 @@ def curves(lines: Sequence[Line], about: str) -> Markup:
     figure, axes = _axes(190, 46, 8, 8, 40)
     for place, line in enumerate(lines):
         x, y = zip(*line.points, strict=True)
-        wide = 1.8 + 1.6 * (len(lines) - 1 - place)  # lines in the same place show as a rim
+        wide = 1.8 + 1.6 * (len(lines) - 1 - place)  # so that lines in the same place show as a rim
         marker = "o" if len(x) < 12 else ""
         axes.plot(x, y, color=ARMS[line.colour], linewidth=wide, marker=marker, markersize=2.2 * wide, clip_on=False)
     axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
@@ -175,7 +177,7 @@ def outcomes(rows: Sequence[tuple[str, Mapping[str, int]]], about: str) -> Marku
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
-    """A figure for reading: two decimals, or none above 100; a dash for None."""
+    """A number for display: two decimals, or none above 100; a dash for None."""
     if value is None:
         return "–"
     places = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
@@ -205,11 +207,11 @@ def _short(name: str, most: int = 12) -> str:
 
 
 def _svg(figure: Figure, about: str) -> Markup:
-    """The SVG element alone. Identifiers are kept only where the plot itself needs them, and differ between plots."""
-    told = io.StringIO()
+    """The SVG element alone. Identifiers are kept only where the chart needs them, and differ between charts."""
+    buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": about}):
-        figure.savefig(told, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = told.getvalue()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"font-family: [^;\"]*;?", "", text)
     text = _ID.sub(lambda found: found[0] if f"#{found[1]}" in text else "", text)

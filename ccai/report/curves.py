@@ -1,10 +1,6 @@
-"""How training went, step by step: in the report, and as a page of one run or of several laid over each other.
+"""Training curves, step by step: for the report, and as a page of one run or of several laid over each other.
 
-    ccai curves show                          # the run whose files lie here
-    ccai curves diff                          # the last commit and what lies here
-    ccai curves diff main another-branch --open
-
-Revisions are commits, branches, tags or experiments. The page, dvc_plots/index.html, asks nobody for anything.
+Revisions are commits, branches, tags or experiments. The page, dvc_plots/index.html, loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -34,14 +30,14 @@ COLUMNS = {
     "rewards/chosen": "Reward of chosen answers",
     "learning_rate": "Learning rate",
 }
-"""What is drawn of metrics/plots/train.csv, and how it is called."""
+"""Columns of metrics/plots/train.csv that are drawn, with their titles."""
 
 COLOURS = (2, 1, 3, 4, 5, 0)
-"""Places in `charts.ARMS`, in the order in which runs take them."""
+"""Indices into `charts.ARMS`, in the order in which runs take them."""
 
 
 class Training(NamedTuple):
-    """A run's training: its steps by phase, and metrics/train.json; both empty where nothing was trained."""
+    """A run's training: its steps by phase, and metrics/train.json; both empty if nothing was trained."""
 
     name: str
     colour: int
@@ -50,28 +46,28 @@ class Training(NamedTuple):
 
 
 def read(name: str, colour: int, files: Read) -> Training:
-    """What the files of a run say.
+    """The training of a run, from its files.
 
     Raises:
-        UserError: they are not what training writes; names the file and the line.
+        UserError: the files are not in training's format; names the file and the line.
     """
     metrics = run_files.metrics_of(name, files, "train") or {}
     steps: dict[str, list[dict[str, float]]] = {}
     rows = csv.DictReader((files(STEPS) or "").splitlines(), strict=True)
     try:
         for row in rows:
-            told = {column: float(row[column]) for column in ("step", *COLUMNS) if row.get(column)}
-            if not math.isfinite(told["step"]):
+            values = {column: float(row[column]) for column in ("step", *COLUMNS) if row.get(column)}
+            if not math.isfinite(values["step"]):
                 raise ValueError("step is no number")
-            steps.setdefault(row.get("phase") or "", []).append(told)
+            steps.setdefault(row.get("phase") or "", []).append(values)
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)[:200]
         raise UserError(f"{name}: {STEPS}:{rows.line_num}: {what}; run the stage that writes it") from None
     return Training(name, colour, steps, metrics)
 
 
-def told(trainings: Sequence[Training]) -> dict[str, Any]:
-    """What a page shows of them: curves by phase, and what validation pairs say before and after."""
+def values(trainings: Sequence[Training]) -> dict[str, Any]:
+    """A page's values: curves by phase, figures of the validation pairs before and after, and warnings."""
     phases = dict.fromkeys(phase for one in trainings for phase in one.steps)
     return {
         "phases": [(phase, plots) for phase in phases if (plots := _plots(phase, trainings))],
@@ -81,7 +77,7 @@ def told(trainings: Sequence[Training]) -> dict[str, Any]:
 
 
 def _plots(phase: str, trainings: Sequence[Training]) -> list[tuple[str, Any]]:
-    found = []
+    plots = []
     for column, title in COLUMNS.items():
         lines = []
         for one in trainings:
@@ -94,8 +90,8 @@ def _plots(phase: str, trainings: Sequence[Training]) -> list[tuple[str, Any]]:
                 lines.append(Line(one.colour, points))
         if lines:
             names = ", ".join(one.name for one in trainings)
-            found.append((title, charts.curves(lines, f"{phase}: {title}, by step: {names}")))
-    return found
+            plots.append((title, charts.curves(lines, f"{phase}: {title}, by step: {names}")))
+    return plots
 
 
 def _validation(trainings: Sequence[Training]) -> list[tuple[str, list[tuple[float | None, float | None]]]]:
@@ -108,8 +104,8 @@ def _validation(trainings: Sequence[Training]) -> list[tuple[str, list[tuple[flo
 
 
 def _numbers(value: object) -> dict[str, float]:
-    given = value if isinstance(value, dict) else {}
-    return {str(name): float(number) for name, number in given.items() if isinstance(number, int | float)}
+    values = value if isinstance(value, dict) else {}
+    return {str(name): float(number) for name, number in values.items() if isinstance(number, int | float)}
 
 
 def _listed(value: object) -> list[Any]:
@@ -117,10 +113,10 @@ def _listed(value: object) -> list[Any]:
 
 
 def comparison(revisions: Sequence[str | None]) -> str:
-    """The page of some revisions; None is what lies here.
+    """The page of some revisions; None is the run in this folder.
 
     Raises:
-        UserError: no such revision, or no training in any of them.
+        UserError: no such revision, or none of them has a training.
     """
     trainings, figures = [], []
     for place, revision in enumerate(revisions):
@@ -134,5 +130,5 @@ def comparison(revisions: Sequence[str | None]) -> str:
         raise UserError(f"{names}: no {STEPS}; run the stage that writes it (dvc repro)")
     series = [{"name": one.name, "colour": one.colour} for one in trainings]
     return html.render(
-        "curves.html.j2", title="Training, step by step", series=series, training=told(trainings), figures=figures
+        "curves.html.j2", title="Training, step by step", series=series, training=values(trainings), figures=figures
     )

@@ -1,4 +1,4 @@
-"""Figures of an evaluation, as PNG that `dvc plots` shows without a network."""
+"""Figures of an evaluation as PNG, which `dvc plots` shows without a network."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ COLOURS = {"base": "#8a8a8a", "prompted": "#c98a1b", "tuned": TUNED}
 
 
 def differences(measured: Mapping[str, Any], path: Path) -> None:
-    """Tuned minus base for each measure of each suite that is a share or a score, with its 95 % interval; right of 0
-    is more."""
+    """Tuned minus base for each measure of each suite that is a share or a score, with its 95 % interval.
+
+    Right of 0 is more.
+    """
     rows = [
         (": ".join((suite, *names)), value["difference"]["tuned"])
         for suite, nested in measured.items()
@@ -39,7 +41,7 @@ def differences(measured: Mapping[str, Any], path: Path) -> None:
 
 
 def refusals(measured: Mapping[str, Any], path: Path) -> None:
-    """Share of held-out prompts refused, hazardous (refusing is wanted) beside harmless (it is not), all arms."""
+    """Share of held-out prompts refused by all arms: hazardous (refusing is wanted) and harmless (it is not)."""
     groups = [
         (name, value) for name, value in measured.get("heldout", {"refusal": {}})["refusal"].items() if value["n"]
     ]

@@ -1,6 +1,6 @@
-"""Pages of HTML that ask nobody for anything: templates in ccai/report/pages, filled, with their own style and script.
+"""Self-contained HTML pages: templates in ccai/report/pages, filled, with their own style and script.
 
-Prompts and answers are others' text: everything is escaped, and the page's own policy lets no other script run.
+Prompts and answers are untrusted text: everything is escaped, and the page's content policy allows no other script.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ HAZARDS = {
     "sxc_prn": "sexual content",
     "vcr": "violent crimes",
 }
-"""AILuminate's codes in words; other sources' hazards are words already."""
+"""AILuminate's codes in words; other sources' hazards are already words."""
 
 LABEL = 60
-"""Characters of a label that are shown."""
+"""Maximum characters of a label."""
 
 REFUSALS = {"full_refusal": "refuses", "partial_refusal": "refuses in part", "full_compliance": "complies"}
 """XSTest's classes in words."""
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-"""Control characters, and those that change the direction of text."""
+"""Control characters, and characters that change the direction of text."""
 
 _LINE_ENDS = re.compile("\r\n|[\r\u2028\u2029\x85]")
 
 
 def words(path: str | Sequence[str]) -> str:
-    """Names as they are read: `by_hazard.hte` is "by hazard › hate"."""
+    """A path of names for display: `by_hazard.hte` is "by hazard › hate"."""
     names = path.split(".") if isinstance(path, str) else path
     return " › ".join(hazard(name).replace("_", " ") for name in names)
 
@@ -63,19 +63,19 @@ def hazard(code: str) -> str:
 
 
 def short(label: str) -> str:
-    """A label as a table or a plot has room for it: hazards and principles are whatever a source calls them."""
+    """A label cut to the room in a table or a plot: sources may give hazards and principles any name."""
     return label if len(label) <= LABEL else label[: LABEL - 1] + "…"
 
 
 def figure(value: Any) -> str:
-    """A figure of a suite that is no measure: a number shortly, a word as it is, a dash for None."""
+    """A suite's figure that is not a measure: numbers shortened, words unchanged, a dash for None."""
     if value is None or isinstance(value, float):
         return charts.number(value)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def fine(value: float | None) -> str:
-    """A figure of training, to three significant digits: a dash for None."""
+    """A figure of training, to three significant digits; a dash for None."""
     return "–" if value is None else f"{value:.3g}".replace("-", "−")
 
 
@@ -85,19 +85,19 @@ def p_value(value: float | None) -> str:
 
 
 def printable(value: Any) -> Any:
-    """A text without control characters; everything else as it is."""
+    """A text without control characters; other values unchanged."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return _UNPRINTABLE.sub("", _LINE_ENDS.sub("\n", value))
 
 
 def png(content: bytes) -> Markup:
-    """An image as an address that stands in the page itself."""
+    """An image as a data URL."""
     return Markup("data:image/png;base64," + base64.b64encode(content).decode())
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template in ccai/report/pages. Raises UndefinedError for a value that it wants and is not given."""
+    """A page from a template in ccai/report/pages. Raises UndefinedError for a missing value."""
     pages = Environment(
         loader=FileSystemLoader(PAGES),
         autoescape=True,
@@ -117,7 +117,7 @@ def render(template: str, **values: Any) -> str:
         "short": short,
         "refusal": REFUSALS.__getitem__,
     }
-    pages.tests |= {"sure": outcomes.surely}
+    pages.tests |= {"sure": outcomes.significant}
     script = (PAGES / "report.js").read_text(encoding="utf-8")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     style = (PAGES / "report.css").read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
-"""`ccai milestone`: has the last run reached what a full run has to show? Exit code 0 if so, else 1.
+"""The milestone: whether the last run meets the conditions for a full run.
 
-It reads the metrics of the pipeline and says pass, fail or can't tell for each condition, with the figures.
+Each condition is pass, fail or can't tell, with figures from the pipeline's metrics.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ccai.report import summary
 METRICS = Path("metrics")
 
 PAIRS = 500
-"""Preference pairs that have to be kept."""
+"""Preference pairs that must be kept."""
 
 PARAMETERS = 7_000_000_000
-"""Weights that the trained model has to have, the adapter's not counted."""
+"""Weights that the trained model must have, without the adapter's."""
 
 VERDICTS: dict[str, Literal["pass", "fail", "can't tell"]] = {
     "met": "pass",
@@ -28,7 +28,7 @@ VERDICTS: dict[str, Literal["pass", "fail", "can't tell"]] = {
 
 
 class Condition(NamedTuple):
-    """One condition: whether it holds, and by which figures."""
+    """One condition: its verdict, and the figures behind it."""
 
     name: str
     verdict: Literal["pass", "fail", "can't tell"]
@@ -39,7 +39,7 @@ def conditions(folder: Path = METRICS) -> list[Condition]:
     """The four conditions, from the metrics in a folder.
 
     Raises:
-        UserError: a file is missing or lacks a figure, or the files are not of one run.
+        UserError: a file is missing or lacks a figure, or the files are from different runs.
     """
     pairs, train, evaluation = (metrics_json.read(folder / f"{stage}.json") for stage in ("pairs", "train", "eval"))
     used = train["pairs"] + train["validation_pairs"] + train["over_length"]

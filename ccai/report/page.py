@@ -1,9 +1,6 @@
-"""The report of a run: one HTML page that asks nobody for anything.
+"""The report of a run: one self-contained HTML page, and the page that compares two runs.
 
-metrics/report.html has the same bytes for the same results; metrics/runtime/report.html has time and cost as well.
-
-ccai report                 # both again, from the files at hand; the second alone where answers are not here
-ccai report REV_A REV_B     # two commits, branches or experiments side by side: metrics/compare.html
+metrics/report.html has the same bytes for the same results; metrics/runtime/report.html also contains time and cost.
 """
 
 from __future__ import annotations
@@ -47,15 +44,17 @@ def write(of: Run) -> None:
 
 
 def _write(of: Run, pages: Mapping[Path, bool]) -> None:
-    """Write some of its pages, each with what the run cost and the commit or, since these change though the results
-    do not, without."""
-    told = _told(of)
+    """Write some of its pages, each with or without costs and the commit.
+
+    Costs and commit change even where results do not.
+    """
+    values = _values(of)
     for path, timed in pages.items():
-        write_text(path, html.render("report.html.j2", timed=timed, **told))
+        write_text(path, html.render("report.html.j2", timed=timed, **values))
 
 
-def _told(of: Run) -> dict[str, Any]:
-    """What the page of one run shows."""
+def _values(of: Run) -> dict[str, Any]:
+    """The values of one run's page."""
     series = [Series(arm, colour, of, arm) for arm, colour in _colours(of.arms).items()]
     return {
         "title": f"{of.metrics['model']}: is it safer, is it still helpful?",
@@ -66,7 +65,7 @@ def _told(of: Run) -> dict[str, Any]:
         "suites": suites(series),
         "planes": planes(series),
         "heat": heat(of),
-        "training": curves.told([curves.read(of.name, COLOURS["tuned"], of.read)]),
+        "training": curves.values([curves.read(of.name, COLOURS["tuned"], of.read)]),
         "examples": _examples(series),
         "constitution": _constitution(of),
         "lineage": _lineage(of),
@@ -97,7 +96,7 @@ def comparison(a: Run, b: Run) -> str:
         runs=[("A", a, _verdicts(a)), ("B", b, _verdicts(b))],
         series=series,
         suites=suites(series),
-        training=curves.told([curves.read(f"{letter}: {of.name}", place, of.read) for letter, place, of in letters]),
+        training=curves.values([curves.read(f"{letter}: {of.name}", place, of.read) for letter, place, of in letters]),
         examples=_examples(series),
         changed=changed,
     )
@@ -114,7 +113,7 @@ def _colours(arms: Sequence[str]) -> dict[str, int]:
 
 
 def _verdicts(of: Run) -> list[dict[str, Any]]:
-    """What was registered, in words and as a plot."""
+    """The registered aims with their verdicts, in words and as a chart."""
     return [
         {"aim": aim, "words": VERDICTS[aim][value["verdict"]], "why": _why(aim, value), "plot": gap(value), **value}
         for aim, value in of.metrics["registered"].items()
@@ -139,13 +138,13 @@ def _why(aim: str, value: Mapping[str, Any]) -> str:
 def _examples(series: Sequence[Series]) -> dict[str, Any]:
     """Answers of all arms to the same prompts, by hazard and principle; at most `MOST` prompts."""
     answered = [one for one in series if one.run.answers]
-    given = [{answer.prompt_id: answer for answer in one.run.answers[one.arm]} for one in answered]
+    by_prompt = [{answer.prompt_id: answer for answer in one.run.answers[one.arm]} for one in answered]
     prompts = {prompt.prompt_id: prompt for one in answered for prompt in one.run.prompts}
-    shared = [prompt for key, prompt in prompts.items() if all(key in answers for answers in given)]
+    shared = [prompt for key, prompt in prompts.items() if all(key in answers for answers in by_prompt)]
     shown = sample(shared, MOST)
     rows: list[dict[str, Any]] = []
     for prompt in shown:
-        answers = [answers[prompt.prompt_id] for answers in given]
+        answers = [answers[prompt.prompt_id] for answers in by_prompt]
         marks = [f"{place}:{answer.refusal}" for place, answer in enumerate(answers)]
         marks += [f"{place}:harmful" for place, answer in enumerate(answers) if violated(answer.harmful)]
         if len({answer.refusal for answer in answers}) > 1:
@@ -163,7 +162,7 @@ def _examples(series: Sequence[Series]) -> dict[str, Any]:
 
 
 def sample(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
-    """At most so many prompts, as evenly over hazard and principle as they allow, whatever their order."""
+    """At most `most` prompts, as evenly over hazards and principles as possible, independent of their order."""
     strata: dict[tuple[str, str], list[Prompt]] = defaultdict(list)
     for prompt in sorted(prompts, key=lambda prompt: digest(prompt.prompt_id)):
         strata[prompt.hazard, prompt.principle].append(prompt)
@@ -176,7 +175,7 @@ def sample(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
 
 
 def _lineage(of: Run) -> list[dict[str, Any]]:
-    """The stages as dvc.lock has them, but for the one that writes this page: its entry is written later."""
+    """The stages in dvc.lock, except the one that writes this page: its entry is written later."""
     return [
         {
             "name": name,
@@ -189,7 +188,7 @@ def _lineage(of: Run) -> list[dict[str, Any]]:
 
 
 def _constitution(of: Run) -> tuple[str, str] | None:
-    """Its path and md5, as the critiques stage read it; None without dvc.lock."""
+    """Path and md5 of the constitution, as the critiques stage read it; None without dvc.lock."""
     path = of.params["critiques"]["constitution"]
     deps = of.lock["stages"].get("critiques", {}).get("deps", [])
     return next(((path, dep["md5"]) for dep in deps if dep["path"] == path), None)
@@ -198,9 +197,9 @@ def _constitution(of: Run) -> tuple[str, str] | None:
 def _costs(runtime: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A line for each stage, and under eval one for each suite and arm."""
     rows = []
-    for stage, told in runtime.items():
-        rows.append({"stage": stage, "part": "", **told})
-        for part, cost in told.items():
+    for stage, costs in runtime.items():
+        rows.append({"stage": stage, "part": "", **costs})
+        for part, cost in costs.items():
             if isinstance(cost, dict):
                 rows.append({"stage": "", "part": part, **cost})
                 rows += [
@@ -212,9 +211,9 @@ def _costs(runtime: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write_at_hand() -> None:
-    """Write what can be written from the files at hand, and say which pages that are."""
+    """Write the pages that the files in this folder allow, and print which ones."""
     of = run_files.here()
-    # Without the answers, and of another's run, the first page would be another than the one that DVC has.
+    # Without the answers, or for a run from elsewhere, the first page would differ from the one that DVC has.
     pages = {TIMED: True} if of.missing or of.origin else {PAGE: False, TIMED: True}
     _write(of, pages)
     print(", ".join(map(str, pages)))

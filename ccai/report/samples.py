@@ -1,11 +1,7 @@
-"""Read samples of what the stages wrote.
+"""Samples of the stages' records, for reading.
 
-    ccai show pairs -n 10
-    ccai show revisions --principle emptiness --seed 1
-    ccai show answers --hazard vcr | less
-
-Each record is shown under what it came from: prompt, first answer, critique, revision. After the first round, the
-revision that was criticised stands before the critique.
+Each record comes after the texts that it was made from: prompt, first answer, critique, revision. After the first
+round, the critiqued revision comes before the critique.
 """
 
 from __future__ import annotations
@@ -22,7 +18,7 @@ ANSWERS = DATA / "eval/heldout"
 
 
 class Sample(NamedTuple):
-    """A record to be read. `facts` goes into its heading, `texts` are (title, text) in order."""
+    """A record for display. `facts` goes into its heading, `texts` are (title, text) in order."""
 
     hazard: str
     principle: str
@@ -31,11 +27,11 @@ class Sample(NamedTuple):
 
 
 def samples(what: str) -> list[Sample]:
-    """All records of one kind (of `WHAT`), each with what it came from.
+    """All records of one kind (of `WHAT`), each with the texts that it was made from.
 
     Raises:
         UserError: a file is missing or damaged.
-        KeyError: a record's prompt, answer or critique is gone.
+        KeyError: a record's prompt, answer or critique is missing.
     """
     prompts = {p.prompt_id: p for side in ("train", "eval") for p in read(DATA / f"prompts/{side}.jsonl", Prompt)}
     if what == "prompts":

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The report's charts and tables of suites: measures, breakdowns, tone, wanted and unwanted refusals, heat map."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ccai.report.charts import Point, Row
 from ccai.report.run_files import Run
 from ccai.rules import scores
 from ccai.rules.outcomes import refused
-from ccai.stats.outcomes import is_measure, surely
+from ccai.stats.outcomes import is_measure, significant
 
 MOST = 200
 """Prompts whose answers are shown; of more a sample is drawn, evenly over hazards and principles."""
 
 FEW = 5
-"""Prompts below which a cell of the heat map tells of single answers."""
+"""Prompts below which a cell of the heat map reflects single answers."""
 
 ABOUT = {
     "heldout": ("Held-out prompts", "Prompts of the training sources that were kept from training."),
@@ -36,17 +36,17 @@ ABOUT = {
     "calibration": ("Calibration", "Questions that can be answered, questions that can't, and how sure the model is."),
     "bias": ("Bias", "Questions about two people whose text does not say who is meant: is anybody named, and whom?"),
 }
-"""What a suite is called and what it asks, by its name; docs/EVALUATION.md says more."""
+"""Title and description of each suite; docs/EVALUATION.md has more."""
 
 COLOURS = {"base": 0, "prompted": 1, "tuned": 2}
-"""Places in `charts.ARMS`; other arms take those that follow."""
+"""Indices into `charts.ARMS`; other arms take those that follow."""
 
 OUTCOMES = {"wins", "ties", "losses"}
-"""Counts that a suite gives for each arm that was compared with the base."""
+"""Counts that a suite gives for each arm compared with the base."""
 
 
 class Series(NamedTuple):
-    """An arm of a run, as it is named and coloured on the page."""
+    """An arm of a run, with its name and colour on the page."""
 
     name: str
     colour: int
@@ -55,11 +55,12 @@ class Series(NamedTuple):
 
 
 def limit(value: Mapping[str, Any]) -> float:
-    """The difference from which on it is met."""
+    """The difference from which the aim is met."""
     return float(value["bound"] if value["better"] == "less" else -value["bound"])
 
 
 def gap(value: Mapping[str, Any]) -> Any:
+    """A chart of a registered metric: tuned minus base, with the bound."""
     if not value["n"]:
         return ""
     title = f"tuned minus base; {value['better']} is better"
@@ -69,21 +70,21 @@ def gap(value: Mapping[str, Any]) -> Any:
 
 
 def tone(of: Run) -> list[dict[str, Any]]:
-    """Held-out scores that tell of manner, tuned minus base: no part of the verdict."""
+    """Held-out scores of tone, tuned minus base; they are no part of the verdict."""
     heldout = of.metrics.get("heldout", {})
-    found = []
+    rows = []
     for family in scores.FAMILIES:
         for name, value in heldout.get(family, {}).items() if family != "safety" else ():
             if value["n"] and "tuned" in value["difference"]:
-                found.append({"name": name, "family": family, **value["difference"]["tuned"]})
-    return found
+                rows.append({"name": name, "family": family, **value["difference"]["tuned"]})
+    return rows
 
 
 # Suites
 
 
 class Leaf(NamedTuple):
-    """An end of a suite's metrics: a measure, a figure (or one for each arm), or wins, ties and losses of each arm."""
+    """An end of a suite's metrics: a measure, a figure (or one per arm), or each arm's wins, ties and losses."""
 
     kind: Literal["measure", "figure", "outcomes"]
     value: Any
@@ -93,32 +94,32 @@ def _leaves(
     nested: Mapping[str, Any], arms: Sequence[str], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Leaf]]:
     for name, value in nested.items():
-        here = (*path, name)
+        below = (*path, name)
         if isinstance(value, str | int | float):
-            yield here, Leaf("figure", value)
+            yield below, Leaf("figure", value)
         elif is_measure(value):
-            yield here, Leaf("measure", value)
+            yield below, Leaf("measure", value)
         elif isinstance(value, dict):
             by_arm = bool(value) and value.keys() <= set(arms)
             if by_arm and all(isinstance(of_arm, dict) and of_arm.keys() == OUTCOMES for of_arm in value.values()):
-                yield here, Leaf("outcomes", value)
+                yield below, Leaf("outcomes", value)
             elif by_arm and not any(isinstance(of_arm, dict | list) for of_arm in value.values()):
-                yield here, Leaf("figure", value)
+                yield below, Leaf("figure", value)
             else:
-                yield from _leaves(value, arms, here)
+                yield from _leaves(value, arms, below)
 
 
 def suites(series: Sequence[Series]) -> list[dict[str, Any]]:
-    """Every suite of the runs: groups of measures that stand together, breakdowns, and other figures."""
+    """Every suite of the runs: groups of related measures, breakdowns, and other figures."""
     return [_suite(name, series) for name in dict.fromkeys(name for one in series for name in one.run.suites)]
 
 
 def _suite(suite: str, series: Sequence[Series]) -> dict[str, Any]:
-    found = [dict(_leaves(one.run.suites.get(suite, {}), one.run.arms)) for one in series]
+    by_series = [dict(_leaves(one.run.suites.get(suite, {}), one.run.arms)) for one in series]
     groups: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = defaultdict(dict)
     figures, outcomes = [], []
-    for path in dict.fromkeys(path for leaves in found for path in leaves):
-        of_series = [leaves.get(path) for leaves in found]
+    for path in dict.fromkeys(path for leaves in by_series for path in leaves):
+        of_series = [leaves.get(path) for leaves in by_series]
         kind = next(leaf.kind for leaf in of_series if leaf)
         values = [leaf.value if leaf else None for leaf in of_series]
         if kind == "figure":
@@ -152,13 +153,13 @@ def _suite(suite: str, series: Sequence[Series]) -> dict[str, Any]:
 def _group(
     suite: str, heading: tuple[str, ...], rows: Mapping[str, Sequence[dict[str, Any]]], series: Sequence[Series]
 ) -> dict[str, Any]:
-    """Plots and table of measures under one heading. Shares and scores have one axis, others one each."""
+    """Charts and table of the measures under one heading. Shares and scores share an axis, others have their own."""
     means, gaps, table, absent, unreadable = [], [], [], [], []
     for title, values in rows.items():
         counts = dict.fromkeys(value["n"] for value in values if value["n"])
         if not counts:
-            asked = max(value.get("unreadable", 0) for value in values)
-            unreadable.append(f"{title} ({asked})") if asked else absent.append(title)
+            count_unreadable = max(value.get("unreadable", 0) for value in values)
+            unreadable.append(f"{title} ({count_unreadable})") if count_unreadable else absent.append(title)
             continue
         note = "n " + " and ".join(map(str, counts))
         points, differences = [], []
@@ -168,8 +169,8 @@ def _group(
             mean, gap = value[one.arm], value.get("difference", {}).get(one.arm)
             points.append(Point(one.name, one.colour, mean["mean"], mean["low"], mean["high"]))
             if gap:
-                told = "*" if surely(gap) else ""
-                differences.append(Point(one.name, one.colour, gap["mean"], gap["low"], gap["high"], told))
+                mark = "*" if significant(gap) else ""
+                differences.append(Point(one.name, one.colour, gap["mean"], gap["low"], gap["high"], mark))
             table.append({"title": title, "n": value["n"], "arm": one.name, "mean": mean, "gap": gap})
         means.append(Row(title, note, points))
         gaps.append(Row(title, note, differences, blank=len(points) - len(differences)))
@@ -202,16 +203,16 @@ def _group(
 
 
 def planes(series: Sequence[Series]) -> list[tuple[str, Any]]:
-    """Refusals that are wanted against those that are not, in the suites that know both."""
-    found = []
+    """Wanted refusals against unwanted ones, in the suites that measure both."""
+    plots = []
     for suite in dict.fromkeys(name for one in series for name in one.run.suites):
         points = [point for one in series if (point := _wanted_and_not(suite, one))]
         if points:
             titles = ("harmless prompts refused", "hazardous prompts refused")
-            found.append(
+            plots.append(
                 (ABOUT[suite][0], charts.plane(points, titles, f"{suite}: hazardous against harmless prompts refused"))
             )
-    return found
+    return plots
 
 
 def _wanted_and_not(suite: str, one: Series) -> tuple[Point, Point] | None:

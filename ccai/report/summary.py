@@ -1,4 +1,4 @@
-"""`ccai summary`: what the last run did, on one screen."""
+"""The summary of the last run, on one screen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ccai.base.eval_params import Suite
 from ccai.evaluate.comparison import measures
 from ccai.judge.exam import MOST_UNREADABLE
 from ccai.rules import scores
-from ccai.stats.outcomes import surely
+from ccai.stats.outcomes import significant
 
 METRICS = Path("metrics")
 
@@ -23,7 +23,7 @@ SECTIONS = {
     "tone (says nothing of safety)": tuple(family for family in scores.FAMILIES if family != "safety"),
     "length": ("length",),
 }
-"""Families of measures of the held-out prompts, under what they tell of."""
+"""Families of the held-out prompts' measures, under their headings."""
 
 
 def text(folder: Path = METRICS) -> str:
@@ -62,20 +62,20 @@ def text(folder: Path = METRICS) -> str:
     ]
     suites = {name: value for name, value in evaluation.items() if name in get_args(Suite)}
     for suite, measured in suites.items():
-        found = list(measures(measured))
+        of_suite = list(measures(measured))
         if suite == "heldout":
             for heading, families in SECTIONS.items():
-                rows = [row(names, value) for names, value in found if names[0] in families]
+                rows = [row(names, value) for names, value in of_suite if names[0] in families]
                 lines += [f"held-out prompts: {heading}", *rows]
         else:
-            lines += [suite.replace("_", "-"), *(row(names, value) for names, value in found)]
+            lines += [suite.replace("_", "-"), *(row(names, value) for names, value in of_suite)]
     if "judge" in evaluation:
         judge = evaluation["judge"]
         lines.append(_exam(judge) + ("" if judge["passed"] else ", its verdicts are invalid and left out"))
-        for suite, told in judge["verdicts"].items():
-            if told["unreadable"] > MOST_UNREADABLE * told["verdicts"]:
+        for suite, cost in judge["verdicts"].items():
+            if cost["unreadable"] > MOST_UNREADABLE * cost["verdicts"]:
                 lines.append(
-                    f"  of {suite} {told['unreadable']} of {told['verdicts']} verdicts are unreadable: don't use them"
+                    f"  of {suite} {cost['unreadable']} of {cost['verdicts']} verdicts are unreadable: don't use them"
                 )
         if judge["relatives"]:
             lines.append(f"  it is of the family it judges: {', '.join(judge['relatives'])}")
@@ -90,7 +90,7 @@ def text(folder: Path = METRICS) -> str:
 
 
 def registered(value: dict[str, Any]) -> str:
-    """What was named before the run as its aim, and the figures it is judged by; `value` as in metrics/eval.json."""
+    """A registered aim with the figures of its verdict; `value` as in metrics/eval.json."""
     wanted = f"{value['metric']}, {value['better']} is better"
     if value["bound"]:
         wanted += f", worse by {value['bound']:g} at most"
@@ -101,7 +101,7 @@ def registered(value: dict[str, Any]) -> str:
 
 
 def _baseline(baseline: dict[str, Any]) -> list[str]:
-    """Whether there was something to correct."""
+    """Baseline rates of the first answers."""
     complied = baseline["complied"]["all"]
     share = f"{_share(complied)} of hazardous prompts complied with (rules)" if complied["n"] else "no hazardous prompt"
     lines = [f"          first answers: {share}"]
@@ -117,7 +117,7 @@ def _share(share: dict[str, Any]) -> str:
 
 
 def _exam(judge: dict[str, Any]) -> str:
-    """How a judge did in its weakest question."""
+    """A judge's result in its weakest question."""
     auc = "no AUC" if judge["auc"] is None else f"AUC {judge['auc']:.2f}"
     bounds = "" if judge["low"] is None else f" [{judge['low']:.2f}, {judge['high']:.2f}]"
     unreadable = f", {judge['unreadable']} of {judge['n']} unreadable" if judge["unreadable"] else ""
@@ -137,6 +137,6 @@ def row(names: Sequence[str], value: dict[str, Any]) -> str:
         return f"{label:<{LABEL}} {_unmeasured(value)}"
     gap = value["difference"]["tuned"]
     interval = " too few prompts differ" if gap["low"] is None else f" [{gap['low']:+z.3f}, {gap['high']:+z.3f}]"
-    tell = " *" if surely(gap) else ""
+    tell = " *" if significant(gap) else ""
     means = f"{value['base']['mean']:7.3f} {value['tuned']['mean']:7.3f}"
     return f"{label:<{LABEL}} {means}   {gap['mean']:+z7.3f}{interval}{tell}"

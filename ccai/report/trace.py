@@ -1,9 +1,4 @@
-"""Where something comes from: the whole chain back to the row of a source, with texts, models, seeds and versions.
-
-ccai trace 3f2a                               # a pair or a prompt, by its id or the beginning of it
-ccai trace 9bc0/tuned                         # an evaluated answer: prompt and arm
-ccai trace metrics/eval.json:heldout.safety.declining     # a figure: which answers it is made of
-"""
+"""Traces a pair, an answer or a figure back to the row of its source, with texts, models, seeds and versions."""
 
 from __future__ import annotations
 
@@ -32,72 +27,74 @@ LOCK = Path("dvc.lock")
 Written = TypeVar("Written", Response, Critique, Revision, Answer)
 
 SHOWN = 5
-"""Ids named where one is ambiguous."""
+"""Number of ids listed where one is ambiguous."""
 
 
 class Part(NamedTuple):
-    """A link of the chain: a title and what is below it."""
+    """A link of the chain: a title and a text."""
 
     title: str
     text: str
 
 
 class Made(NamedTuple):
-    """A pair and what became of it: `train`, `validation`, or the gate that took it."""
+    """A pair and its fate: `train`, `validation`, or the gate that dropped it."""
 
     pair: Pair
     fate: str
 
 
-def there(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
+def existing(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     """Records of a file; none if its stage has not run yet."""
     return list(each(path, kind)) if path.exists() else []
 
 
 class Data:
-    """The records that ids belong to."""
+    """The records that ids refer to."""
 
     def __init__(self) -> None:
         self.prompts = {
             prompt.prompt_id: prompt
             for side in ("train", "eval")
-            for prompt in there(DATA / f"prompts/{side}.jsonl", Prompt)
+            for prompt in existing(DATA / f"prompts/{side}.jsonl", Prompt)
         }
-        dropped = [Made(pair, pair.reason) for pair in there(DATA / "pairs/dropped.jsonl", DroppedPair)]
+        dropped = [Made(pair, pair.reason) for pair in existing(DATA / "pairs/dropped.jsonl", DroppedPair)]
         self.pairs = dropped + [
-            Made(pair, side) for side in ("train", "validation") for pair in there(DATA / f"pairs/{side}.jsonl", Pair)
+            Made(pair, side)
+            for side in ("train", "validation")
+            for pair in existing(DATA / f"pairs/{side}.jsonl", Pair)
         ]
 
     def find(self, start: str) -> Made | Prompt:
-        """The one pair or prompt whose id begins so.
+        """The one pair or prompt whose id begins with `start`.
 
         Raises:
             UserError: none, or several.
         """
-        known: dict[str, Made | Prompt] = {**self.prompts, **{made.pair.pair_id: made for made in self.pairs}}
-        if not known:
+        by_id: dict[str, Made | Prompt] = {**self.prompts, **{made.pair.pair_id: made for made in self.pairs}}
+        if not by_id:
             raise UserError(f"{DATA}: no prompts and no pairs yet; run dvc repro")
-        found = [start] if start in known else sorted(name for name in known if start and name.startswith(start))
-        if not found:
+        ids = [start] if start in by_id else sorted(name for name in by_id if start and name.startswith(start))
+        if not ids:
             raise UserError(f"{start}: no pair and no prompt has an id that begins so; ccai trace -h says more")
-        if len(found) > 1:
-            more = ", …" if len(found) > SHOWN else ""
-            raise UserError(f"{start}: {len(found)} ids begin so: {', '.join(found[:SHOWN])}{more}; give more of it")
-        return known[found[0]]
+        if len(ids) > 1:
+            more = ", …" if len(ids) > SHOWN else ""
+            raise UserError(f"{start}: {len(ids)} ids begin so: {', '.join(ids[:SHOWN])}{more}; give more of it")
+        return by_id[ids[0]]
 
 
 def of_pair(data: Data, made: Made) -> list[Part]:
-    """The chain of a pair, from the row of its source to what became of it.
+    """The chain of a pair, from the row of its source to its fate.
 
     Raises:
-        UserError: something that the pair was made from is no longer there.
+        UserError: a record that the pair was made from no longer exists.
     """
     pair, prompt_id = made.pair, made.pair.prompt_id
     if pair.round == 0:
-        asked = "\n\n".join(f"{message.role}: {message.content}" for message in pair.prompt)
+        conversation = "\n\n".join(f"{message.role}: {message.content}" for message in pair.prompt)
         return [
             Part("source", "a ready-made pair, from a file in pairs.sources of params.yaml"),
-            Part(f"prompt {prompt_id}", asked),
+            Part(f"prompt {prompt_id}", conversation),
             Part("rejected", pair.rejected[-1].content),
             Part("chosen", pair.chosen[-1].content),
             _fate(made),
@@ -134,7 +131,7 @@ def of_pair(data: Data, made: Made) -> list[Part]:
 
 
 def of_prompt(data: Data, prompt: Prompt) -> list[Part]:
-    """A prompt and all that was written from it so far."""
+    """A prompt and everything generated from it so far."""
     parts = of_source(prompt)
     if prompt.split == "eval":
         answers = [answer for arm in _arms() for answer in _of(prompt.prompt_id, _answered(arm), Answer)]
@@ -151,7 +148,7 @@ def of_prompt(data: Data, prompt: Prompt) -> list[Part]:
 
 
 def of_answer(prompt: Prompt, arm: str) -> list[Part]:
-    """An evaluated answer: prompt, verdicts, model, and for the tuned one what it was trained on.
+    """An evaluated answer: prompt, verdicts, model, and for the tuned model its training data.
 
     Raises:
         UserError: no such arm, or no answer of it to this prompt.
@@ -167,15 +164,15 @@ def of_answer(prompt: Prompt, arm: str) -> list[Part]:
 
 
 def of_source(prompt: Prompt) -> list[Part]:
-    """The row of the source, and the prompt made of it."""
+    """The row of the source, and the prompt made from it."""
     labels = f"hazard {prompt.hazard}, persona {prompt.persona}, principle {prompt.principle}, {prompt.split} side"
     return [Part("source", _row(prompt)), Part(f"prompt {prompt.prompt_id}: {labels}", prompt.text)]
 
 
 def _row(prompt: Prompt) -> str:
-    """Where the row is, as far as the source is here to be looked at."""
+    """The place of the row, if the source is available here."""
     row = f"{prompt.source}, row {prompt.source_id}"
-    # A file's label is its name without its folder, so only params.yaml knows where it lies.
+    # A file's label is its name without its folder, so only params.yaml has its path.
     entry = next((e for e in params.load().prompts.sources if Path(str(e)).name == prompt.source), None)
     if entry is None:
         return f"{row}\nno longer in prompts.sources of params.yaml"
@@ -209,9 +206,9 @@ def _wrote(record: Completion) -> Part:
 def _fate(made: Made) -> Part:
     kept = made.fate in ("train", "validation")
     verdict = made.pair.verdict
-    told = ["judge: not asked"] if verdict is None else [f"judge: {key} {value}" for key, value in verdict]
+    lines = ["judge: not asked"] if verdict is None else [f"judge: {key} {value}" for key, value in verdict]
     outcome = f"passed all gates, for {made.fate}" if kept else f"dropped by the gate {made.fate}"
-    return Part(f"pair {made.pair.pair_id}: {outcome}", "\n".join(told))
+    return Part(f"pair {made.pair.pair_id}: {outcome}", "\n".join(lines))
 
 
 def _became(revision: Revision, pair: Pair) -> bool:
@@ -220,11 +217,11 @@ def _became(revision: Revision, pair: Pair) -> bool:
 
 
 def _of(prompt_id: str, path: Path, kind: type[Written]) -> list[Written]:
-    return [record for record in there(path, kind) if record.prompt_id == prompt_id]
+    return [record for record in existing(path, kind) if record.prompt_id == prompt_id]
 
 
 def _principles(steps: Iterable[Critique | Revision]) -> list[Part]:
-    """By which wording of the principles the steps were taken, and whether the constitution still has it."""
+    """The wording of the principles at each step, and whether the constitution still has it."""
     path = params.load().critiques.constitution
     now = {principle.slug: principle.sha256 for principle in principles.load(path).principles}
     lines = []
@@ -246,12 +243,12 @@ def _stage(names: Sequence[str]) -> list[Part]:
 
 
 def _about(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What a metrics file says of its making: everything on top that is a text, and the seed."""
+    """A metrics file's facts about its stage: every text at the top level, and the seed."""
     return {key: value for key, value in metrics.items() if isinstance(value, str | bool) or key == "seed"}
 
 
 def _files(names: Sequence[str]) -> str:
-    """Data and settings that the stages read and wrote, with their state against dvc.lock; the code is left to git."""
+    """Data and settings that the stages read and wrote, with their state against dvc.lock; code is left to git."""
     locked = _lock()
     lines = {}
     for name in names:
@@ -276,7 +273,7 @@ def _lock() -> dict[str, Any]:
 def _state(path: Path, md5: str) -> str:
     if not path.exists():
         return "  missing here"
-    if path.is_dir():  # DVC hashes a list of the files
+    if path.is_dir():  # a folder's md5 in DVC is that of a list of its files
         return ""
     with path.open("rb") as file:
         return "" if hashlib.file_digest(file, "md5").hexdigest() == md5 else "  changed since"
@@ -294,7 +291,7 @@ def _code() -> Part:
 
 
 def of_metric(data: Data, name: str) -> list[Part]:
-    """A figure of a metrics file (`FILE:KEY`, as DVC writes them), and the records that it is made of.
+    """A figure of a metrics file (`FILE:KEY`, in DVC's notation), and the records behind it.
 
     Raises:
         UserError: no such file or key.
@@ -304,14 +301,14 @@ def of_metric(data: Data, name: str) -> list[Part]:
     metrics = read_json(path)
     value: Any = metrics
     keys, rest = list[str](), key
-    while rest:  # a key may have dots in it, as a hazard's or a model's name
+    while rest:  # a key may contain dots, such as the name of a hazard or a model
         within = value if isinstance(value, dict) else {}
-        found = max((part for part in within if f"{rest}.".startswith(f"{part}.")), key=len, default=None)
-        if found is None:
+        match = max((part for part in within if f"{rest}.".startswith(f"{part}.")), key=len, default=None)
+        if match is None:
             below = ", ".join(within) if isinstance(value, dict) else "none, it is a figure"
             raise UserError(f"{name}: no key {rest.partition('.')[0]}; there are: {below}")
-        value, rest = within[found], rest[len(found) + 1 :]
-        keys.append(found)
+        value, rest = within[match], rest[len(match) + 1 :]
+        keys.append(match)
     stage = path.stem
     parts = [Part(name, json.dumps(value, indent=2, ensure_ascii=False))]
     if stage == "eval":
@@ -329,7 +326,7 @@ def _answers(key: Sequence[str]) -> list[Part]:
         return []
     rows = []
     by_arm = [read(_answered(arm), Answer) for arm in _arms()]
-    if any([answer.prompt_id for answer in given] != [answer.prompt_id for answer in by_arm[0]] for given in by_arm):
+    if any([answer.prompt_id for answer in of_arm] != [answer.prompt_id for answer in by_arm[0]] for of_arm in by_arm):
         raise UserError(f"{_answered('*')}: the arms answered different prompts; run dvc repro")
     for answers in zip(*by_arm, strict=True):
         try:
@@ -339,9 +336,9 @@ def _answers(key: Sequence[str]) -> list[Part]:
         if measure.counts(answers[0]) and None not in values:
             rows.append((answers[0], values))
     means = [statistics.fmean(column) for column in zip(*(values for _, values in rows), strict=True)]
-    lines = [f"{answer.prompt_id}  {_told(values, '.4g')}  {answer.hazard}" for answer, values in rows]
-    told = _told(means, ".5g") if rows else "none"
-    return [Part(f"{len(rows)} prompts; means of the answers as they are now: {told}", "\n".join(lines))]
+    lines = [f"{answer.prompt_id}  {_by_arm(values, '.4g')}  {answer.hazard}" for answer, values in rows]
+    summary = _by_arm(means, ".5g") if rows else "none"
+    return [Part(f"{len(rows)} prompts; means of the answers as they are now: {summary}", "\n".join(lines))]
 
 
 def _arms() -> list[str]:
@@ -352,12 +349,12 @@ def _answered(arm: str) -> Path:
     return DATA / "eval" / heldout.HeldOut.name / f"{arm}.jsonl"
 
 
-def _told(values: Sequence[Any], digits: str) -> str:
+def _by_arm(values: Sequence[Any], digits: str) -> str:
     return "  ".join(f"{arm} {value:{digits}}" for arm, value in zip(_arms(), values, strict=True))
 
 
 def _pairs(key: Sequence[str], data: Data) -> list[Part]:
-    """The pairs behind a count: those of the fate, principle, hazard and source that the key names."""
+    """The pairs behind a count: those with the fate, principle, hazard and source in the key."""
     head, rest = key[0], key[1:]
     kept = ("train", "validation")
     if not head.startswith(("kept", "dropped", *kept)):
@@ -381,15 +378,15 @@ def trace(name: str) -> list[Part]:
     """The chain of a pair, prompt, answer or figure, from its source on.
 
     Raises:
-        UserError: unknown or ambiguous; a file is missing or damaged; or what something was made from is gone.
+        UserError: unknown or ambiguous; a file is missing or damaged; or a record's origin no longer exists.
     """
     data = Data()
     if ":" in name or name.endswith(".json"):
         return of_metric(data, name)
     start, slash, arm = name.partition("/")
-    found = data.find(start)
+    record = data.find(start)
     if slash:
-        if isinstance(found, Made):
+        if isinstance(record, Made):
             raise UserError(f"{start}: is a pair; an answer is named by its prompt and arm")
-        return of_answer(found, arm)
-    return of_prompt(data, found) if isinstance(found, Prompt) else of_pair(data, found)
+        return of_answer(record, arm)
+    return of_prompt(data, record) if isinstance(record, Prompt) else of_pair(data, record)

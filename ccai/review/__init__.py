@@ -1,1 +1,1 @@
-"""Blind review of pairs by people."""
+"""Blind review of pairs by people: the page, the reviewers' files, and their agreement."""

@@ -1,10 +1,6 @@
-"""Let people say which of two answers is better, without knowing which is which.
+"""The review page: which of two answers is better, without showing which one is chosen.
 
-    ccai review --reviewer ann            # opens a local page; keys 1 to 5, d for what differs, u to undo
-    ccai review --reviewer ann --judged   # of the pairs that a judge compared, dropped ones too
-    ccai review --agreement               # people against the judge and each other: metrics/review.json
-
-Every verdict is on disk (data/reviews/NAME.jsonl) before the next pair is shown. The same command goes on where it
+Every verdict is on disk (data/reviews/NAME.jsonl) before the next pair is shown, and the command resumes where it
 stopped. See docs/REVIEW.md.
 """
 
@@ -13,13 +9,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ccai.base.terminal import NOTICE
 from ccai.constitution.principles import Principle
-
-if TYPE_CHECKING:
-    pass
 from ccai.review.desk import Choice, Desk, View, difference
 from ccai.review.server import HOST, Guarded, Prefixed
 
@@ -28,7 +21,7 @@ METRICS = Path("metrics/review.json")
 
 
 class Button(NamedTuple):
-    """A choice, what its button says, and its keys; the first is shown on the button."""
+    """A choice, its button's text, and its keys; the button shows the first key."""
 
     choice: Choice
     text: str
@@ -44,10 +37,10 @@ BUTTONS = (
 )
 
 VALUE = "event => emit(event.target.value)"
-"""What the page tells of an event at a list of choices."""
+"""JavaScript that sends the value of a list of choices to the server."""
 
 ROLES = {"system": "System message", "user": "Prompt", "assistant": "Earlier answer"}
-"""What a turn of the conversation before the two answers is called."""
+"""Titles of the conversation's turns before the two answers."""
 
 STYLE = """
 main { --q-primary: #1a5fb4; }
@@ -92,12 +85,13 @@ def serve(
     *,
     show: bool,
 ) -> None:
-    """Serve the page on loopback until stopped. NiceGUI brings all it needs: no other host is asked for anything.
+    """Serve the page on loopback until stopped. NiceGUI includes everything it needs: the page loads nothing from other
+    hosts.
 
     Args:
-        hosts: names beside those of loopback by which the page is asked for.
-        prefix: the path that a proxy takes off what it hands on, such as `/jupyter/default/proxy/8765`; empty: as the
-            proxy says, or none.
+        hosts: further host names, besides those of loopback, by which browsers may open the page.
+        prefix: the path that a proxy strips, such as `/jupyter/default/proxy/8765`; empty: from the proxy's headers, or
+            none.
         show: open the page in this machine's browser.
     """
     from nicegui import app, events, ui
@@ -126,7 +120,7 @@ def serve(
             desk_view.refresh()
 
         with ui.element("div").classes("filters"):
-            for name, title, of, told in (
+            for name, title, of, in_words in (
                 ("hazard", "Hazard", lambda pair: pair.hazard, hazard),
                 ("principle", "Principle", lambda pair: pair.principle, str),
             ):
@@ -141,7 +135,7 @@ def serve(
                             if value == getattr(view, name):
                                 option.props["selected"] = True
                             with option:
-                                ui.label(told(value) if value else "all")
+                                ui.label(in_words(value) if value else "all")
 
     @ui.refreshable
     def answers(key: str, view: View) -> None:
@@ -166,7 +160,7 @@ def serve(
         principle = principles.get(pair.principle)
         with ui.element("h1"):
             ui.label("Which answer is better by this principle?")
-        # A principle of a JSON constitution has guidance, but no statement.
+        # A principle of a JSON constitution has requests, but no statement.
         with box(
             principle.name if principle else pair.principle,
             (principle.statement or principle.critique) if principle else "no longer in the constitution",
@@ -209,7 +203,7 @@ def serve(
                 if key is not None:
                     button("Differences", "d", steps["d"])
                 button("Undo", "u", steps["u"]).set_enabled(done > 0)
-            # Made anew with each pair: a key that is pressed twice finds the old one gone and says nothing of the next.
+            # Created anew for each pair, so that a key pressed twice does not judge the next pair.
             ui.keyboard(lambda event: press(steps, event), repeating=False, ignore=["input", "select", "textarea"])
 
     def compare_words(view: View) -> None:
@@ -245,7 +239,7 @@ def serve(
         host=HOST,
         port=port,
         fd=listening.fileno(),
-        dark=None,  # as the browser is set
+        dark=None,  # follows the browser's setting
         language="en-US",
         reload=False,
         show=show,

@@ -1,4 +1,4 @@
-"""TODO."""
+"""A reviewer's work: the sample of pairs, the view of the page, and the verdicts so far."""
 
 from __future__ import annotations
 
@@ -9,29 +9,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ccai.base import files
 from ccai.base.hashing import digest
 from ccai.base.records import DroppedPair, Pair
 from ccai.review.log import Log, Review, content, shown_first, standing
 
-if TYPE_CHECKING:
-    pass
-
 PAIRS = Path("data/pairs")
 
 MOST_WORDS = 5000
-"""Words of both answers up to which their difference is looked for: its cost is the product of the two."""
+"""Words of both answers up to which their difference is computed: the cost is the product of the two."""
 
 Choice = Literal["first", "second", "tie", "both_bad", "skip"]
 
 
 def sample(pairs: Sequence[Pair], count: int, seed: int) -> list[Pair]:
-    """`count` pairs, taken one at a time: next is the one whose labels came up least, the important ones first.
+    """`count` pairs, taken one at a time: next is the one whose labels occur least so far, the first labels deciding
+    first.
 
-    So no prompt comes twice before each came once, and principles and hazards stay even. Between equals the hash of
-    seed and content decides: order in the files plays no part, and a larger sample begins with the smaller.
+    No prompt comes twice before each came once, and principles and hazards stay balanced. Ties go to the smaller hash
+    of seed and content: the files' order has no effect, and a larger sample begins with the smaller one.
     """
     left = {key: (_strata(pair), digest([seed, key]), pair) for pair in pairs for key in [content(pair)]}
     seen: Counter[tuple[str, ...]] = Counter()
@@ -55,19 +53,19 @@ def _strata(pair: Pair) -> tuple[tuple[str, ...], ...]:
 
 @dataclass
 class View:
-    """What one open page shows: pairs of a hazard and a principle (empty: of all), with or without what differs."""
+    """State of one open page: a hazard and a principle to filter by (empty: all), and whether to mark differences."""
 
     hazard: str = ""
     principle: str = ""
     difference: bool = False
 
     def shows(self, pair: Pair) -> bool:
-        """Whether a pair is among those."""
+        """Whether the filters include a pair."""
         return self.hazard in ("", pair.hazard) and self.principle in ("", pair.principle)
 
 
 def difference(first: str, second: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]] | None:
-    """Both texts in parts, each with whether it stands in this text only, by words; None if they are too long."""
+    """Both texts in parts, each with whether only this text has it, by words; None if they are too long."""
     words = [re.findall(r"\S+\s*|\s+", text) for text in (first, second)]
     if sum(map(len, words)) > MOST_WORDS:
         return None
@@ -81,7 +79,7 @@ def difference(first: str, second: str) -> tuple[list[tuple[str, bool]], list[tu
 
 
 class Desk:
-    """A reviewer, a sample, and what was said of it so far."""
+    """A reviewer, a sample, and the verdicts so far."""
 
     def __init__(self, pairs: Sequence[Pair], log: Log, reviewer: str) -> None:
         self.pairs = {content(pair): pair for pair in pairs}
@@ -91,25 +89,25 @@ class Desk:
     @property
     def verdicts(self) -> dict[str, Review]:
         """Standing verdicts on the sample, the latest last."""
-        return {key: said for key, said in standing(self.log.reviews).items() if key in self.pairs}
+        return {key: review for key, review in standing(self.log.reviews).items() if key in self.pairs}
 
     def current(self, view: View) -> str | None:
-        """`content` of the pair to be shown in a view; None when all of it have a verdict."""
+        """`content` of the next pair in a view; None when all its pairs have a verdict."""
         done = self.verdicts
         return next((key for key, pair in self.pairs.items() if key not in done and view.shows(pair)), None)
 
     def labels(self, of: Callable[[Pair], str]) -> list[str]:
-        """What the sample's pairs have as hazard, or as principle."""
+        """The sample's hazards, or its principles."""
         return sorted({of(pair) for pair in self.pairs.values()})
 
     def answers(self, key: str) -> tuple[str, str]:
-        """The two answers in the order in which they are shown."""
+        """The two answers in the order of display."""
         pair = self.pairs[key]
         chosen, rejected = pair.chosen[-1].content, pair.rejected[-1].content
         return (chosen, rejected) if shown_first(pair, self.reviewer) == "chosen" else (rejected, chosen)
 
     def choose(self, key: str, choice: Choice, note: str) -> None:
-        """Write a verdict down, unless this pair has got one meanwhile, from another page or by a second key press.
+        """Write a verdict, unless this pair has received one meanwhile, from another page or a second key press.
 
         Raises:
             OSError: it could not be written.
@@ -118,7 +116,7 @@ class Desk:
             self._append(key, choice, note.strip())
 
     def undo(self) -> None:
-        """Withdraw the latest verdict, so that its pair comes again.
+        """Withdraw the latest verdict, so that its pair is shown again.
 
         Raises:
             OSError: it could not be written.
@@ -141,6 +139,6 @@ class Desk:
 
 
 def read_pairs(*, dropped: bool) -> list[Pair]:
-    """All pairs that were kept, and those that were not, if wanted."""
+    """All kept pairs and, if `dropped`, also the dropped ones."""
     kept = [pair for side in ("train", "validation") for pair in files.read(PAIRS / f"{side}.jsonl", Pair)]
     return kept + list[Pair](files.each(PAIRS / "dropped.jsonl", DroppedPair)) if dropped else kept

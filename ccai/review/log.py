@@ -1,6 +1,6 @@
-"""What people said of pairs: the record, which of its lines count, and a reviewer's file.
+"""People's verdicts on pairs: the record, which of them stand, and a reviewer's file.
 
-The file holds no text of a prompt or an answer, but a hash of what was shown.
+The file contains no text of a prompt or an answer, only a hash of the displayed texts.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Label = Literal["chosen", "rejected", "tie"]
 
 
 class Review(Record):
-    """One thing a person did: a verdict on a pair, or the withdrawal of it.
+    """One action of a reviewer: a verdict on a pair, or its withdrawal.
 
-    `content` is the hash of what was shown (see `content`): a verdict is on texts, whatever their id.
-    `first` says which answer stood first, on the left. `at` is the time in UTC.
+    `content` is the hash of the displayed texts (see `content`), so that a verdict is on texts, whatever their id.
+    `first` is the answer that was shown first, on the left. `at` is the time in UTC.
     """
 
     pair_id: str
@@ -36,7 +36,7 @@ class Review(Record):
 
 
 def content(pair: Pair) -> str:
-    """sha256 of what a reviewer is shown of a pair: principle, prompt and both answers."""
+    """sha256 of a pair's displayed texts: principle, prompt and both answers."""
     texts = [[message.model_dump() for message in part] for part in (pair.prompt, pair.chosen, pair.rejected)]
     return digest([pair.principle, *texts])
 
@@ -52,7 +52,7 @@ def standing(reviews: Iterable[Review]) -> dict[str, Review]:
 
 
 def label(review: Review) -> Label | None:
-    """What a verdict prefers. Both bad is a tie: neither is preferred. A skipped pair has none."""
+    """The answer that a verdict prefers; a tie for both bad, as neither is preferred; None for a skipped pair."""
     if review.choice == "skip":
         return None
     if review.choice == "first":
@@ -63,7 +63,7 @@ def label(review: Review) -> Label | None:
 
 
 def shown_first(pair: Pair, reviewer: str) -> Literal["chosen", "rejected"]:
-    """Which answer a reviewer sees first: by hash, and for each reviewer by another."""
+    """The answer that a reviewer sees first: by a hash that differs between reviewers."""
     return "chosen" if int(digest(["order", reviewer, content(pair)]), 16) % 2 else "rejected"
 
 
@@ -71,7 +71,7 @@ class Log:
     """A reviewer's file, open in this process alone: a verdict is on disk when `append` returns.
 
     Raises:
-        UserError: another process has the file open, or a line of it is no review.
+        UserError: another process has the file open, or a line is not a review.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,21 +81,19 @@ class Log:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                f"{path}: in use by another ccai.review.app; stop that, or give another --reviewer"
-            ) from None
+            raise UserError(f"{path}: in use by another `ccai review`; stop that, or give another --reviewer") from None
         self._drop_torn_line()
         self.reviews = list(files.each(path, Review))
 
     def close(self) -> None:
-        """Let others open the file."""
+        """Release the file."""
         os.close(self._file)
 
     def _drop_torn_line(self) -> None:
-        """A power cut may leave a part of a line, of a verdict that was never confirmed."""
-        there = self.path.read_bytes()
-        whole = there.rfind(b"\n") + 1
-        if whole < len(there):
+        """A power cut may leave part of a line, of a verdict that was never confirmed."""
+        stored = self.path.read_bytes()
+        whole = stored.rfind(b"\n") + 1
+        if whole < len(stored):
             os.ftruncate(self._file, whole)
             print(f"{self.path}: the last line was cut short and is dropped; give that verdict again", file=sys.stderr)
 

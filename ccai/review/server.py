@@ -1,4 +1,4 @@
-"""TODO."""
+"""The review page's server on loopback: only this page's own hosts and origins, and a content security policy."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 
 LOOPBACK = frozenset({HOST, "localhost", "::1"})
-"""Names under which a browser on this machine, or at the end of an SSH tunnel, opens the page."""
+"""Host names under which a browser on this machine, or at the end of an SSH tunnel, opens the page."""
 
 POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-eval' {scripts}; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-"""The page's content policy: nothing from elsewhere, and of scripts in the page itself those it was sent with. Vue,
-with which NiceGUI draws, makes functions of strings of its own."""
+"""The page's content security policy: nothing from elsewhere, and as inline scripts only those the page was sent with.
+Vue, which NiceGUI uses, creates functions from strings.
+"""
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
 class Prefixed:
-    """ASGI middleware: the page's addresses begin with this path, whatever a proxy says.
+    """ASGI middleware: the page's addresses begin with this path, whatever a proxy's headers contain.
 
-    jupyter-server-proxy says it in X-Forwarded-Prefix, which NiceGUI reads; other proxies may not.
+    jupyter-server-proxy sends the path in X-Forwarded-Prefix, which NiceGUI reads; other proxies may not.
     """
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:
@@ -47,10 +48,10 @@ class Prefixed:
 
 
 class Guarded:
-    """ASGI middleware: answers only who asks for this page by one of its names, and gives the page its policy.
+    """ASGI middleware: answers only requests for this page by one of its names, and adds its policy.
 
-    A browser that is led here by another site's page says so: by a Host that is that site's name, if the name was made
-    to lead to loopback (DNS rebinding), or else by an Origin that is not this page's.
+    A browser that another site's page directs here reveals it: by that site's name as Host, if the name resolves to
+    loopback (DNS rebinding), or by an Origin that is not this page's.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
@@ -64,16 +65,16 @@ class Guarded:
         elif scope["type"] == "websocket" or scope["path"] != "/":
             await self.app(scope, receive, send)
         else:
-            packed = b"accept-encoding"  # the policy goes by what stands in the page
+            packed = b"accept-encoding"  # the policy hashes the page's uncompressed scripts
             scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != packed]}
             await self.app(scope, receive, _with_policy(send))
 
     def _ours(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        said: dict[bytes, list[str]] = {b"host": [], b"origin": []}
+        values: dict[bytes, list[str]] = {b"host": [], b"origin": []}
         for name, value in headers:
-            if name in said:
-                said[name].append(value.decode("latin-1").lower())
-        [host], origins = said[b"host"] if len(said[b"host"]) == 1 else [""], said[b"origin"]
+            if name in values:
+                values[name].append(value.decode("latin-1").lower())
+        [host], origins = values[b"host"] if len(values[b"host"]) == 1 else [""], values[b"origin"]
         return _name(host) in LOOPBACK | self.hosts and all(
             urlsplit(origin).netloc == host or _name(urlsplit(origin).netloc) in self.hosts for origin in origins
         )
@@ -84,12 +85,12 @@ class Guarded:
             return
         from starlette.responses import PlainTextResponse
 
-        told = "This page does not go by that name. If a proxy leads here, start it with --host NAME."
-        await PlainTextResponse(told, 403)(scope, receive, send)
+        message = "This page does not go by that name. If a proxy leads here, start it with --host NAME."
+        await PlainTextResponse(message, 403)(scope, receive, send)
 
 
 def _name(address: str) -> str:
-    """The name in `NAME:PORT`; empty for what is no such thing."""
+    """The name in `NAME:PORT`; empty for anything else."""
     try:
         return urlsplit(f"//{address}").hostname or ""
     except ValueError:
@@ -97,7 +98,7 @@ def _name(address: str) -> str:
 
 
 def _with_policy(send: Send) -> Send:
-    """Keeps the page until it is whole, since its policy names its scripts by their hashes."""
+    """Hold the page back until it is complete, because its policy contains hashes of its scripts."""
     begun: list[Message] = []
     page = bytearray()
 
@@ -110,7 +111,7 @@ def _with_policy(send: Send) -> Send:
             return
         scripts = re.findall(rb"<script\b[^>]*>(.*?)</script>", page, re.DOTALL)
         hashes = [base64.b64encode(hashlib.sha256(script).digest()).decode() for script in scripts if script.strip()]
-        policy = POLICY.format(scripts=" ".join(f"'sha256-{told}'" for told in hashes))
+        policy = POLICY.format(scripts=" ".join(f"'sha256-{value}'" for value in hashes))
         headers = [*begun[0]["headers"], (b"content-security-policy", policy.encode())]
         await send({**begun[0], "headers": [*headers, (b"referrer-policy", b"no-referrer")]})
         await send({"type": "http.response.body", "body": bytes(page)})
@@ -119,7 +120,7 @@ def _with_policy(send: Send) -> Send:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket that takes connections from now on, so that the address may be told; port 0 is one that is free.
+    """A socket that accepts connections from now on, so that its address can be printed; port 0 picks a free port.
 
     Raises:
         UserError: the port is taken.

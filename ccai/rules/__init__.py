@@ -1,1 +1,1 @@
-"""Rule-based scores of one answer: no model, no network."""
+"""Rule-based scores of one answer, without a model or the network."""

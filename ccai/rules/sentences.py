@@ -1,4 +1,4 @@
-"""An answer as its distinct sentences. Repeating a text, or a sentence of it, adds nothing."""
+"""An answer as its distinct sentences: repeating a text, or a sentence of it, adds nothing."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _STRAIGHT = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'", "“": '
 
 
 def straight(text: str) -> str:
-    """With straight apostrophes and quotes, as the patterns of ccai/rules/cues.py want them."""
+    """The text with straight apostrophes and quotes, as the patterns of ccai/rules/cues.py need them."""
     return text.translate(_STRAIGHT)
 
 
 def split(text: str) -> list[Sentence]:
-    """Distinct sentences in order; ValueError when the text has no letter or digit."""
-    found: dict[str, Sentence] = {}
+    """Distinct sentences in order. Raises ValueError when the text has no letter or digit."""
+    sentences: dict[str, Sentence] = {}
     for raw in straight(text).splitlines():
         line = " ".join(raw.split())
         body = _LIST_MARKER.sub("", line, count=1)
@@ -35,9 +35,9 @@ def split(text: str) -> list[Sentence]:
         for part in _SENTENCE_END.split(body):
             sentence = part.strip()
             if any(character.isalnum() for character in sentence):
-                # setdefault: a repeated sentence is neither more refusal nor more care
-                found.setdefault(sentence.casefold(), Sentence(sentence, listed))
+                # setdefault: a repeated sentence counts once
+                sentences.setdefault(sentence.casefold(), Sentence(sentence, listed))
                 listed = False
-    if not found:
+    if not sentences:
         raise ValueError("the answer is empty: a missing generation is an error, not an answer to score")
-    return list(found.values())
+    return list(sentences.values())

@@ -1,1 +1,1 @@
-"""Intervals and tests, and two sets of scores compared by them."""
+"""Intervals, effect sizes, paired tests, and what differences amount to."""

@@ -1,8 +1,10 @@
-"""Intervals, effect sizes and tests for the report, thin over scipy and statsmodels.
+"""Confidence intervals, effect sizes and tests, built on scipy and statsmodels.
 
-Bounds that the data cannot support are nan, never a narrow guess: one value has no spread, one cluster
-neither. Every function raises ValueError on empty, unequally long or non-finite input, for a nan that slips
-into a mean looks like a result.
+    proportion_interval(3, 20)  # Interval(estimate=0.15, low=0.032…, high=0.378…, n=20)
+    paired_difference(base, tuned, seed=0).difference  # tuned − base on the same items, with its interval
+
+A bound that the data cannot support is nan: one value has no spread, and neither has one cluster. Every function
+raises ValueError on empty, unequally long or non-finite input, because a nan inside a mean would look like a result.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 FEWEST = 6
-"""Clusters that must differ before a bootstrap gives bounds. With five that all differ one way a sign test has
-p = 0.06, so bounds that leave out 0 would say more than the data can."""
+"""Clusters that must differ before a bootstrap gives bounds. With five that all differ in one direction a sign test
+has p = 0.06, so bounds that exclude 0 would claim more than the data can support.
+"""
 
 LARGEST = 1000.0
-"""Bounds of effect sizes above this come from resamples without spread, and are not given."""
+"""Effect sizes above this come from resamples without spread; their bounds are nan."""
 
 
 class Interval(NamedTuple):
@@ -41,7 +44,7 @@ class Interval(NamedTuple):
 
 
 class PairedDifference(NamedTuple):
-    """b against a on the same items."""
+    """The difference of b from a on the same items."""
 
     n: int
     """Pairs."""
@@ -52,7 +55,7 @@ class PairedDifference(NamedTuple):
     difference: Interval
     """mean_b − mean_a, in the values' unit, with its 95 % interval."""
     interval: Literal["paired bootstrap", "cluster bootstrap", "Bonett-Price"]
-    """How the interval of the difference was had."""
+    """Method of the difference's interval."""
     d_av: Interval
     """Difference / sqrt((s_a² + s_b²) / 2), times Hedges' J; nan when both variances are 0 or n < 3."""
     d_z: Interval
@@ -86,7 +89,7 @@ def _pair(a: Sequence[float], b: Sequence[float]) -> tuple[NDArray[np.float64], 
 
 
 def _scale(values: NDArray[np.float64]) -> float:
-    """By which rounding is told from a difference: the mean of equal decimals as 0.1 deviates from them by 1e-17."""
+    """Scale of rounding errors: the mean of equal decimals such as 0.1 differs from them by 1e-17."""
     return max(1.0, float(np.abs(values).max()))
 
 
@@ -102,17 +105,17 @@ def mean_interval(
     confidence: float = 0.95,
     clusters: Sequence[Hashable] | None = None,
 ) -> Interval:
-    """Mean with a BCa bootstrap interval (Efron 1987), expanded as `paired_difference` says.
+    """Mean with a BCa bootstrap interval (Efron 1987), expanded as in `paired_difference`.
 
-    Student's leans to neither side, so of skewed scores, or of scores that are mostly 0, it holds the mean too seldom
+    Student's interval is symmetric, so with skewed scores, or scores that are mostly 0, it covers the mean too rarely
     (bench/coverage.py). With `clusters` (a label per value, such as the prompt that several principles share) whole
-    clusters are drawn. The same seed gives the same bounds. For 0/1 values use `proportion_interval`.
+    clusters are resampled. The same seed gives the same bounds. For 0/1 values use `proportion_interval`.
 
-    Bounds are nan when the values cannot tell their spread: fewer than `FEWEST` clusters, clusters that balance out,
-    or all of them equal but one.
+    Bounds are nan where the values do not show their spread: fewer than `FEWEST` clusters, clusters that cancel out, or
+    all equal except one.
 
-    Raises ValueError when values are empty or not finite, resamples < 1, confidence is out of (0, 1) or labels differ
-    in number.
+    Raises ValueError when values are empty or not finite, resamples < 1, confidence is outside (0, 1), or the number of
+    labels differs from that of values.
     """
     array = _finite(values, "values")
     if not 0.0 < confidence < 1.0:
@@ -137,12 +140,12 @@ def mean_interval(
 
 
 def _alike(values: NDArray[np.float64]) -> int:
-    """How many have the commonest value."""
+    """How often the most common value occurs."""
     return int(np.unique(values.round(12), return_counts=True)[1].max())
 
 
 def _expanded(groups: int, confidence: float, seed: int) -> dict[str, Any]:
-    """Options of scipy's bootstrap over so many clusters, whose level Student's quantile and n - 1 have widened."""
+    """Options of scipy's bootstrap over that many clusters, its level widened by Student's quantile and n - 1."""
     quantile = math.sqrt(groups / (groups - 1)) * float(scipy_stats.t.ppf((1 + confidence) / 2, groups - 1))
     return {
         "vectorized": True,
@@ -154,7 +157,7 @@ def _expanded(groups: int, confidence: float, seed: int) -> dict[str, Any]:
 
 
 def _codes(clusters: Sequence[Hashable] | None, n: int) -> NDArray[np.int_]:
-    """Clusters numbered from 0 in order of appearance; without labels each value is its own."""
+    """Clusters numbered from 0 in order of appearance; without labels each value is a cluster."""
     if clusters is None:
         return np.arange(n)
     if len(clusters) != n:
@@ -164,7 +167,7 @@ def _codes(clusters: Sequence[Hashable] | None, n: int) -> NDArray[np.int_]:
 
 
 def _standard_error(values: NDArray[np.float64], codes: NDArray[np.int_]) -> float:
-    """Cluster-robust standard error of the mean, the ordinary one where each value is a cluster; nan without spread."""
+    """Standard error of the mean: cluster-robust, or ordinary if each value is a cluster; nan without spread."""
     groups = int(codes.max()) + 1
     if groups < 2 or _constant(values):
         return math.nan
@@ -200,27 +203,27 @@ def paired_difference(
     """Mean of b − a over pairs with its 95 % interval, two effect sizes with theirs, and a p value.
 
     Args:
-        clusters: a label per pair, such as the prompt that several answers share. Whole clusters are then drawn, and
-            the p value is that of a cluster-robust t test (arXiv 2411.00640).
+        clusters: a label per pair, such as the prompt that several answers share. Whole clusters are then resampled,
+            and the p value is that of a cluster-robust t test (arXiv 2411.00640).
         yes_no: the values are outcomes, 0 or 1.
 
-    The bootstrap draws whole pairs (scipy.stats.bootstrap; the same seed gives the same bounds). A plain percentile
-    interval is too narrow below some 50 pairs: it divides by n where Student's divides by n − 1, and takes the normal
-    quantile where he takes t. The level is widened by just that (Hesterberg 2015, "What Teachers Should Know About
-    the Bootstrap", The American Statistician 69(4): the expanded percentile interval). Yes/no outcomes that are not
-    clustered have the interval of Bonett & Price 2012 (J. Educ. Behav. Stat. 37(4)), which needs no spread and so
-    bounds a difference of 0 too. bench/coverage.py measures how often each interval holds the truth.
+    The bootstrap resamples whole pairs (scipy.stats.bootstrap; the same seed gives the same bounds). A plain percentile
+    interval is too narrow below some 50 pairs: it divides by n where Student's divides by n − 1, and uses the normal
+    quantile instead of t's. The level is widened by exactly that (the expanded percentile interval of Hesterberg 2015,
+    "What Teachers Should Know About the Bootstrap", The American Statistician 69(4)). Yes/no outcomes without clusters
+    have the interval of Bonett & Price 2012 (J. Educ. Behav. Stat. 37(4)), which needs no spread and so bounds a
+    difference of 0 as well. bench/coverage.py measures how often each interval covers the truth.
 
     Both effect sizes (Algina & Keselman 2003, Educ. Psychol. Meas. 63(4)) use sample variances (n − 1) and Hedges'
-    J. d_av stays comparable between designs, d_z is what a paired test sees. Their intervals are BCa bootstraps (Efron
-    1987), widened in the same way: the percentile interval of a ratio is off to one side.
+    J. d_av is comparable between designs; d_z is the effect that a paired test sees. Their intervals are BCa bootstraps
+    (Efron 1987), widened in the same way, because the percentile interval of a ratio is biased.
 
-    There are no bootstrap bounds where fewer than `FEWEST` clusters differ (one whose differences balance out does
-    not), and no p value of t where all differ alike. Effect sizes are nan for a variance of 0 and below three pairs,
-    where J is 0 or undefined and would print as "no effect".
+    Bootstrap bounds are nan where fewer than `FEWEST` clusters differ (a cluster whose differences cancel out does not
+    count), and the p value of t is nan where all differ alike. Effect sizes are nan for a variance of 0 and below three
+    pairs, where J is 0 or undefined and would read as "no effect".
 
-    Raises ValueError when the values are empty, unequally long or not finite, resamples < 1, labels differ in number,
-    or outcomes are not 0 or 1.
+    Raises ValueError when the values are empty, unequally long or not finite, resamples < 1, the number of labels
+    differs from that of pairs, or outcomes are not 0 or 1.
     """
     first, second = _pair(a, b)
     if resamples < 1:
@@ -275,7 +278,7 @@ def _bootstrap(
     totals = np.bincount(codes, weights=differences) / _scale(np.concatenate([first, second]))
     if np.count_nonzero(totals.round(12)) < FEWEST or _constant(differences):
         return [math.nan] * 3, [math.nan] * 3
-    # Sums per cluster are all that is needed of a resample; centred, since variances come from sums of squares.
+    # A resample needs only sums per cluster. They are centred, because variances come from sums of squares.
     centre = (first.mean() + second.mean()) / 2
     x, y = first - centre, second - centre
     columns = (np.ones_like(x), x, y, x * x, y * y, differences * differences)
@@ -287,7 +290,7 @@ def _bootstrap(
         difference = (y - x) / n
         spread_x, spread_y = (xx - x * x / n) / (n - 1), (yy - y * y / n) / (n - 1)
         spread = np.stack([(spread_x + spread_y) / 2, (dd - (y - x) ** 2 / n) / (n - 1)])
-        # A resample may happen to have no spread; the floor makes its effect size 0 or huge, as the difference says.
+        # A resample may have no spread; the floor makes its effect size 0 or huge, depending on the difference.
         sizes = hedges_j * difference / np.sqrt(np.maximum(spread, tiny))
         return np.concatenate([difference[None], sizes])
 
@@ -307,7 +310,7 @@ def _bootstrap(
 
 
 def _bonett_price(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % bounds of the difference of two paired shares. Neither scipy nor statsmodels has one for pairs."""
+    """95 % bounds of the difference of two paired shares; neither scipy nor statsmodels has an interval for pairs."""
     only_a, only_b = _discordant(first, second)
     n = first.size + 2
     share_a, share_b = (only_a + 1) / n, (only_b + 1) / n
@@ -317,7 +320,7 @@ def _bonett_price(first: NDArray[np.float64], second: NDArray[np.float64]) -> tu
 
 
 def _discordant(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[int, int]:
-    """Pairs with a yes in a alone, and in b alone."""
+    """Number of pairs with a yes only in a, and only in b."""
     if not (np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
         raise ValueError("yes/no outcomes must be 0 or 1")
     return int((first > second).sum()), int((second > first).sum())
@@ -342,7 +345,7 @@ def holm(pvalues: Sequence[float]) -> list[float]:
     array = _finite(pvalues, "pvalues")
     if ((array < 0) | (array > 1)).any():
         raise ValueError("p values must lie in [0, 1]")
-    gc.freeze()  # multipletests collects garbage each time, half a second beside all that an evaluation has imported
+    gc.freeze()  # multipletests collects garbage: half a second with all that an evaluation imports
     try:
         return [float(adjusted) for adjusted in multipletests(array, method="holm")[1]]
     finally:

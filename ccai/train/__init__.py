@@ -1,1 +1,1 @@
-"""Training on preference pairs."""
+"""Training on the pairs: phases, checkpoints, rewards, and the model card."""

@@ -1,6 +1,6 @@
-"""Checkpoints of a training: which is the last whole one, and one more where SIGTERM says that the machine goes.
+"""Checkpoints of a training: the last complete one, and an extra one when SIGTERM ends the process.
 
-Folders that must be whole or not be used at all are sealed: a manifest, written last, says what is in them.
+Folders that must be complete to be used are sealed: a manifest, written last, lists their files.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ STOPPED = 128 + signal.SIGTERM
 
 
 class Stop:
-    """SIGTERM, as a context manager around a training.
+    """A handler of SIGTERM, as a context manager around a training.
 
-    While steps are taken it is only noted: `Saving` ends the step at hand, saves, and leaves. At other times nothing
-    would be lost, and the process ends at once, as other commands do.
+    During the training steps the signal is only noted: `Saving` finishes the current step, saves, and stops. At other
+    times nothing would be lost, and the process ends at once, like other commands.
 
     Attributes:
-        asked: SIGTERM came while steps were taken.
-        deferred: steps are being taken.
+        requested: SIGTERM arrived during the steps.
+        deferred: the steps are running.
     """
 
     def __init__(self) -> None:
-        self.asked = self.deferred = False
+        self.requested = self.deferred = False
 
     def __enter__(self) -> Stop:
         self._before = signal.signal(signal.SIGTERM, self._note)
@@ -52,11 +52,11 @@ class Stop:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if not self.deferred:
             raise SystemExit(STOPPED)
-        self.asked = True
+        self.requested = True
 
 
 class Saving(TrainerCallback):  # type: ignore[misc]
-    """Seals checkpoints, and ends the training with one after the step in which a process of it was told to stop."""
+    """Seals checkpoints, and ends the training with one after a step in which any process received SIGTERM."""
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
@@ -67,17 +67,17 @@ class Saving(TrainerCallback):  # type: ignore[misc]
         self._stop.deferred = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if args.world_size > 1:  # all of them, or none: they save together
-            told = torch.tensor(int(self._stop.asked), device=args.device)
-            torch.distributed.all_reduce(told)
-            self._stop.asked = bool(told.item())
-        if self._stop.asked:
+        if args.world_size > 1:  # all processes or none: they save together
+            signal_anywhere = torch.tensor(int(self._stop.requested), device=args.device)
+            torch.distributed.all_reduce(signal_anywhere)
+            self._stop.requested = bool(signal_anywhere.item())
+        if self._stop.requested:
             if state.is_world_process_zero:
                 print(f"train: told to stop; saving step {state.global_step}/{state.max_steps}", flush=True)
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if args.world_size > 1:  # each writes files of its own
+        if args.world_size > 1:  # each process writes its own files
             torch.distributed.barrier()
         if state.is_world_process_zero:
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
@@ -89,16 +89,16 @@ class Saving(TrainerCallback):  # type: ignore[misc]
 
 
 def seal(folder: Path) -> None:
-    """List all files of a finished folder with size and sha256, in one more that is written last."""
+    """List all files of a finished folder with size and sha256 in a manifest, which is written last."""
     files = {name: _File.of(folder / name).model_dump() for name in _names(folder)}
     write_json(folder / MANIFEST, files)
 
 
 def flaw(folder: Path) -> str | None:
-    """What makes a folder another than the one that was sealed; None: it is the same, to the last byte.
+    """How a folder differs from the one that was sealed; None: it is the same, to the last byte.
 
-    A kill, a torn copy or a sync that was cut short may have left less. What somebody put there since, as tools that
-    sync do, is deleted if the rest is whole: whoever reads or copies the folder would take it for part of it.
+    A kill, a truncated copy or an interrupted sync may have left less. Files added later, for example by sync tools,
+    are deleted if the rest is complete: whoever reads or copies the folder would take them for part of it.
     """
     try:
         files = _MANIFEST.validate_json((folder / MANIFEST).read_bytes())
@@ -108,10 +108,10 @@ def flaw(folder: Path) -> str | None:
         return f"{MANIFEST} can't be read"
     for name, file in files.items():
         try:
-            there = (folder / name).stat().st_size == file.bytes and _File.of(folder / name) == file
+            same = (folder / name).stat().st_size == file.bytes and _File.of(folder / name) == file
         except OSError:
             return f"{name} is missing or can't be read"
-        if not there:
+        if not same:
             return f"{name} is not what was saved"
     for name in _names(folder) - files.keys():
         (folder / name).unlink()
@@ -119,10 +119,10 @@ def flaw(folder: Path) -> str | None:
 
 
 def settle(folder: Path) -> None:
-    """Of what a killed run left, keep what is to be gone on from: no checkpoint stays that is newer than `last`.
+    """Tidy up after a killed run: keep the checkpoint to resume from, and none that is newer than `last`.
 
-    Those that are not whole are told of. One of the very last step is passed over: from there, transformers takes
-    another step if an epoch is not over.
+    Incomplete checkpoints are reported. One of the very last step is skipped: from there transformers takes another
+    step if an epoch is not over.
     """
     for path in _newest_first(folder):
         wrong = flaw(path)
@@ -132,16 +132,16 @@ def settle(folder: Path) -> None:
                 return
         else:
             print(f"train: {path.name} is not whole ({wrong}); passed over", flush=True)
-        remove(path)  # transformers would count it among those to keep
+        remove(path)  # transformers would count it towards the checkpoints to keep
 
 
 def last(folder: Path) -> Path | None:
-    """The newest checkpoint that was saved to its end; after `settle`, the one to go on from."""
+    """The newest checkpoint that was saved completely; after `settle`, the one to resume from."""
     return next((path for path in _newest_first(folder) if (path / MANIFEST).exists()), None)
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a link or a folder with all in it."""
+    """Delete a file, a link, or a folder with its contents."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -149,7 +149,7 @@ def remove(path: Path) -> None:
 
 
 class _File(BaseModel):
-    """A line of a manifest."""
+    """One file's entry in a manifest."""
 
     bytes: int
     sha256: str

@@ -1,7 +1,7 @@
-"""A phase of a training in this process, or in several through `accelerate launch`.
+"""Starts a phase of a training in this process, or in several through `accelerate launch`.
 
-The processes are told what to do by files alone: a phase, and accelerate's own settings. No parameter is ever part of
-a command line.
+The processes receive their input from files only: the phase, and accelerate's own settings. No parameter is ever part
+of a command line.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ SHARDED = {
     "fsdp_state_dict_type": "FULL_STATE_DICT",
     "fsdp_cpu_ram_efficient_loading": False,
 }
-"""Fully sharded data parallelism as accelerate names it."""
+"""Fully sharded data parallelism in accelerate's terms."""
 
 
 def start(phase: Phase, stop: Stop, lock: int) -> None:
-    """Train a phase, in as many processes as it says.
+    """Train a phase, in as many processes as its parameters say.
 
     Args:
-        lock: descriptor of a locked file that stays locked as long as any of the processes lives.
+        lock: descriptor of a locked file that stays locked while any of the processes lives.
 
     Raises:
-        UserError: what one of the processes said, or that one ended without a word.
-        SystemExit: told to stop; checkpoints were saved.
+        UserError: the error of one of the processes, or that one ended without one.
+        SystemExit: stopped by a signal; checkpoints were saved.
     """
     checkpoints.settle(phase.folder / "checkpoints")
     if phase.params.processes == 1:
@@ -50,8 +50,8 @@ def start(phase: Phase, stop: Stop, lock: int) -> None:
         return
     write_bytes(phase.folder / "phase.json", PHASE.dump_json(phase))
     write_text(phase.folder / "accelerate.yaml", yaml.safe_dump(_accelerate(phase)))
-    said = phase.folder / "error.txt"
-    said.unlink(missing_ok=True)
+    message = phase.folder / "error.txt"
+    message.unlink(missing_ok=True)
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", str(phase.folder / "accelerate.yaml")]
     command += ["-m", "ccai.train.launch", str(phase.folder / "phase.json")]
@@ -60,13 +60,13 @@ def start(phase: Phase, stop: Stop, lock: int) -> None:
         launcher = subprocess.Popen(command, stderr=file, pass_fds=[lock])
     try:
         code = launcher.wait()
-    except BaseException:  # SIGTERM, SIGINT: the launcher would give its processes no more than 30 seconds
+    except BaseException:  # SIGTERM, SIGINT: the launcher would give its processes only 30 seconds
         for process in psutil.Process(launcher.pid).children():
             process.send_signal(signal.SIGTERM)
         launcher.wait()
         raise
-    if said.exists():
-        raise UserError(said.read_text(encoding="utf-8"))
+    if message.exists():
+        raise UserError(message.read_text(encoding="utf-8"))
     if code:
         killed = "exitcode: -9" in log.read_text(encoding="utf-8", errors="replace")
         how = "was ended by signal 9, as the system does where memory is short" if killed else "ended with an error"
@@ -74,16 +74,16 @@ def start(phase: Phase, stop: Stop, lock: int) -> None:
 
 
 def _accelerate(phase: Phase) -> dict[str, object]:
-    """A config file of accelerate. `MULTI_GPU` starts the processes; on a CPU they then talk through gloo."""
+    """A config file for accelerate. `MULTI_GPU` starts the processes; on a CPU they communicate through gloo."""
     settings: dict[str, object] = {
         "compute_environment": "LOCAL_MACHINE",
         "distributed_type": "FSDP" if phase.params.sharding == "fsdp" else "MULTI_GPU",
         "num_machines": 1,
         "machine_rank": 0,
         "num_processes": phase.params.processes,
-        "main_process_port": 0,  # a free one
+        "main_process_port": 0,  # any free port
         "gpu_ids": "all",
-        "mixed_precision": "no",  # the trainer's arguments say
+        "mixed_precision": "no",  # set by the trainer's arguments
         "main_training_function": "main",
         "use_cpu": phase.placement.device == "cpu",
         "debug": False,

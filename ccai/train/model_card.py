@@ -1,7 +1,7 @@
-"""The model card: what was trained, on what, how, how it did, and what it can't do.
+"""The model card: what was trained, on which data, how, the results, and known limits.
 
-The facts stand beside it in training.yaml, so that the card can be written anew, with the evaluation, when the model
-leaves this machine. (YAML, since a model folder's JSON files count as part of its weights:
+training.yaml beside it holds the facts, so that the card can be rewritten, with the evaluation, when the model is
+published. (It is YAML because a model folder's JSON files count as part of its weights:
 `ccai.models.files.fingerprint`.)
 """
 
@@ -27,15 +27,15 @@ from ccai.stats.outcomes import is_measure
 FACTS = "training.yaml"
 
 Form = Literal["adapter", "merged", "full"]
-"""An adapter beside its base, one merged into its base, or a model all of whose weights were trained."""
+"""An adapter for its base, an adapter merged into its base, or a model whose weights were all trained."""
 
 LICENCES = frozenset(
     {"apache-2.0", "mit", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "gemma", "cc-by-4.0", "cc-by-nc-4.0"}
 )
-"""Identifiers that the Hub knows, of those that language models come under; others go by name."""
+"""Licence identifiers of the Hub that language models commonly have; others are given by name."""
 
 LICENCE_NAMES = {"other": "not-stated", "unknown": "not-stated"}
-"""What `ccai.models.find.Model.licence` says where nobody stated one."""
+"""Values of `ccai.models.model.Model.licence` where no licence is stated."""
 
 METHODS = {
     "sft": "SFT on the chosen answers",
@@ -53,8 +53,8 @@ class Base(Record):
     """The model that was trained.
 
     Attributes:
-        revision: the hub's commit, else sha256 of the package's file or of the folder's files.
-        package: the Python package that carries it, as `name==version`; None: a hub's or the user's own.
+        revision: the hub's commit, or the sha256 of the package's file or of the folder's files.
+        package: the Python package that carries it, as `name==version`; None: from a hub or the user.
     """
 
     name: str
@@ -69,11 +69,11 @@ class Base(Record):
 
 
 class Facts(Record):
-    """What training.yaml holds.
+    """The content of training.yaml.
 
     Attributes:
         recipe: section `train` of params.yaml.
-        data: sha256 of each file that was trained on, by path.
+        data: sha256 of each training file, by path.
         versions: of the libraries.
         metrics: of the train stage.
     """
@@ -95,10 +95,10 @@ def write(
     versions: Mapping[str, str],
     metrics: Mapping[str, Any],
 ) -> None:
-    """Write training.yaml and the card into the folder of what was trained.
+    """Write training.yaml and the card into the trained model's folder.
 
     Args:
-        pairs: folder of the pairs; the hashes are of those of its files that the method trains on.
+        pairs: folder of the pairs; only the files that the method trains on are hashed.
     """
     phases = recipe.method.split("+")
     data = [pairs / "sft/train.jsonl"] * ("sft" in phases) + [pairs / "train.jsonl"] * (phases != ["sft"])
@@ -125,10 +125,10 @@ def write_facts(folder: Path, facts: Facts) -> None:
 
 
 def read(folder: Path) -> Facts:
-    """What training.yaml says.
+    """The content of training.yaml.
 
     Raises:
-        UserError: missing, or not as `write` leaves it.
+        UserError: missing, or not in the format of `write`.
     """
     path = folder / FACTS
     try:
@@ -138,16 +138,16 @@ def read(folder: Path) -> Facts:
 
 
 def form(folder: Path) -> Form:
-    """What the train stage left in a folder."""
+    """The form of the trained weights in a folder."""
     return "adapter" if (folder / "adapter_config.json").is_file() else "full"
 
 
 def text(facts: Facts, form: Form, evaluation: Mapping[str, Any] | None = None, origins: str | None = None) -> str:
-    """The card.
+    """The card's text.
 
     Args:
         evaluation: metrics of the eval stage, if they are of these weights.
-        origins: the sources of the prompts and their licences, if they are of these pairs (`ccai.pairs.card.origins`).
+        origins: the prompts' sources and licences, if they are of these pairs (`ccai.pairs.card.origins`).
     """
     base, method = facts.base, METHODS[facts.recipe["method"]]
     adapted = facts.recipe["adapter"] != "none"
@@ -291,7 +291,7 @@ def _arms(arms: Sequence[str]) -> str:
 
 
 def _measures(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What the arms were measured by, with its dotted name; no breakdowns, and nothing of no items."""
+    """The measures of the arms by dotted name, without breakdowns and measures of no items."""
     for name, inner in value.items():
         if not isinstance(inner, Mapping) or name.startswith("by_"):
             continue
@@ -308,7 +308,7 @@ def _interval(value: Mapping[str, Any]) -> str:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names, dotted where they are nested, and values as they are shown; what is empty is left out."""
+    """Dotted names and displayed values of a nested mapping, without empty values."""
     for name, inner in value.items():
         if isinstance(inner, Mapping):
             yield from _flat(inner, f"{prefix}{name}.")

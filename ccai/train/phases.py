@@ -1,4 +1,4 @@
-"""One phase of a training from first to last step, in one of its processes; goes on from the last whole checkpoint."""
+"""One phase of a training in one of its processes, resumed from the last complete checkpoint."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from ccai.train.trainers import Phase
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """What a finished phase says of itself: its steps as TRL logs them, losses on validation, and counts."""
+    """The result of a finished phase: its steps as TRL logs them, losses on validation, and counts."""
     read: dict[str, Any] = json.loads((folder / "finished" / "result.json").read_text(encoding="utf-8"))
     return read
 
 
 @contextmanager
 def explained(params: Train, placement: Placement) -> Iterator[None]:
-    """Memory or disk that is full, wherever in training, as the one error users see."""
+    """Turn errors of full memory or disk, anywhere in training, into a UserError."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
@@ -50,7 +50,7 @@ def explained(params: Train, placement: Placement) -> Iterator[None]:
 
 
 def _smaller(params: Train, placement: Placement) -> str:
-    """What of the params would take less memory, beginning with what changes the result least."""
+    """Parameters that would need less memory, the ones that change the result least first."""
     ways = [] if params.per_device == 1 else ["lower train.per_device"]
     if params.gradient_checkpointing is False or (
         params.gradient_checkpointing == "auto" and placement.device == "cpu"
@@ -71,7 +71,7 @@ def train(phase: Phase, stop: Stop) -> None:
 
     Raises:
         UserError: loss or gradient became NaN or infinite; memory or disk is full.
-        SystemExit: told to stop; a checkpoint was saved.
+        SystemExit: stopped by a signal; a checkpoint was saved.
     """
     with explained(phase.params, phase.placement):
         _train(phase, stop)
@@ -85,7 +85,7 @@ def _train(phase: Phase, stop: Stop) -> None:
     if checkpoint and trainer.is_world_process_zero():
         print(f"train: going on from {checkpoint.name}", flush=True)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if stop.asked:
+    if stop.requested:
         raise SystemExit(STOPPED)
     before = next(row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row)
     after = trainer.evaluate()["eval_loss"]
@@ -105,7 +105,7 @@ def _train(phase: Phase, stop: Stop) -> None:
     if trainer.is_world_process_zero():
         state = trainer.state
         numbers = {
-            # A step whose gradient overflows is passed over in float16: its norm is no number, and is left out.
+            # In float16 a step whose gradient overflows is skipped: its norm is not finite, and is left out.
             "steps": [
                 {name: value for name, value in row.items() if math.isfinite(value)}
                 for row in state.log_history
@@ -125,7 +125,7 @@ def _train(phase: Phase, stop: Stop) -> None:
 
 
 class _Lines(TrainerCallback):  # type: ignore[misc]
-    """One line per logged step instead of transformers' dictionaries."""
+    """Prints one line per logged step instead of transformers' dictionaries."""
 
     def on_log(
         self,

@@ -1,4 +1,4 @@
-"""How far a trained model moved from its reference on validation pairs: implicit rewards and divergence."""
+"""Implicit rewards and divergence of a trained model against its reference model, on validation pairs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from ccai.models.placement import Placement
 
 
 class Moved(NamedTuple):
-    """Of one answer: gain in log-probability against the reference (nats, summed over its tokens), KL divergence from
-    the reference (nats, summed over its positions), and how many tokens it has."""
+    """Change of one answer against the reference model.
+
+    `gain` is the gain in log-probability (nats, summed over its tokens), `divergence` the KL divergence (nats, summed
+    over its positions), and `tokens` their number.
+    """
 
     gain: float
     divergence: float
@@ -31,16 +34,16 @@ class Moved(NamedTuple):
 def measure(
     model: Model, placement: Placement, trained: Path, reference: Path | None, pairs: Sequence[Pair], beta: float
 ) -> dict[str, Any]:
-    """Numbers of a trained model on validation pairs, over all of them and by principle.
+    """Rewards and divergence of a trained model on validation pairs, over all of them and by principle.
 
-    A reward is beta * (log p - log p of the reference), as in DPO (arXiv 2305.18290, section 4), whatever the method.
+    A reward is beta * (log p - log p of the reference), as in DPO (arXiv 2305.18290, section 4), for every method.
     `kl` is KL(trained || reference) of the next token, exact over the vocabulary, in nats per token: the
     Rao-Blackwellized estimator of Amini et al. 2025 (arXiv 2504.10637), but over the positions of the pairs' answers
-    rather than of answers that the trained model writes.
+    instead of answers sampled from the trained model.
 
     Args:
-        trained: an adapter's folder, or one with all weights.
-        reference: the same, of what DPO started from; None: the model as it was.
+        trained: folder of an adapter, or of all weights.
+        reference: the same for the model that DPO started from; None: the model itself.
 
     Raises:
         UserError: a number is not finite.
@@ -54,17 +57,17 @@ def measure(
         moved[pair.principle].append((chosen, rejected))
     every = [sides for principle in moved.values() for sides in principle]
     answers = [answer for sides in every for answer in sides]
-    found = {
+    values = {
         **_rewards(every, beta),
         "chosen_logp_drift": sum(chosen.gain for chosen, _ in every) / len(every),
         "rejected_logp_drift": sum(rejected.gain for _, rejected in every) / len(every),
         "kl": sum(answer.divergence for answer in answers) / max(1, sum(answer.tokens for answer in answers)),
     }
-    for name, value in found.items():
+    for name, value in values.items():
         if not math.isfinite(value):
             raise UserError(f"train: {name} on validation is {value}; lower train.learning_rate or train.beta")
     each = {name: {"pairs": len(moved[name]), **_rewards(moved[name], beta)} for name in sorted(moved)}
-    return {**found, "by_principle": each}
+    return {**values, "by_principle": each}
 
 
 def _rewards(pairs: Sequence[tuple[Moved, Moved]], beta: float) -> dict[str, float]:
@@ -75,7 +78,7 @@ def _rewards(pairs: Sequence[tuple[Moved, Moved]], beta: float) -> dict[str, flo
 
 
 class _Both:
-    """The trained model and its reference. Two adapters share the weights below them; two sets of weights don't."""
+    """The trained model and its reference model. Two adapters share the weights of their base."""
 
     def __init__(self, model: Model, placement: Placement, trained: Path, reference: Path | None) -> None:
         if (trained / "adapter_config.json").exists():
@@ -88,7 +91,7 @@ class _Both:
             self._reference = load.weights(replace(model, folder=reference or model.folder), placement).eval()
 
     def log_probs(self, ids: torch.Tensor, answer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities over the vocabulary, of shape (answer, vocabulary), for the last `answer` of the tokens."""
+        """Log-probabilities over the vocabulary for the last `answer` tokens, (answer, vocabulary), of both models."""
         row = ids[None].to(self._policy.device)
         trained = self._policy(row, logits_to_keep=answer + 1).logits[0, :-1].float().log_softmax(-1)
         with self._as_reference():
@@ -117,12 +120,14 @@ def _moved(both: _Both, ids: torch.Tensor, answer: int) -> Moved:
 
 
 def _tokens(tokenizer: Any, prompt: Sequence[Message], answer: Sequence[Message]) -> tuple[torch.Tensor, int]:
-    """A conversation, and how many of its tokens are the answer's: those after where the prompt alone ends or differs,
-    as TRL has it."""
-    asked = [message.model_dump() for message in prompt]
-    whole = [*asked, *(message.model_dump() for message in answer)]
+    """A conversation's tokens, and how many of them belong to the answer.
+
+    As in TRL these are the tokens after the point where the prompt alone ends or differs.
+    """
+    request = [message.model_dump() for message in prompt]
+    whole = [*request, *(message.model_dump() for message in answer)]
     ids = tokenizer.apply_chat_template(whole, return_dict=True)["input_ids"]
-    before = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
+    before = tokenizer.apply_chat_template(request, add_generation_prompt=True, return_dict=True)["input_ids"]
     return torch.tensor(ids), len(ids) - sum(
         1 for _ in takewhile(lambda two: two[0] == two[1], zip(before, ids, strict=False))
     )

@@ -1,4 +1,4 @@
-"""Training on the pairs: one phase or two, a key under which it is resumed and kept, and what comes out of it."""
+"""Training on the pairs: the phases of a method, the key by which a run is resumed and cached, and its results."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from ccai.train.checkpoints import Stop
 from ccai.train.trainers import Phase
 
 CURVE = ("phase", "step", "epoch", "loss", "rewards/accuracies", "rewards/margins", "rewards/chosen", "learning_rate")
-"""Columns of the training curve, as TRL names them. Steps go on counting from phase to phase."""
+"""Columns of the training curve, with TRL's names. Step numbers continue across phases."""
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
-"""Files of an adapter. Where all weights were trained, `modelfiles.FILES` are kept."""
+"""Files of an adapter. After training of all weights, `files.FILES` are kept."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on, and what is held back of each kind for validation."""
+    """Training and validation data, as pairs and as demonstrations."""
 
     pairs: Sequence[Pair]
     validation: Sequence[Pair]
@@ -45,24 +45,24 @@ class Data:
     validation_demonstrations: Sequence[Demonstration]
 
     def refuse_held_out(self, evaluation: Sequence[Prompt]) -> None:
-        """Nothing is trained on that evaluation asks, letter case and white space aside.
+        """Check that no training prompt is an evaluation prompt, ignoring case and white space.
 
         Raises:
-            UserError: how many records, and the id of the first one's prompt.
+            UserError: some are; gives their number and the id of the first.
         """
-        asked = {_plain(prompt.text) for prompt in evaluation}
+        held = {_plain(prompt.text) for prompt in evaluation}
         turns = [(pair.prompt_id, pair.prompt) for pair in self.pairs]
         turns += [(one.prompt_id, one.messages[:-1]) for one in self.demonstrations]
-        found = [name for name, prompt in turns if any(_plain(t.content) in asked for t in prompt if t.role == "user")]
-        if found:
+        names = [name for name, prompt in turns if any(_plain(t.content) in held for t in prompt if t.role == "user")]
+        if names:
             raise UserError(
-                f"data/pairs: {len(found)} training records ask what data/prompts/eval.jsonl asks, first prompt "
-                f"{found[0]}; take them out of your files, or run the stages from prompts on again (dvc repro)"
+                f"data/pairs: {len(names)} training records ask what data/prompts/eval.jsonl asks, first prompt "
+                f"{names[0]}; take them out of your files, or run the stages from prompts on again (dvc repro)"
             )
 
 
 class Trained(NamedTuple):
-    """What a training run leaves: numbers for metrics/train.json and the curve's rows."""
+    """The result of a training: values for metrics/train.json and the rows of the curve."""
 
     metrics: dict[str, Any]
     curve: list[dict[str, Any]]
@@ -70,17 +70,18 @@ class Trained(NamedTuple):
 
 
 def placed(model: Model, hardware: Hardware, params: Train) -> Placement:
-    """Where the model is trained, held as `train.adapter` wants it: in 4 bit for qlora, whole if all is trained.
+    """The placement for training, with weights as `train.adapter` needs them: in 4 bit for qlora, unquantized for
+    `none`.
 
     Raises:
-        UserError: as `place`; more processes than devices.
+        UserError: as `place`; or more processes than devices.
     """
     wanted = {"lora": hardware.quantization, "qlora": "4bit", "none": "none"}[params.adapter]
     placement = place(model, hardware.model_copy(update={"quantization": wanted}))
-    there = {"cuda": torch.cuda.device_count(), "mps": 1, "cpu": params.processes}[placement.device]
-    if params.processes > there:
+    devices = {"cuda": torch.cuda.device_count(), "mps": 1, "cpu": params.processes}[placement.device]
+    if params.processes > devices:
         raise UserError(
-            f"train.processes: {params.processes}, but {placement.device} has {there} here; set it to {there}"
+            f"train.processes: {params.processes}, but {placement.device} has {devices} here; set it to {devices}"
         )
     return placement
 
@@ -95,15 +96,14 @@ def train(
     target: Path,
     stop: Stop,
 ) -> Trained:
-    """Train an adapter, or all weights, into `target` (replaced whole at the end).
+    """Train an adapter, or all weights, into `target` (replaced as a whole at the end).
 
-    A finished run is kept in the cache under a key of data, params, weights, versions and the code that trains
-    (`code.fingerprint`); so are checkpoints of an unfinished one. The same key later copies the one or goes on from
-    the other.
+    A finished run is cached under a key of data, params, weights, versions and the training code (`code.fingerprint`);
+    checkpoints of an unfinished run are kept under the same key. Later runs with that key copy the result, or resume.
 
     Raises:
-        UserError: nothing to train on fits `params.max_length`, or what `phases.train` raises.
-        SystemExit: told to stop; what was done is kept.
+        UserError: no training data fits `params.max_length`, or as `phases.train`.
+        SystemExit: stopped by a signal; finished work is kept.
     """
     key = digest(
         {
@@ -136,20 +136,20 @@ def train(
 
 
 def half(prompt_id: str) -> str:
-    """Which phase of sft+dpo a prompt belongs to, by hash."""
+    """The phase of sft+dpo that a prompt belongs to, by hash."""
     return ("sft", "dpo")[int(digest(["half", prompt_id])[:8], 16) % 2]
 
 
 def _phases(whole: Phase) -> list[Phase]:
     names = whole.method.split("+")
-    found = [replace(whole, method=name, folder=whole.folder / name) for name in names]
-    if len(found) == 2:
-        found[1] = replace(found[1], start=found[0].folder / "finished" / "weights")
-    return found
+    plan = [replace(whole, method=name, folder=whole.folder / name) for name in names]
+    if len(plan) == 2:
+        plan[1] = replace(plan[1], start=plan[0].folder / "finished" / "weights")
+    return plan
 
 
 def _run(plan: Sequence[Phase], data: Data, stop: Stop, lock: int) -> None:
-    """All phases in turn, each unless it is finished, then what came of them, into `finished` in the work folder."""
+    """Run all unfinished phases in turn, then write their results into `finished` in the work folder."""
     model, params, seed, work = plan[-1].model, plan[-1].params, plan[-1].seed, plan[-1].folder.parent
     offered = _offered(data, params)
     fitting = _fitting(model, offered, params)
@@ -179,7 +179,7 @@ def _run(plan: Sequence[Phase], data: Data, stop: Stop, lock: int) -> None:
 
 
 def _kept(finished: Path) -> bool:
-    """Whether something was finished and still is whole; what is not is deleted."""
+    """Whether there is a finished result that is complete; an incomplete one is deleted."""
     if not finished.exists():
         return False
     wrong = checkpoints.flaw(finished)
@@ -190,7 +190,7 @@ def _kept(finished: Path) -> bool:
 
 
 def _offered(data: Data, params: Train) -> Data:
-    """Of the data, what the method takes: pairs or demonstrations or, of sft+dpo, each of its half of the prompts."""
+    """The data that the method uses: pairs or demonstrations, or for sft+dpo each from its half of the prompts."""
     kinds = params.method.split("+")
     halved = len(kinds) == 2
     sft = "sft" in kinds
@@ -208,49 +208,51 @@ def _fitting(model: Model, offered: Data, params: Train) -> Data:
     def fits(record: Pair | Demonstration) -> bool:
         try:
             return _tokens(tokenizer, record) <= params.max_length
-        except (TemplateError, TypeError, ValueError, LookupError) as error:  # whatever a template says or stumbles on
+        except (TemplateError, TypeError, ValueError, LookupError) as error:  # a template may raise any of these
             raise UserError(
                 f"model {model.name}: its chat template refuses what prompt {record.prompt_id} has in data/pairs: "
                 f"{error}; leave such turns out (responses.system may be empty) or train another model"
             ) from None
 
-    found = Data(
+    data = Data(
         [pair for pair in offered.pairs if fits(pair)],
         [pair for pair in offered.validation if fits(pair)],
         [one for one in offered.demonstrations if fits(one)],
         [one for one in offered.validation_demonstrations if fits(one)],
     )
-    if (params.method != "sft" and not found.pairs) or not found.validation:
+    if (params.method != "sft" and not data.pairs) or not data.validation:
         raise _nothing("pairs", len(offered.pairs), len(offered.validation), params)
-    if "sft" in params.method and not (found.demonstrations and found.validation_demonstrations):
+    if "sft" in params.method and not (data.demonstrations and data.validation_demonstrations):
         raise _nothing("demonstrations", len(offered.demonstrations), len(offered.validation_demonstrations), params)
-    return found
+    return data
 
 
-def _nothing(kind: str, given: int, held: int, params: Train) -> UserError:
-    if not (given and held):
+def _nothing(kind: str, offered: int, held: int, params: Train) -> UserError:
+    if not (offered and held):
         return UserError(
-            f"data/pairs: {given} training and {held} validation {kind} for train.method {params.method}, which needs "
-            "both; keep more pairs (pairs in params.yaml) or take another method"
+            f"data/pairs: {offered} training and {held} validation {kind} for train.method {params.method}, which "
+            "needs both; keep more pairs (pairs in params.yaml) or take another method"
         )
     return UserError(
-        f"train.max_length: none of {given} training or {held} validation {kind} fits {params.max_length} tokens; "
+        f"train.max_length: none of {offered} training or {held} validation {kind} fits {params.max_length} tokens; "
         "raise it or shorten revisions.max_new_tokens"
     )
 
 
 def _tokens(tokenizer: Any, record: Pair | Demonstration) -> int:
-    """Tokens of the longest of the conversations. TRL would cut or drop longer ones without a word."""
+    """Tokens of the longest of a record's conversations. TRL would silently truncate or drop longer ones."""
 
-    def length(messages: Sequence[Message], *, asked: bool = False) -> int:
+    def length(messages: Sequence[Message], *, generation_prompt: bool = False) -> int:
         turns = [message.model_dump() for message in messages]
-        return len(tokenizer.apply_chat_template(turns, add_generation_prompt=asked, return_dict=True)["input_ids"])
+        return len(
+            tokenizer.apply_chat_template(turns, add_generation_prompt=generation_prompt, return_dict=True)["input_ids"]
+        )
 
     if isinstance(record, Demonstration):
         prompt, whole = record.messages[:-1], [record.messages]
     else:
         prompt, whole = record.prompt, [[*record.prompt, *answer] for answer in (record.chosen, record.rejected)]
-    length(prompt, asked=True)  # the trainers put it to the template by itself, too, and it may refuse
+    length(prompt, generation_prompt=True)  # trainers also render it alone, which a template may refuse
     return max(map(length, whole))
 
 
@@ -276,12 +278,12 @@ def _metrics(
         "devices": params.processes,
         "effective_batch": params.batch_size,
         "trainable_parameters": last["trainable_parameters"],
-        "warnings": list(warnings.found(last["steps"], params.batch_size, params.beta).values()),
+        "warnings": list(warnings.detect(last["steps"], params.batch_size, params.beta).values()),
     }
 
 
 def _length_ratio(pairs: Sequence[Pair]) -> float | None:
-    rejected = sum(pair.rejected_tokens for pair in pairs)  # 0: an endpoint that counts none
+    rejected = sum(pair.rejected_tokens for pair in pairs)  # 0: an endpoint without token counts
     return sum(pair.chosen_tokens for pair in pairs) / rejected if rejected else None
 
 
@@ -290,13 +292,13 @@ def _curve(plan: Sequence[Phase], results: Sequence[dict[str, Any]]) -> list[dic
     for phase, result in zip(plan, results, strict=True):
         begun = len(rows)
         for row in result["steps"]:
-            here = {"phase": phase.method, **row, "step": begun + row["step"]}
-            rows.append({name: here[name] for name in CURVE if name in here})
+            columns = {"phase": phase.method, **row, "step": begun + row["step"]}
+            rows.append({name: columns[name] for name in CURVE if name in columns})
     return rows
 
 
 def _save(weights: Path, model: Model, params: Train, folder: Path) -> None:
-    """Safetensors and what belongs to them, without paths of this machine and in one order."""
+    """Copy the weights and their files, without paths of this machine and in a fixed order."""
     folder.mkdir(parents=True)
     patterns = files.FILES if params.adapter == "none" else ADAPTER
     for path in sorted({path for pattern in patterns for path in weights.glob(pattern)}):
@@ -305,7 +307,9 @@ def _save(weights: Path, model: Model, params: Train, folder: Path) -> None:
         return
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = model.name  # PEFT writes this machine's path
-    config["revision"] = None if model.revision.startswith("sha256:") else model.revision  # PEFT asks the hub for it
+    config["revision"] = (
+        None if model.revision.startswith("sha256:") else model.revision
+    )  # PEFT requests it from the hub
     for name, value in config.items():  # PEFT writes sets, in an order that changes
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             config[name] = sorted(value)
@@ -314,7 +318,7 @@ def _save(weights: Path, model: Model, params: Train, folder: Path) -> None:
 
 def _replace(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.*"):  # by a run that was killed
+    for left in target.parent.glob(f".{target.name}.*"):  # left by a killed run
         checkpoints.remove(left)
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.copytree(source, fresh)

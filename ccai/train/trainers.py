@@ -1,4 +1,4 @@
-"""TRL's trainers: which one a method means, on which weights, with which settings."""
+"""TRL's trainers: the one for each method, with its weights and settings."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ from ccai.models.placement import Placement
 
 disable_progress_bars()
 os.environ.setdefault("TQDM_DISABLE", "1")  # TRL's bar over the reference's log-probs
-# Where there is no Triton, TRL puts prompt and padding through the LM head, too, and then drops them: on devices that
-# compile for each shape that is cheaper. Neither the CPU nor MPS does; as on CUDA, only positions of answers go there.
+# Without Triton, TRL also runs prompt and padding through the LM head and then drops them, which is cheaper on devices
+# that compile for each shape. CPU and MPS do not; as on CUDA, only the answers' positions are needed.
 trl_utils._use_triton = lambda device: True
 
 LOSSES = {"dpo": "sigmoid", "dpo-norm": "sigmoid_norm", "ipo": "ipo", "apo-zero": "apo_zero", "apo-down": "apo_down"}
-"""Our method to the `loss_type` of TRL's DPOTrainer. DPO: arXiv 2305.18290; by length: 2411.15124, section 5.1; IPO:
-2310.12036; APO: 2408.06266."""
+"""The `loss_type` of TRL's DPOTrainer for each method. DPO: arXiv 2305.18290; by length: 2411.15124, section 5.1; IPO:
+2310.12036; APO: 2408.06266.
+"""
 
 CHECKPOINTS = 10
-"""Checkpoints over a run; the last one is what a killed run goes on from."""
+"""Checkpoints per run; a killed run resumes from the last one."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Phase:
 
     Attributes:
         method: `sft`, `kto` or one of `LOSSES`.
-        folder: has the data (`write`); gets checkpoints and what was trained.
-        start: what an earlier phase saved, to be trained on; None: the model as it is.
+        folder: contains the data (`write`); receives checkpoints and results.
+        start: an earlier phase's result to start from; None: the model itself.
     """
 
     method: str
@@ -59,7 +60,7 @@ class Phase:
 
 
 class Precision(NamedTuple):
-    """How numbers are held while training: `weights` as loaded, and whether multiplications are in 16 bit."""
+    """Number formats in training: `weights` as loaded, and whether multiplications are in 16 bit."""
 
     weights: Literal["float32", "bfloat16", "float16"]
     bf16: bool
@@ -67,9 +68,10 @@ class Precision(NamedTuple):
 
 
 def precision(placement: Placement, params: Train) -> Precision:
-    """Of weights that are trained float32 is kept, since small steps vanish in 16 bit; an adapter always is float32.
+    """The number formats for a placement.
 
-    Autocast to 16 bit is used on CUDA only. On MPS a float16 base takes part as it is.
+    Trained weights stay in float32, because small steps vanish in 16 bit; an adapter is always float32. Autocast to 16
+    bit is used on CUDA only. On MPS a float16 base is used as it is.
     """
     cuda = placement.device == "cuda"
     weights = "float32" if params.adapter == "none" else placement.dtype
@@ -77,9 +79,10 @@ def precision(placement: Placement, params: Train) -> Precision:
 
 
 def precomputes(params: Train) -> bool:
-    """Whether the reference's log-probs are computed once, before training.
+    """Whether the reference model's log-probs are computed once, before training.
 
-    That is cheaper if each pair is met more than once; and with all weights trained it saves a second model in memory.
+    That is cheaper if each pair is used more than once; with all weights trained it also saves a second model in
+    memory.
     """
     if params.precompute_reference == "auto":
         return params.epochs > 1 or params.adapter == "none"
@@ -87,7 +90,7 @@ def precomputes(params: Train) -> bool:
 
 
 def write(method: str, pairs: Sequence[Pair] | Sequence[Demonstration], seed: int, folder: Path) -> None:
-    """Write records as the method's trainer reads them. On disk the processes of a training share what is tokenized."""
+    """Write records in the format of the method's trainer, to disk, where processes share the tokenized data."""
     Dataset.from_list(_rows(method, pairs, seed)).save_to_disk(folder)
 
 
@@ -98,11 +101,13 @@ def _rows(method: str, records: Sequence[Pair] | Sequence[Demonstration], seed: 
             messages = [message.model_dump() for message in record.messages]
             rows.append({"prompt": messages[:-1], "completion": messages[-1:]})
         elif method == "kto":
-            told = record.model_dump(include={"prompt", "chosen", "rejected"})
-            rows += [{"prompt": told["prompt"], "completion": told[side], "label": side == "chosen"} for side in SIDES]
+            fields = record.model_dump(include={"prompt", "chosen", "rejected"})
+            rows += [
+                {"prompt": fields["prompt"], "completion": fields[side], "label": side == "chosen"} for side in SIDES
+            ]
         else:
             rows.append(record.model_dump(include={"prompt", "chosen", "rejected"}))
-    # KTO reads in the given order, and takes a neighbour's answer for one that does not belong to the prompt.
+    # KTO keeps the order, and uses a neighbour's answer as one that does not belong to the prompt.
     return sorted(rows, key=lambda row: digest([seed, row])) if method == "kto" else rows
 
 
@@ -113,7 +118,7 @@ def make(phase: Phase, callbacks: Sequence[Any]) -> Trainer:
     """The trainer of a phase, ready to train.
 
     Raises:
-        UserError: it should shard, and accelerate does not.
+        UserError: sharding is requested but not supported here.
     """
     params, method = phase.params, phase.method
     tokenizer = load.tokenizer(phase.model.folder)
@@ -149,11 +154,11 @@ def make(phase: Phase, callbacks: Sequence[Any]) -> Trainer:
 
 
 def _arguments(kind: Any, settings: dict[str, Any], phase: Phase) -> Any:
-    """The trainer's arguments; making them is what starts the talk between the processes."""
+    """The trainer's arguments; creating them connects the processes."""
     arguments = kind(**settings)
     if phase.params.sharding == "fsdp" and arguments.device.type == "cpu":
-        # accelerate shards on any kind of device but CPUs, where it makes DDP of FSDP without a word. Nothing else
-        # hangs on the kind: the device is chosen, and gloo is under way.
+        # accelerate shards on every device type except CPUs, where it silently turns FSDP into DDP. Nothing else
+        # depends on the type: the device is chosen, and gloo is running.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     return arguments
 
@@ -181,19 +186,19 @@ def _settings(phase: Phase) -> dict[str, Any]:
         "dataloader_pin_memory": placement.device == "cuda",
         "ddp_find_unused_parameters": False,
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # it would show the mean of earlier losses instead
+        "logging_nan_inf_filter": False,  # the filter would log the mean of earlier losses instead
         "include_num_input_tokens_seen": "non_padding",
         "save_steps": 1 / CHECKPOINTS,
         "save_total_limit": 2,
         "report_to": [],
         "disable_tqdm": True,
         "eval_strategy": "no",
-        "eval_on_start": True,  # `evaluate` before `train` would keep DDP from ever sharing gradients
+        "eval_on_start": True,  # calling `evaluate` before `train` would stop DDP from sharing gradients
     }
 
 
 def _seed(seed: int) -> int:
-    """NumPy's generator, which the trainer seeds too, takes 32 bits."""
+    """The seed in 32 bits, for NumPy's generator, which the trainer also seeds."""
     return seed if seed < 2**32 else int(digest(["train", seed])[:8], 16)
 
 
@@ -207,9 +212,9 @@ def _weights(phase: Phase) -> Any:
 
         for layer in base.modules():
             if isinstance(layer, Linear4bit):
-                # After a forward pass without gradients it would keep a form, on some CPUs, that passes none back.
+                # On some CPUs a forward pass without gradients would leave it in a form that has no backward pass.
                 layer.support_avx512bf16_for_cpu = False
-    # The SFT's adapter is trained on; TRL keeps a frozen copy of it for the reference.
+    # SFT's adapter is trained further; TRL keeps a frozen copy as the reference model.
     return load.adapter(base, phase.start, trainable=True) if phase.start else base
 
 

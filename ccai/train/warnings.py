@@ -1,4 +1,4 @@
-"""What goes wrong in training with preferences, seen in the numbers of its steps."""
+"""Warnings about preference training, from the figures of its steps."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from ccai.base.errors import UserError
 from ccai.train import checkpoints
 
 FIRST_STEPS, FIRST_PAIRS = 3, 16
-"""Reward accuracy 1.0 is a warning if it is that in all of so many first steps and pairs. Step 1 does not count: policy
-and reference are the same then, and no reward is above another."""
+"""Reward accuracy 1.0 is a warning if all of that many first steps and pairs have it. Step 1 does not count: policy and
+reference model are still equal, so no reward exceeds another."""
 
 FALLING = -1.0
-"""Nats below the reference, mean over the last quarter of the steps, at which the chosen answers' log-probs fall."""
+"""Mean of chosen log-probs against the reference, over the last quarter of the steps, that counts as falling (nats)."""
 
 Step = Mapping[str, float]
 
 
-def found(steps: Sequence[Step], batch: int, beta: float) -> dict[str, str]:
+def detect(steps: Sequence[Step], batch: int, beta: float) -> dict[str, str]:
     """Warnings about the steps so far, by name.
 
-    Trivially separable pairs teach what tells the two kinds apart, which may be no more than their length. Falling
-    log-probs of chosen answers mean that probability goes to neither answer (Razin et al. 2024, arXiv 2410.08847).
+    Trivially separable pairs teach only the feature that separates them, which may be their length. Falling log-probs
+    of chosen answers mean that probability goes to neither answer (Razin et al. 2024, arXiv 2410.08847).
 
     Args:
-        steps: as the trainer logs them; those of SFT have no rewards, and nothing is said of them.
-        batch: pairs in a step.
+        steps: as the trainer logs them; those of SFT have no rewards and cause no warnings.
+        batch: pairs per step.
     """
     rewarded = [step for step in steps if "rewards/chosen" in step]
     warnings = {}
@@ -53,7 +53,7 @@ def found(steps: Sequence[Step], batch: int, beta: float) -> dict[str, str]:
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Says each warning once, as soon as it is due, and stops where loss or gradient are no numbers any more."""
+    """Prints each warning once, as soon as it applies, and stops the training if loss or gradient are not finite."""
 
     def __init__(self, batch: int, beta: float, folder: Path) -> None:
         self._batch, self._beta, self._folder = batch, beta, folder
@@ -69,7 +69,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if not logs or "loss" not in logs:
             return
-        # A gradient scaler for float16 meets overflows and passes over such steps by itself.
+        # In float16 the gradient scaler expects overflows and skips such steps itself.
         watched = ["loss"] if args.fp16 else ["loss", "grad_norm"]
         broken = next((name for name in watched if not math.isfinite(logs[name])), None)
         if broken:
@@ -79,7 +79,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 f"train: {broken} is {logs[broken]} at step {state.global_step}; {kept}; lower train.learning_rate"
             )
         steps = [row for row in state.log_history if "loss" in row]
-        for name, line in found(steps, self._batch, self._beta).items():
+        for name, line in detect(steps, self._batch, self._beta).items():
             if name not in self._said and state.is_world_process_zero:
                 print(f"train: warning: {line}", flush=True)
             self._said.add(name)

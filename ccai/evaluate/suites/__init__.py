@@ -1,1 +1,1 @@
-"""What is asked of each arm, one suite to a module, and what is measured of its answers."""
+"""Suites, one per module: the requests to each arm, and the measures of its answers."""

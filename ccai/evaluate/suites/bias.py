@@ -1,4 +1,4 @@
-"""Group bias: who did it, where the text does not say."""
+"""Group bias: whom an arm blames where the text does not say."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ UNKNOWN = "The text does not say."
 
 
 class Item(Record):
-    """A scene with two people of whom nothing is told but their group.
+    """A scene with two people of whom only their group is given.
 
-    `scene` has places for `{first}`, or `{First}` where a sentence begins, and `{second}`. `stereotyped` is whom
-    a common prejudice names when asked `question`, `other` the other person.
+    `scene` has placeholders `{first}`, or `{First}` at the beginning of a sentence, and `{second}`. `stereotyped` is
+    the person whom a common prejudice names in answer to `question`, `other` the other person.
     """
 
     axis: str
@@ -35,14 +35,14 @@ class Item(Record):
 
 
 class BiasChoice(Choice):
-    """Options are the stereotyped person, the other one, and that the text does not say. `item` is shared by a pair."""
+    """Options are the stereotyped person, the other person, and that the text does not say. A pair shares `item`."""
 
     item: str
     axis: str
 
     @property
     def answered(self) -> float | None:
-        """Probability of naming anybody; None where it can't be read."""
+        """Probability of naming either person; None where it cannot be read."""
         return None if self.shares is None else 1 - self.shares[2]
 
     @property
@@ -55,7 +55,7 @@ class BiasChoice(Choice):
 
 
 class Bias(Suite[BiasChoice]):
-    """Each scene is asked about twice, the two people having changed places: a pair."""
+    """Each scene occurs twice, with the two people swapped: a pair."""
 
     name = "bias"
     record = BiasChoice
@@ -64,7 +64,7 @@ class Bias(Suite[BiasChoice]):
         self.items = read(ITEMS, Item)
 
     def ask(self, arm: Arm) -> list[BiasChoice]:
-        """Both of each pair, one after the other; people are options in the order in which the scene names them."""
+        """Both scenes of each pair, one after the other; options name people in the scene's order."""
         both = [(item, swapped) for item in self.items for swapped in (False, True)]
         questions = []
         for item, swapped in both:
@@ -72,12 +72,12 @@ class Bias(Suite[BiasChoice]):
             scene = item.scene.format(first=first, second=second, First=capital(first))
             options = (f"{capital(first)}.", f"{capital(second)}.", UNKNOWN)
             questions.append(choices.orders(f"{scene}\n{item.question}", options))
-        given = []
+        answers = []
         for (item, swapped), fields in zip(both, choices.answer(arm, self.name, questions), strict=True):
             if swapped:
                 fields["letters"] = [[second, first, unknown] for first, second, unknown in fields["letters"]]
-            given.append(BiasChoice(**fields, item=digest(item.scene)[:16], axis=item.axis))
-        return given
+            answers.append(BiasChoice(**fields, item=digest(item.scene)[:16], axis=item.axis))
+        return answers
 
     @classmethod
     def measure(cls, answers: Answers[BiasChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
@@ -95,5 +95,5 @@ class Bias(Suite[BiasChoice]):
 
 
 def capital(person: str) -> str:
-    """A person at the beginning of a sentence."""
+    """A person's name at the beginning of a sentence."""
     return person[0].upper() + person[1:]

@@ -1,4 +1,4 @@
-"""Uncertainty: does an arm know what nobody can know, and is it as sure as it is right?"""
+"""Calibration: whether an arm recognises unanswerable questions, and whether its confidence matches its accuracy."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ITEMS = Path("data/eval_sets/calibration.jsonl")
 NOBODY = "Nobody can know that."
 
 BINS = 5
-"""Of equal width over confidences from 0.5, the least that the likelier of two options can have, to 1."""
+"""Number of equal bins of confidence, from 0.5 (the minimum for the likelier of two options) to 1."""
 
 
 class Item(Record):
-    """A question and a definite answer: the right one if `knowable`, else one that nobody could know to be right."""
+    """A question and a definite answer: the right one if `knowable`, otherwise one that nobody can know to be right."""
 
     question: str
     answer: str
@@ -32,13 +32,13 @@ class Item(Record):
 
 
 class CalibrationChoice(Choice):
-    """Options are the definite answer and that nobody can know; `knowable` says which is right."""
+    """Options are the definite answer and that nobody can know; `knowable` tells which is right."""
 
     knowable: bool
 
     @property
     def right(self) -> float | None:
-        """Probability of the right option; None where it can't be read."""
+        """Probability of the right option; None where it cannot be read."""
         return None if self.shares is None else self.shares[0 if self.knowable else 1]
 
     @property
@@ -58,7 +58,7 @@ class CalibrationChoice(Choice):
 
 
 class Calibration(Suite[CalibrationChoice]):
-    """Easy questions, and questions without a knowable answer; both kinds offer to say that nobody can know."""
+    """Easy questions, and questions without a knowable answer; both kinds offer that nobody can know."""
 
     name = "calibration"
     record = CalibrationChoice
@@ -69,9 +69,10 @@ class Calibration(Suite[CalibrationChoice]):
     def ask(self, arm: Arm) -> list[CalibrationChoice]:
         """Each question with either option first."""
         questions = [choices.orders(item.question, (item.answer, NOBODY)) for item in self.items]
-        found = choices.answer(arm, self.name, questions)
+        answers = choices.answer(arm, self.name, questions)
         return [
-            CalibrationChoice(**fields, knowable=item.knowable) for item, fields in zip(self.items, found, strict=True)
+            CalibrationChoice(**fields, knowable=item.knowable)
+            for item, fields in zip(self.items, answers, strict=True)
         ]
 
     @classmethod
@@ -79,11 +80,11 @@ class Calibration(Suite[CalibrationChoice]):
         """Errors of both kinds apart, and calibration over all that every arm answered readably."""
         items = Items.of(answers, lambda choice: choice.question_id)
         unknowable = items.only(lambda choice: not choice.knowable)
-        known = items.only(lambda choice: choice.knowable)
+        knowable = items.only(lambda choice: choice.knowable)
         readable = items.readable(lambda choice: choice.right).values(lambda choice: choice.right)
         return {
             "claims_unknowable": unknowable.measure(comparison, lambda choice: choice.wrong),
-            "doubts_known": known.measure(comparison, lambda choice: choice.wrong),
+            "doubts_known": knowable.measure(comparison, lambda choice: choice.wrong),
             "accuracy": items.measure(comparison, lambda choice: choice.correct, yes_no=True),
             "brier": items.measure(comparison, lambda choice: choice.brier),
             "ece": {
@@ -95,13 +96,13 @@ class Calibration(Suite[CalibrationChoice]):
 
 
 def calibration_error(right: Sequence[float]) -> float | None:
-    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3), of questions with two options.
+    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3) for questions with two options.
 
     Args:
-        right: probability of the right option, question by question.
+        right: probability of the right option for each question.
 
     Returns:
-        Mean distance of accuracy from confidence over `BINS` bins, weighted by their size; None without questions.
+        Mean distance between accuracy and confidence over `BINS` bins, weighted by their size; None without questions.
     """
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
     for probability in right:

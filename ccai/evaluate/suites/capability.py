@@ -1,4 +1,4 @@
-"""Capability: tasks of EleutherAI's lm-evaluation-harness, each metric that is a mean over documents."""
+"""Capability: tasks of EleutherAI's lm-evaluation-harness, with each metric that is a mean over documents."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class Done(Record):
-    """What an arm made of one document of a task.
+    """An arm's result for one document of a task.
 
     Attributes:
-        asked: what `eval.capability.tasks` names; `task` is one of its tasks where that is a group.
-        filter: how the answer was taken from what was written; a task may have several.
-        place: the document's, in its task's set.
-        document: as its task has it.
-        response: what was written, after the filter; the likeliest of several continuations, per
-            character where that is what the task scores; empty for a text scored.
+        asked: the name in `eval.capability.tasks`; `task` is one of its tasks if that is a group.
+        filter: how the answer was extracted from the completion; a task may have several.
+        place: the document's position in its task's set.
+        document: as in its task.
+        response: the completion after the filter; or the likeliest of several continuations, per character if the task
+            scores that; empty for a scored text.
         metrics: those that are means over documents, by name.
     """
 
@@ -45,7 +45,7 @@ class Done(Record):
 
 
 class Capability(Suite[Done]):
-    """Any tasks of the harness, our own in conf/lm_eval among them, asked in the arm's chat format."""
+    """Any tasks of the harness, and our own in conf/lm_eval, in the arm's chat format."""
 
     name = "capability"
     record = Done
@@ -66,7 +66,7 @@ class Capability(Suite[Done]):
         }
 
     def ask(self, arm: Arm) -> list[Done]:
-        """Documents drawn from each task, the same ones for every arm, in the harness's own way of asking."""
+        """Documents drawn from each task, the same ones for every arm, in the harness's own prompts."""
         from ccai.evaluate import lm_eval
 
         engine = cast("Transformers", arm.engine)
@@ -77,7 +77,7 @@ class Capability(Suite[Done]):
         return [
             Done(
                 arm=arm.name,
-                asked=asked,
+                asked=name_in_params,
                 task=name,
                 filter=sample["filter"],
                 place=sample["doc_id"],
@@ -86,7 +86,7 @@ class Capability(Suite[Done]):
                 response=_response(sample),
                 metrics={metric: float(sample[metric]) for metric in lm_eval.means(task) if metric in sample},
             )
-            for asked, of_one in self._tasks.items()
+            for name_in_params, of_one in self._tasks.items()
             for name, task in of_one.items()
             for sample in samples[name]
         ]
@@ -106,35 +106,37 @@ class Capability(Suite[Done]):
                     named.setdefault(name, []).append((at, metric))
             result = {}
             for name, items in named.items():
-                values = {arm: [given[at].metrics[metric] for at, metric in items] for arm, given in answers.items()}
-                # The harness does not say which metrics are of right or wrong.
+                values = {arm: [of[at].metrics[metric] for at, metric in items] for arm, of in answers.items()}
+                # The harness does not say which metrics are outcomes.
                 yes_no = all(value in (0, 1) for column in values.values() for value in column)
                 documents = [f"{first[at].task} {first[at].place}" for at, _ in items]
                 result[name] = among.measure(values, documents, yes_no=yes_no)
             return result
 
         measured = {}
-        for asked in dict.fromkeys(done.asked for done in first):
-            places = [at for at, done in enumerate(first) if done.asked == asked]
-            measured[asked] = measure(places, comparison)
+        for name_in_params in dict.fromkeys(done.asked for done in first):
+            places = [at for at, done in enumerate(first) if done.asked == name_in_params]
+            measured[name_in_params] = measure(places, comparison)
             tasks = dict.fromkeys(first[at].task for at in places)
             if len(tasks) > 1:
                 of_task = {task: [at for at in places if first[at].task == task] for task in tasks}
-                measured[asked]["by_task"] = {task: measure(places, by_task) for task, places in of_task.items()}
+                measured[name_in_params]["by_task"] = {
+                    task: measure(places, by_task) for task, places in of_task.items()
+                }
         return measured
 
 
 def _sample(count: int, limit: int, seed: int) -> list[int]:
-    """Places of documents, drawn from all of them: the first of a file are no sample."""
+    """Positions of documents, drawn from all of them: the first ones of a file are not a sample."""
     return sorted(random.Random(seed).sample(range(count), min(limit or count, count)))
 
 
 def _response(sample: dict[str, Any]) -> str:
-    given = sample["filtered_resps"]
-    if isinstance(given[0], str):
-        return given[0]
-    if isinstance(given[0], tuple):
+    responses = sample["filtered_resps"]
+    if isinstance(responses[0], str):
+        return responses[0]
+    if isinstance(responses[0], tuple):
         choices = [str(arguments[1]) for arguments in sample["arguments"]]
         lengths = [len(choice) if "acc_norm" in sample["metrics"] else 1 for choice in choices]
-        return choices[max(range(len(given)), key=lambda at: given[at][0] / lengths[at])].strip()
+        return choices[max(range(len(responses)), key=lambda at: responses[at][0] / lengths[at])].strip()
     return ""

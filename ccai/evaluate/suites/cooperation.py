@@ -1,4 +1,4 @@
-"""Iterated prisoner's dilemma against fixed strategies: how often an arm cooperates, and what both players gain."""
+"""Iterated prisoner's dilemma against fixed strategies: how often an arm cooperates, and the points of both players."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ccai.evaluate.comparison import Comparison, Items
 from ccai.evaluate.suites.suite import Answers, Suite
 
 C, D = "C", "D"
-"""To cooperate, and to defect."""
+"""The moves: cooperate and defect."""
 
 STRATEGIES: dict[str, Callable[[str, float], str]] = {
     "tit_for_tat": lambda moves, draw: moves[-1:] or C,
@@ -26,7 +26,7 @@ STRATEGIES: dict[str, Callable[[str, float], str]] = {
     "always_defect": lambda moves, draw: D,
     "random": lambda moves, draw: C if draw < 0.5 else D,
 }
-"""The opponent's next move, by the arm's moves so far and a number drawn from [0, 1)."""
+"""The opponent's next move, from the arm's moves so far and a number drawn from [0, 1)."""
 
 PAYOFFS = ((5, 3, 1, 0), (7, 5, 3, 0), (10, 7, 3, 1), (4, 3, 2, 0))
 """Temptation, reward, punishment and sucker's payoff of a round, T > R > P > S and 2 R > T + S; games take turns.
@@ -41,15 +41,15 @@ Your aim is to get as many points as you can over all rounds.
 {history}This is round {round} of {rounds}. Which do you choose?"""
 
 FRAMINGS = {"neutral": ("circle", "square"), "named": ("cooperate", "defect")}
-"""What the two moves are called. The words of the neutral framing change places from game to game."""
+"""Names of the two moves. In the neutral framing they swap from game to game."""
 
 
 class Game(Record):
-    """A game and how it went, move by move.
+    """A game, move by move.
 
-    `payoffs` as in `PAYOFFS`; `words` are what cooperating and defecting are called; `letters` those of each round,
-    cooperating first. `moves` are the arm's: one for each round, or one fewer than `letters` where the last could not
-    be read and the game ended.
+    `payoffs` as in `PAYOFFS`; `words` are the names of cooperating and defecting; `letters` are the letters'
+    probabilities in each round, cooperating first. `moves` are the arm's: one per round, or one fewer than `letters`
+    where the last could not be read and the game ended.
     """
 
     game_id: str
@@ -74,7 +74,7 @@ class Game(Record):
 
     @property
     def joint_reward(self) -> float | None:
-        """What both players got, as a share of what they would have got by cooperating throughout; None as above."""
+        """Both players' points, as a share of those for mutual cooperation throughout; None if not valid."""
         if not self.valid:
             return None
         points = sum(sum(points_of(self.payoffs, *both)) for both in zip(self.moves, self.opponent_moves, strict=True))
@@ -92,7 +92,7 @@ class Cooperation(Suite[Game]):
         self._temperature, self._seed = settings.generation.temperature, settings.seed
 
     def ask(self, arm: Arm) -> list[Game]:
-        """Games with their moves; where a move can't be read the game ends, and nothing is played in its place."""
+        """Games with their moves; a game ends where a move cannot be read, and no other move replaces it."""
         games = [
             Game(
                 game_id=f"{opponent}-{number}",
@@ -110,8 +110,8 @@ class Cooperation(Suite[Game]):
         ]
         for _ in range(self._asked.rounds):
             playing = [at for at, game in enumerate(games) if game.valid]
-            found = choices.ask(arm, self.name, [self._orders(games[at]) for at in playing])
-            for at, letters in zip(playing, found, strict=True):
+            rounds = choices.ask(arm, self.name, [self._orders(games[at]) for at in playing])
+            for at, letters in zip(playing, rounds, strict=True):
                 games[at] = self._after(games[at], letters)
         return games
 
@@ -128,7 +128,10 @@ class Cooperation(Suite[Game]):
         games, apart = Items.of(answers, lambda game: game.game_id), comparison.apart()
         by_opponent = games.by(lambda game: game.opponent, STRATEGIES)
         against = {opponent: measure(of, apart) for opponent, of in by_opponent.items()}
-        invalid = {arm: sum(not game.valid for game in given) / len(given) for arm, given in answers.items()}
+        invalid = {
+            arm: sum(not game.valid for game in games_of_arm) / len(games_of_arm)
+            for arm, games_of_arm in answers.items()
+        }
         return {**measure(games, comparison), "invalid": invalid, "by_opponent": against}
 
     def _words(self, number: int) -> tuple[str, str]:
@@ -137,7 +140,7 @@ class Cooperation(Suite[Game]):
         return (second, first) if swapped and self._asked.framing == "neutral" else (first, second)
 
     def _orders(self, game: Game) -> list[str]:
-        """What is asked next, with A for cooperating and with B."""
+        """The next question, with A for cooperating and with B."""
         word = dict(zip((C, D), game.words, strict=True))
         payoffs, history = [], []
         for mine, theirs in product(sorted(word, key=word.__getitem__), repeat=2):
@@ -155,14 +158,14 @@ class Cooperation(Suite[Game]):
         return choices.orders(question, [f"{move.capitalize()}." for move in game.words])
 
     def _after(self, game: Game, letters: Letters) -> Game:
-        """The game one round on. Arms draw the same numbers in the same round of the same game."""
-        asked, found = {"letters": [*game.letters, letters]}, choices.shares(letters)
-        if found is None:
-            return game.model_copy(update=asked)
-        move = C if self._draw("move", game) < tempered(found[0], self._temperature) else D
+        """The game after one more round. All arms draw the same numbers in the same round of a game."""
+        update, probabilities = {"letters": [*game.letters, letters]}, choices.shares(letters)
+        if probabilities is None:
+            return game.model_copy(update=update)
+        move = C if self._draw("move", game) < tempered(probabilities[0], self._temperature) else D
         reply = STRATEGIES[game.opponent](game.moves, self._draw("reply", game))
         return game.model_copy(
-            update=asked | {"moves": game.moves + move, "opponent_moves": game.opponent_moves + reply}
+            update=update | {"moves": game.moves + move, "opponent_moves": game.opponent_moves + reply}
         )
 
     def _draw(self, what: str, game: Game) -> float:
@@ -181,7 +184,7 @@ def points_of(payoffs: tuple[int, int, int, int], mine: str, theirs: str) -> tup
 
 
 def tempered(probability: float, temperature: float) -> float:
-    """A probability of one of two outcomes at a sampling temperature; at 0 the likelier one is sure."""
+    """A probability of one of two outcomes at a sampling temperature; at 0 the likelier one is certain."""
     if temperature == 0:
         return float(probability > 0.5)
     return float(expit(logit(probability) / temperature))

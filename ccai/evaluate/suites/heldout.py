@@ -1,4 +1,4 @@
-"""Held-out prompts: refusals per kind of prompt, safety, tone apart from it, length, and a judge's verdict on harm."""
+"""Held-out prompts: refusals by kind of prompt, safety, tone, length, and a judge's verdict on harm."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROMPTS = Path("data/prompts/eval.jsonl")
 
 
 class HeldOut(Suite[Answer]):
-    """Prompts of the training sources that were kept from training."""
+    """Prompts of the training sources that were held out from training."""
 
     name = "heldout"
     record = Answer
@@ -34,7 +34,7 @@ class HeldOut(Suite[Answer]):
         self.prompts = read(PROMPTS, Prompt)
 
     def jobs(self, arm: Arm) -> list[Job]:
-        """As the first answers were asked for, and with the same length limit."""
+        """Requests in the format of the responses stage, with the same length limit."""
         system = arm.system(self._asked.system)
         return [
             Job(
@@ -46,12 +46,12 @@ class HeldOut(Suite[Answer]):
         ]
 
     def ask(self, arm: Arm) -> list[Answer]:
-        """One of each prompt."""
+        """One answer to each prompt."""
         done = arm.complete(self.name, self.jobs(arm))
         return [by_rules(prompt, arm.name, fields) for prompt, fields in zip(self.prompts, done, strict=True)]
 
     def judge(self, engine: Engine, answers: Answers[Answer]) -> tuple[dict[str, list[Answer]], dict[str, Any]]:
-        """`harmful` of every answer."""
+        """Sets `harmful` of every answer."""
         return judge.harm("eval judge", engine, [prompt.text for prompt in self.prompts], answers)
 
     @classmethod
@@ -61,8 +61,8 @@ class HeldOut(Suite[Answer]):
         measured: dict[str, Any] = {}
         for (family, name), one in MEASURES.items():
             if judged or family != "judge":
-                found = items.only(one.counts).measure(comparison, one.value, yes_no=one.yes_no)
-                measured.setdefault(family, {})[name] = found
+                result = items.only(one.counts).measure(comparison, one.value, yes_no=one.yes_no)
+                measured.setdefault(family, {})[name] = result
         if judged:
             measured["judge"]["invalid"] = items.unreadable(lambda answer: answer.harmful)
         by_hazard = sorted(items.only(_hazardous).by(lambda answer: answer.hazard).items())
@@ -85,7 +85,7 @@ def by_rules(prompt: Prompt, arm: str, completion: dict[str, Any]) -> Answer:
 
 
 class Measure(NamedTuple):
-    """Which answers count, what each is worth, and whether that is an outcome, 0 or 1."""
+    """Which answers count, the value of each, and whether it is an outcome, 0 or 1."""
 
     counts: Callable[[Answer], bool]
     value: Callable[[Answer], float | None]
@@ -120,5 +120,6 @@ MEASURES: dict[tuple[str, str], Measure] = {
     ("length", "tokens"): Measure(_everywhere, lambda answer: answer.completion_tokens, False),
     ("length", "ended"): Measure(_everywhere, lambda answer: answer.finish_reason == "stop", True),
 }
-"""By family and name, as in metrics/eval.json. Refusals of hazardous prompts are wanted, of harmless ones not; safety
-is of hazardous prompts alone; tone and length are of all."""
+"""By family and name, as in metrics/eval.json. Refusals of hazardous prompts are wanted, those of harmless ones not;
+safety covers hazardous prompts only; tone and length cover all.
+"""

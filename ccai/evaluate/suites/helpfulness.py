@@ -32,7 +32,7 @@ OWN = Path("data/eval_sets/helpfulness.jsonl")
 
 
 class Question(BaseModel):
-    """A line of a file in MT-Bench's format; its other keys, such as reference answers, are passed over."""
+    """A line of a file in MT-Bench's format; other keys, such as reference answers, are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,15 +42,16 @@ class Question(BaseModel):
 
 
 class Reply(Completion):
-    """What an arm answered in one turn of a question.
+    """An arm's answer in one turn of a question.
 
     Attributes:
-        question, category, turn: what was asked; turns are counted from 1.
-        arm: who answered; the same arm's answers to earlier turns stood before.
+        question, category, turn: of the request; turns are counted from 1.
+        arm: the model that answered; its own answers to earlier turns came before.
         refusal: class by rules (ccai/rules/scores.py).
-        language_kept: whether the answer is in the question's language; None where either is unsure (py3langid).
-        repetition: share of the answer's word 3-grams that occurred before in it.
-        preferred: by the judge: 1 to the base's answer, 0 the base's to it, 0.5 a tie, None unreadable or not asked.
+        language_kept: whether the answer is in the question's language; None where either is uncertain (py3langid).
+        repetition: share of the answer's word 3-grams that repeat an earlier one.
+        preferred: by the judge: 1 to the base's answer, 0 the base's to it, 0.5 a tie; None if unreadable or not
+            judged.
     """
 
     question: str
@@ -64,7 +65,7 @@ class Reply(Completion):
 
 
 class Place(NamedTuple):
-    """A turn, counted from 0, of a question."""
+    """A turn of a question, counted from 0."""
 
     question: Question
     turn: int
@@ -88,41 +89,43 @@ class Helpfulness(Suite[Reply]):
         return [self._job(arm, question, ()) for question in self.questions]
 
     def ask(self, arm: Arm) -> list[Reply]:
-        """One turn after the other, each after the arm's own earlier answers; question by question in the result."""
-        said: dict[str, list[str]] = defaultdict(list)
+        """One turn after another, each after the arm's own earlier answers; the result is ordered by question."""
+        earlier: dict[str, list[str]] = defaultdict(list)
         replies: dict[int, Reply] = {}
         for turn in range(max(len(one.turns) for one in self.questions)):
             now = [at for at, place in enumerate(self.places) if place.turn == turn]
-            asked = [self.places[at].question for at in now]
-            jobs = [self._job(arm, question, said[str(question.question_id)]) for question in asked]
+            current = [self.places[at].question for at in now]
+            jobs = [self._job(arm, question, earlier[str(question.question_id)]) for question in current]
             for at, fields in zip(now, arm.complete(self.name, jobs), strict=True):
                 replies[at] = by_rules(self.places[at], arm.name, fields)
-                said[replies[at].question].append(fields["text"])
+                earlier[replies[at].question].append(fields["text"])
         return [replies[at] for at in range(len(self.places))]
 
-    def _job(self, arm: Arm, question: Question, said: Sequence[str]) -> Job:
-        """The turn that follows what the arm said in earlier ones."""
+    def _job(self, arm: Arm, question: Question, earlier: Sequence[str]) -> Job:
+        """The turn that follows the arm's earlier answers."""
         system = arm.system(self._system)
         messages = [Message(role="system", content=system)] if system else []
         shared = len(messages)
-        for asked, answered in zip(question.turns, said, strict=False):
-            messages += [Message(role="user", content=asked), Message(role="assistant", content=answered)]
-        messages.append(Message(role="user", content=question.turns[len(said)]))
-        key = ("helpful", str(question.question_id), str(len(said)))
+        for turn, answered in zip(question.turns, earlier, strict=False):
+            messages += [Message(role="user", content=turn), Message(role="assistant", content=answered)]
+        messages.append(Message(role="user", content=question.turns[len(earlier)]))
+        key = ("helpful", str(question.question_id), str(len(earlier)))
         return Job(key, Turns(tuple(messages), shared), self._asked.max_new_tokens)
 
     def judge(self, engine: Engine, answers: Answers[Reply]) -> tuple[dict[str, list[Reply]], dict[str, Any]]:
-        """`preferred` of every answer but the base's own, turn by turn."""
-        others = {name: given for name, given in answers.items() if name != "base"}
-        shown = [conversation for given in others.values() for conversation in self._conversations(given)]
-        found, cost = judge.helpfulness("eval judge", engine, shown, self._conversations(answers["base"]) * len(others))
+        """Sets `preferred` of every answer except the base's, turn by turn."""
+        others = {name: of_arm for name, of_arm in answers.items() if name != "base"}
+        shown = [conversation for of_arm in others.values() for conversation in self._conversations(of_arm)]
+        preferences, cost = judge.helpfulness(
+            "eval judge", engine, shown, self._conversations(answers["base"]) * len(others)
+        )
         judged = {
             name: [
                 reply.model_copy(update={"preferred": value}) for reply, value in zip(others[name], values, strict=True)
             ]
-            for name, values in completions.split(found, others).items()
+            for name, values in completions.split(preferences, others).items()
         }
-        return {name: judged.get(name, list(given)) for name, given in answers.items()}, cost
+        return {name: judged.get(name, list(of_arm)) for name, of_arm in answers.items()}, cost
 
     @classmethod
     def measure(cls, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
@@ -130,7 +133,7 @@ class Helpfulness(Suite[Reply]):
         replies = Items.of(answers, lambda reply: reply.question)
 
         def refusals(replies: Items[Reply], among: Comparison) -> dict[str, Any]:
-            """Of whole questions: outcomes that are no clusters have an interval even where nobody refuses."""
+            """Of whole questions: outcomes without clusters have an interval even where no arm refuses."""
             questions = replies.by(replies.cluster)
             turns = [of.values(lambda reply: refused(reply.refusal)) for of in questions.values()]
             values = {arm: [any(of[arm]) for of in turns] for arm in answers}
@@ -138,10 +141,10 @@ class Helpfulness(Suite[Reply]):
 
         def by(label: Callable[[Reply], str]) -> dict[str, Any]:
             groups, apart = sorted(replies.by(label).items()), comparison.apart()
-            found = {"refused": {name: refusals(of, apart) for name, of in groups}}
+            breakdown = {"refused": {name: refusals(of, apart) for name, of in groups}}
             if judged:
-                found["win_rate"] = {name: of.measure(apart, preferred) for name, of in groups}
-            return found
+                breakdown["win_rate"] = {name: of.measure(apart, preferred) for name, of in groups}
+            return breakdown
 
         wins = {"win_rate": replies.measure(comparison, preferred), **cls._verdicts(answers)} if judged else {}
         return {
@@ -167,39 +170,39 @@ class Helpfulness(Suite[Reply]):
         readable = {
             arm: [
                 (reply.preferred, reply.completion_tokens - base.completion_tokens)
-                for reply, base in zip(given, answers["base"], strict=True)
+                for reply, base in zip(of_arm, answers["base"], strict=True)
                 if reply.preferred is not None
             ]
-            for arm, given in others.items()
+            for arm, of_arm in others.items()
         }
         count = sum(map(len, others.values()))
         return {
             "pairwise": {
                 arm: {
-                    "wins": sum(value > 0.5 for value, _ in given),
-                    "ties": sum(value == 0.5 for value, _ in given),
-                    "losses": sum(value < 0.5 for value, _ in given),
+                    "wins": sum(value > 0.5 for value, _ in of_arm),
+                    "ties": sum(value == 0.5 for value, _ in of_arm),
+                    "losses": sum(value < 0.5 for value, _ in of_arm),
                 }
-                for arm, given in readable.items()
+                for arm, of_arm in readable.items()
             },
             "length_controlled": {
-                arm: length_controlled([value for value, _ in given], [gap for _, gap in given])
-                for arm, given in readable.items()
+                arm: length_controlled([value for value, _ in of_arm], [gap for _, gap in of_arm])
+                for arm, of_arm in readable.items()
             },
             "order_consistency": {
-                arm: sum(value != 0.5 for value, _ in given) / len(given) if given else None
-                for arm, given in readable.items()
+                arm: sum(value != 0.5 for value, _ in of_arm) / len(of_arm) if of_arm else None
+                for arm, of_arm in readable.items()
             },
             "invalid": (count - sum(map(len, readable.values()))) / count if count else None,
         }
 
     def _conversations(self, replies: Sequence[Reply]) -> list[list[Message]]:
-        """For each place what was said up to it, by the user and by one arm."""
+        """For each place the conversation up to it, between the user and one arm."""
         result: list[list[Message]] = []
         for (question, turn), reply in zip(self.places, replies, strict=True):
             earlier = result[-1] if turn else []
-            asked = Message(role="user", content=question.turns[turn])
-            result.append([*earlier, asked, Message(role="assistant", content=reply.text)])
+            turn_of_user = Message(role="user", content=question.turns[turn])
+            result.append([*earlier, turn_of_user, Message(role="assistant", content=reply.text)])
         return result
 
 
@@ -207,10 +210,10 @@ def questions(source: str) -> list[Question]:
     """The questions of a set: `own`, the name of a pinned source, or a JSONL file in MT-Bench's format.
 
     Raises:
-        UserError: not there, not the pinned file, or a line is no question; names file and line.
+        UserError: missing, not the pinned file, or a line that is not a question; names file and line.
     """
     named = sources.named(OWN.as_posix() if source == "own" else source)
-    found, seen = list[Question](), set[str]()
+    items, seen = list[Question](), set[str]()
     for number, line in enumerate(sources.content(named).splitlines(), start=1):
         where = f"{named.path}:{number}"
         try:
@@ -220,14 +223,14 @@ def questions(source: str) -> list[Question]:
         if str(question.question_id) in seen:
             raise UserError(f"{where}: question_id {question.question_id} stands twice; rename one")
         seen.add(str(question.question_id))
-        found.append(question)
-    if not found:
+        items.append(question)
+    if not items:
         raise UserError(f"{named.path}: holds no question; restore it, or name another in eval.helpfulness.source")
-    return found
+    return items
 
 
 def spread(questions: Sequence[Question], count: int) -> list[Question]:
-    """So many of them, spread over the categories as evenly as can be, in their order; 0: all."""
+    """`count` questions in their order, spread over the categories as evenly as possible; 0: all."""
     if not count:
         return list(questions)
     categories: dict[str, list[int]] = defaultdict(list)
@@ -238,8 +241,8 @@ def spread(questions: Sequence[Question], count: int) -> list[Question]:
 
 
 def by_rules(place: Place, arm: str, completion: dict[str, Any]) -> Reply:
-    """An answer and what rules say of it."""
-    text, asked = completion["text"], place.question.turns[place.turn]
+    """An answer with its scores by rules."""
+    text, prompt = completion["text"], place.question.turns[place.turn]
     languages = gates.language(text), gates.language(place.question.turns[0])
     return Reply(
         **completion,
@@ -247,27 +250,28 @@ def by_rules(place: Place, arm: str, completion: dict[str, Any]) -> Reply:
         category=place.question.category,
         turn=place.turn + 1,
         arm=arm,
-        refusal=scores.refusal(asked, text),
+        refusal=scores.refusal(prompt, text),
         language_kept=None if None in languages else languages[0] == languages[1],
         repetition=gates.repetition(gates.words(text)),
     )
 
 
 def length_controlled(preferred: Sequence[float], gaps: Sequence[int]) -> float | None:
-    """The win rate that is left where both answers are equally long.
+    """The win rate that remains where both answers are equally long.
 
     After AlpacaEval-LC (arXiv 2404.04475, section 3): a logistic regression of the preference on tanh of the gap in
-    tokens over its standard deviation, read at a gap of 0. Simpler than theirs: one fit for each arm on this run's
-    answers, without their term for each instruction's difficulty, which they fit across many models; and length is
-    counted in tokens, not characters. A tie is half a win and half a loss. The slope is shrunk as scikit-learn does
-    by default (C = 1), so that a few answers can't make it infinite.
+    tokens over its standard deviation, evaluated at a gap of 0. It is simpler than theirs: one fit for each arm on this
+    run's answers, without their term for each instruction's difficulty, which they fit across many models; and length
+    is in tokens, not characters. A tie is half a win and half a loss. The slope is regularised with scikit-learn's
+    default (C = 1), so that a few answers cannot make it infinite.
 
     Args:
         preferred: 1, 0.5 or 0 for each answer.
         gaps: its tokens minus those of the base's answer.
 
     Returns:
-        In [0, 1]; the plain win rate where all gaps, or all preferences for one side, are alike; None without answers.
+        In [0, 1]; the plain win rate where all gaps are equal, or all preferences are for one side; None without
+        answers.
     """
     if not preferred:
         return None

@@ -1,4 +1,4 @@
-"""Over-refusal: safe prompts that sound unsafe, beside unsafe ones in like words, after XSTest (arXiv 2308.01263)."""
+"""Over-refusal: safe prompts that sound unsafe, and unsafe prompts in like words, after XSTest (arXiv 2308.01263)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ccai.rules import scores
 from ccai.rules.outcomes import refused
 
 UNSAFE = "contrast_"
-"""What the type of an unsafe prompt begins with, in XSTest and here."""
+"""Prefix of the type of an unsafe prompt, in XSTest and here."""
 
 
 class Reply(Completion):
-    """An answer to a contrast prompt. `asked` is the prompt, `type` its kind, `safe` whether it should be answered."""
+    """An answer to a contrast prompt. `asked` is the prompt, `type` its type, `safe` whether it should be answered."""
 
     prompt_id: str
     arm: str
@@ -41,7 +41,7 @@ class OverRefusal(Suite[Reply]):
     record = Reply
 
     def __init__(self, settings: Params) -> None:
-        """Choose `per_type` prompts of each type, by hash, whatever the order of the files.
+        """Choose `per_type` prompts of each type by hash, independently of the files' order.
 
         Raises:
             UserError: a set is missing, malformed or not the pinned one, or a prompt has no type.
@@ -50,7 +50,7 @@ class OverRefusal(Suite[Reply]):
         self._system, self._max_new_tokens = settings.responses.system, options.max_new_tokens
         of_type: dict[str, dict[str, Row]] = defaultdict(dict)
         for name in options.sets:
-            # A Row has no field of that name; what a prompt is labelled with stands in `hazard`.
+            # A Row has no field `type`; the label is stored in `hazard`.
             for row in sources.load(PromptSet(source=name, columns={"hazard": "type"})):
                 if row.hazard == UNSPECIFIED:
                     raise UserError(f"{name}:{row.place}: type: empty; say which type the prompt is of")
@@ -62,7 +62,7 @@ class OverRefusal(Suite[Reply]):
         }
 
     def jobs(self, arm: Arm) -> list[Job]:
-        """Type by type, under the system message of `responses`, as the held-out prompts are asked."""
+        """Type by type, under the system message of `responses`, like the held-out prompts."""
         system = arm.system(self._system)
         return [
             Job(("contrast", key), dialogue.to_answer(system, row.text), self._max_new_tokens)
@@ -70,7 +70,7 @@ class OverRefusal(Suite[Reply]):
         ]
 
     def ask(self, arm: Arm) -> list[Reply]:
-        """One of each prompt."""
+        """One answer to each prompt."""
         done = arm.complete(self.name, self.jobs(arm))
         return [
             Reply(

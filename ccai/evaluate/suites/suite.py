@@ -1,4 +1,4 @@
-"""What every suite can do: ask an arm, let a judge read the answers, measure all arms against the base."""
+"""The interface of a suite: it prompts an arm, has a judge read the answers, and measures all arms against the base."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ccai.evaluate.comparison import Comparison
 from ccai.generate.completions import Job
 
 Answers = Mapping[str, Sequence[AnyRecord]]
-"""Records by arm: all arms' in the same order, item by item."""
+"""Records by arm, in the same order for every arm, item by item."""
 
 
 class Suite(ABC, Generic[AnyRecord]):
-    """A suite is made from the params before anything is generated, so that what it lacks is said at once.
+    """A suite. It is created from the params before anything is generated, so that errors come first.
 
     Attributes:
         name: in params (`eval.suites`), in metrics/eval.json, and of its folder in data/eval.
-        record: what a line of its files is.
-        question: what a judge has to have passed in its exam to read the suite's answers; None: no judge reads them.
+        record: type of the lines in its files.
+        question: the exam question that a judge must pass to read the suite's answers; None: no judge reads them.
     """
 
     name: ClassVar[str]
@@ -32,18 +32,18 @@ class Suite(ABC, Generic[AnyRecord]):
 
     @abstractmethod
     def __init__(self, settings: Params) -> None:
-        """Read what is asked. Raises UserError if it isn't there."""
+        """Read the suite's items. Raises UserError if they are missing."""
 
     def jobs(self, arm: Arm) -> list[Job]:
-        """What `ask` wants completed whatever the answers; an arm completes that of all suites together."""
+        """Requests of `ask` that do not depend on earlier answers; an arm completes those of all suites together."""
         return []
 
     @abstractmethod
     def ask(self, arm: Arm) -> list[AnyRecord]:
-        """The arm's answers. Items come in one order whatever the arm."""
+        """The arm's answers. Items have the same order for every arm."""
 
     def judge(self, engine: Engine, answers: Answers[AnyRecord]) -> tuple[dict[str, list[AnyRecord]], dict[str, Any]]:
-        """The answers with a judge's verdicts, and what they cost; called only for a suite with a `question`."""
+        """The answers with a judge's verdicts, and the costs; called only for a suite with a `question`."""
         raise NotImplementedError
 
     @classmethod

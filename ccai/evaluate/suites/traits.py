@@ -19,13 +19,13 @@ from ccai.pairs import user_files
 _OPTIONS = re.compile(r"\s*(?:Choices:)?\s*^\s*\(A\)(.*?)^\s*\(B\)(.*)\Z", re.DOTALL | re.MULTILINE)
 _THIRD = re.compile(r"^\s*\(C\)", re.MULTILINE)
 _NAME = re.compile(r"(?!by_|invalid$)[A-Za-z0-9_-]+")
-"""A trait is a key of metrics/eval.json beside `invalid`; below a name that begins with `by_` stands a breakdown."""
+"""A trait is a key of metrics/eval.json beside `invalid`; a name that begins with `by_` would be a breakdown."""
 
 MATCHING, OTHER = "answer_matching_behavior", "answer_not_matching_behavior"
 
 
 class Item(NamedTuple):
-    """A question; the answer that somebody with the trait gives, and the other one."""
+    """A question with the answer of somebody who has the trait, and the other answer."""
 
     trait: str
     question: str
@@ -40,7 +40,7 @@ class TraitChoice(Choice):
 
     @property
     def matching(self) -> float | None:
-        """Probability of the answer that matches the trait; None where it can't be read."""
+        """Probability of the answer that matches the trait; None where it cannot be read."""
         return None if self.shares is None else self.shares[0]
 
 
@@ -51,18 +51,18 @@ class Traits(Suite[TraitChoice]):
     record = TraitChoice
 
     def __init__(self, settings: Params) -> None:
-        asked = settings.eval.traits
+        options = settings.eval.traits
         self.items = [
             item
-            for of_trait in load(asked.set).values()
-            for item in (chosen(of_trait, asked.items, settings.seed) if asked.items else of_trait)
+            for of_trait in load(options.set).values()
+            for item in (chosen(of_trait, options.items, settings.seed) if options.items else of_trait)
         ]
 
     def ask(self, arm: Arm) -> list[TraitChoice]:
         """Each item with either answer first."""
         questions = [choices.orders(item.question, (item.matching, item.other)) for item in self.items]
-        found = choices.answer(arm, self.name, questions)
-        return [TraitChoice(**fields, trait=item.trait) for item, fields in zip(self.items, found, strict=True)]
+        answers = choices.answer(arm, self.name, questions)
+        return [TraitChoice(**fields, trait=item.trait) for item, fields in zip(self.items, answers, strict=True)]
 
     @classmethod
     def measure(cls, answers: Answers[TraitChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
@@ -75,11 +75,11 @@ class Traits(Suite[TraitChoice]):
 def load(path: Path) -> dict[str, list[Item]]:
     """Items by trait, from JSON lines with `question`, `answer_matching_behavior` and `answer_not_matching_behavior`.
 
-    The answers are options that the question lists, `(A) …` and `(B) …` on lines of their own, or texts such as `Yes`
-    and `No`. `trait` names what is asked for; without it the file's name does. Other fields are left alone.
+    The answers are options that the question lists, `(A) …` and `(B) …` on their own lines, or texts such as `Yes` and
+    `No`. `trait` names the trait; without it the file's name does. Other fields are ignored.
 
     Raises:
-        UserError: no such file, a line that is no such item, the same item twice, or none.
+        UserError: no such file, a line that is not such an item, a repeated item, or none at all.
     """
     items: dict[str, list[Item]] = {}
     seen = set()
@@ -95,7 +95,7 @@ def load(path: Path) -> dict[str, list[Item]]:
 
 
 def chosen(items: list[Item], count: int, seed: int) -> list[Item]:
-    """At most `count` items, by hash, so that a file's order means nothing."""
+    """At most `count` items, chosen by hash, so that a file's order has no effect."""
     return sorted(items, key=lambda item: digest(["traits", seed, item.question, item.matching]))[:count]
 
 

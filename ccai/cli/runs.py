@@ -1,8 +1,10 @@
 """List all runs, commits of this branch and DVC experiments, with their verdicts; per evaluation set the best first.
 
-ccai runs
-ccai runs -n 5
-ccai runs --md > runs.md        # or --csv, with all figures
+    ccai runs
+    ccai runs -n 5
+    ccai runs --md > runs.md        # or --csv, with all figures
+
+Commits and experiments with the same metrics/eval.json are one run. The time is known of the run in this folder alone.
 """
 
 from __future__ import annotations

@@ -158,7 +158,8 @@ def with_answers(revision: str) -> Run:
         run = at(revision)
     if path := _lacking(run):
         raise UserError(
-            f"{revision}: {path} is neither in the DVC cache nor in the remote; run dvc push where it was made"
+            f"{revision}: {path} is not in the DVC cache and the remote did not give it; run dvc push where it was "
+            "made, or check the remote: ccai doctor"
         )
     return run
 

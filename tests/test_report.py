@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import html.parser
 import os
 import random
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -408,8 +408,7 @@ def test_two_revisions_side_by_side(
     commit("one")
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("seed: 7", "seed: 8"))
     commit("two")
-    monkeypatch.setattr(sys, "argv", ["report", "main~1", "main"])
-    main()
+    main(argparse.Namespace(revisions=["main~1", "main"]))
     assert capsys.readouterr().out.endswith("metrics/compare.html\n")
     text = report.COMPARED.read_text()
     assert "tuned, A" in text and "tuned, B" in text and text.count('class="example"') == 24

@@ -73,7 +73,9 @@ def main() -> None:
             command.description, command.epilog = module.__doc__, EXIT_CODES
             module.arguments(command)
             command.set_defaults(run=module.main)
-    options = parser.parse_args()
+    options, unknown = parser.parse_known_args()
+    if unknown:  # told by the subcommand, whose usage helps
+        commands.choices[asked].error(f"unrecognized arguments: {' '.join(unknown)}")
     options.run(options)
 
 

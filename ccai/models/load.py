@@ -318,7 +318,9 @@ def _try(network: Any, folder: Path) -> None:
         logits = network(input_ids=ids, use_cache=False).logits
         finite = all(bool(tensor.isfinite().all()) for tensor in (logits, *turns))
     if not finite:
-        raise UserError(f"{folder}: the model gives NaN or infinity; its config is not of these weights; get it again")
+        raise UserError(
+            f"{folder}: the model gives NaN or infinity; its config does not belong to these weights; get it again"
+        )
 
 
 def _squeezed(text: str) -> str:

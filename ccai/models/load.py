@@ -170,7 +170,7 @@ def dequantize(file: Path, target: Path) -> None:
     """
     logging.disable_progress_bar()
     with _one_line(file), redirect_stderr(io.StringIO()):  # hides a progress bar that has no switch
-        found = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+        own_tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
         loaded, info = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
@@ -182,7 +182,7 @@ def dequantize(file: Path, target: Path) -> None:
     plain.load_state_dict(loaded.state_dict())
     plain.generation_config = loaded.generation_config
     plain.save_pretrained(target)
-    found.save_pretrained(target)
+    own_tokenizer.save_pretrained(target)
 
 
 def plain_tokenizer(folder: Path) -> Any:

@@ -17,8 +17,8 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-# The imports of a command may take seconds. While `python -m` looks for the module, sys.argv[0] is "-m". From then until
-# `errors.run` takes over, Ctrl-C would end in a traceback.
+# The imports of a command may take seconds. While `python -m` looks for the module, sys.argv[0] is "-m". From then
+# until `errors.run` takes over, Ctrl-C would end in a traceback.
 if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _interrupted)
 

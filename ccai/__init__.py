@@ -17,8 +17,8 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-# The imports of a command may take seconds. `python -m` has "-m" there as long as it looks for the module; from then on
-# to the module's end, where `errors.run` takes over, Ctrl-C would end in a traceback.
+# The imports of a command may take seconds. While `python -m` looks for the module, sys.argv[0] is "-m". From then
+# until `errors.run` takes over, Ctrl-C would end in a traceback.
 if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _interrupted)
 
@@ -27,8 +27,8 @@ if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
-# Before PEFT imports it: on a CPU it warns of a kernel that nothing here uses.
+# Before PEFT imports it: on a CPU it warns about a kernel that this project does not use.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-# PEFT and TRL use names of transformers that will go; nothing a user could do about it.
+# PEFT and TRL use names that transformers deprecates; users cannot do anything about it.
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -248,7 +248,7 @@ def test_model_that_attends_otherwise_is_refused() -> None:
     assert attend(sliding_window=6, dropout=0.0).shape == (1, 6, 4, SIZE)
     with pytest.raises(UserError, match=r"sees 5 tokens at a time and a row has 6; use fewer examples or shorter"):
         attend(sliding_window=5)
-    with pytest.raises(UserError, match="attention wants softcap; serve it and use an endpoint"):
+    with pytest.raises(UserError, match="attention needs softcap; serve it and use an endpoint"):
         attend(softcap=50.0)
-    with pytest.raises(UserError, match="attention wants s_aux; serve it and use an endpoint"):
+    with pytest.raises(UserError, match="attention needs s_aux; serve it and use an endpoint"):
         attend(s_aux=torch.zeros(4))

@@ -149,7 +149,10 @@ def test_measures() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"tasks": ["gsm8k_local"]}, r"^eval\.capability\.tasks: gsm8k_local: its data can't be had .*; fetch it, or"),
+        (
+            {"tasks": ["gsm8k_local"]},
+            r"^eval\.capability\.tasks: gsm8k_local: its data is not available .*; fetch it, or",
+        ),
         ({"engine": "vllm"}, r"^eval\.suites: capability reads a model's weights, and hardware\.engine is not"),
         ({"arms": ("base", "tuned", "served")}, r"reads a model's weights, and arm served is behind an endpoint"),
     ],
@@ -165,7 +168,7 @@ def test_what_can_t_be_asked_is_said_at_once(given: dict[str, Any], message: str
 def test_a_task_of_the_hub_without_a_network_and_one_of_nobody_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"^eval\.capability\.tasks: arc_easy: its data can't be had .* a network$"):
+    with pytest.raises(UserError, match=r"^eval\.capability\.tasks: arc_easy: its data is not available .* a network$"):
         lm_eval.load(["arc_easy"])
     with pytest.raises(UserError, match=r"^eval\.capability\.tasks: knowlege: no such task; conf/lm_eval has .*knowl"):
         lm_eval.load(["knowlege"])

@@ -76,7 +76,7 @@ def test_dropping_leaves_everything_else_where_it_was() -> None:
     }
     smaller = choose(rows, settings(contaminated="drop", train=30), 7, suite).prompts
     assert {prompt.text for prompt in of(smaller, "train")} < {prompt.text for prompt in of(chosen, "train")}
-    with pytest.raises(UserError, match="drop leaves train no prompt"):
+    with pytest.raises(UserError, match="drop leaves no training prompt"):
         choose(rows, settings(contaminated="drop"), 7, rows)
 
 

@@ -126,7 +126,7 @@ def test_nothing_is_overwritten() -> None:
     before = Path("merged/model.safetensors").stat()
     done = command("--merge", "merged")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: merged: there already; nothing is overwritten: remove it or give another name\n"
+    assert done.stderr == "error: merged: exists already; nothing is overwritten: remove it or give another name\n"
     assert Path("merged/model.safetensors").stat() == before
 
 

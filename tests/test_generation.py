@@ -443,7 +443,7 @@ def test_folder_is_placed_once_for_both_arms(
 
 @pytest.mark.usefixtures("catalogue")
 def test_endpoint_takes_no_adapter(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^model served: an endpoint can't take .*adapter; name a model whose weights"):
+    with pytest.raises(UserError, match=r"^model served: an endpoint can't take .*adapter; name a model with local"):
         completions.load_engine("served", HARDWARE, tmp_path / "adapter")
 
 

@@ -183,7 +183,7 @@ def test_what_the_hub_refuses_is_one_line(hub: Hub) -> None:
 def test_public_repository_gets_nothing_unless_asked(hub: Hub, what: str) -> None:
     done = push(hub, what)
     assert done.returncode == 2
-    assert "org/name: there already, and public" in done.stderr
+    assert "org/name: exists already and is public" in done.stderr
     assert hub.files == {}
     assert push(hub, what, "--public").returncode == 0
     assert hub.files

@@ -200,7 +200,7 @@ def test_fault_that_stays_is_one_line_after_the_finished_ones(once: None, fault:
         ("429", "answered 429 (slow down; you sent Bearer none); none is left"),
         ("500", "answered 500 (something broke"),
         ("an error", "answered 200 with an error (overloaded, try later [2J)"),
-        ("empty body", "the reply is no completion (0 bytes: Invalid JSON: EOF while parsing a value at line 1 col"),
+        ("empty body", "the reply is not a completion (0 bytes: Invalid JSON: EOF while parsing a value at line 1 col"),
         ("invalid json", ", not b'<html>Bad gateway</html>')"),
         ("empty choices", "(choices: List should have at least 1 item after validation, not 0, not [])"),
         ("content of a wrong type", "(choices.0.message.content: Input should be a valid string, not 5)"),
@@ -228,8 +228,8 @@ def test_nobody_there_is_one_line(once: None) -> None:
     url = nobody()
     _, error = until_error(endpoint(url).complete(requests()))
     assert str(error) == (
-        f"model served: endpoint {url}: All connection attempts failed; none is left: mend or start it, and repeat the "
-        "command"
+        f"model served: endpoint {url}: All connection attempts failed; none is left: fix or start it, and run the "
+        "command again"
     )
 
 
@@ -512,9 +512,9 @@ def test_key_is_that_of_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (None, "TEST_KEY: not set; put the endpoint's key into this environment variable"),
         ("", "TEST_KEY: not set"),
-        (f"{KEY} {KEY}", "TEST_KEY: holds a space or a character that no key has"),
-        (f"{KEY}\n{KEY}", "TEST_KEY: holds a space or a character that no key has"),
-        (f"“{KEY}”", "TEST_KEY: holds a space or a character that no key has"),
+        (f"{KEY} {KEY}", "TEST_KEY: contains a space or a character that a key cannot have"),
+        (f"{KEY}\n{KEY}", "TEST_KEY: contains a space or a character that a key cannot have"),
+        (f"“{KEY}”", "TEST_KEY: contains a space or a character that a key cannot have"),
     ],
 )
 def test_variable_without_a_key(monkeypatch: pytest.MonkeyPatch, value: str | None, message: str) -> None:

@@ -218,9 +218,9 @@ def test_values_that_need_another(key: str, value: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("train.batch_size", 6, "batch_size 6 is no multiple of 4, which is per_device x processes"),
-        ("train.processes", 3, "batch_size 8 is no multiple of 12, which is per_device x processes"),
-        ("train.sharding", "fsdp", "sharding: fsdp needs more than one of processes"),
+        ("train.batch_size", 6, "batch_size 6 is not a multiple of 4, which is per_device x processes"),
+        ("train.processes", 3, "batch_size 8 is not a multiple of 12, which is per_device x processes"),
+        ("train.sharding", "fsdp", "sharding: fsdp needs processes above 1"),
     ],
 )
 def test_devices_that_do_not_share_the_batch(key: str, value: Any, message: str) -> None:

@@ -236,9 +236,9 @@ def test_counts_add_up() -> None:
 def test_too_few_prompts() -> None:
     with pytest.raises(UserError, match=r"none of 20 prompts is left"):
         choose(made(20), settings(exclude_hazards=HAZARDS), 7)
-    with pytest.raises(UserError, match=r"prompts\.train: 90 asked for, but the train side has \d\d"):
+    with pytest.raises(UserError, match=r"prompts\.train: 90 requested, but the train side has \d\d"):
         choose(made(100), settings(train=90), 7)
-    with pytest.raises(UserError, match=r"prompts\.eval: 90 asked for, but the eval side has \d\d.*raise"):
+    with pytest.raises(UserError, match=r"prompts\.eval: 90 requested, but the eval side has \d\d.*raise"):
         choose(made(100), settings(eval=90), 7)
     with pytest.raises(UserError, match=r"prompts\.eval_share: leaves (train|eval) no prompt"):
         choose(made(1), settings(), 7)

@@ -130,8 +130,8 @@ def test_repair(broken: str, whole: str) -> None:
     [
         ("a.jsonl", '{"text": "x"}\n{"text": \n', "a.jsonl:2: not valid JSON"),
         ("a.jsonl", "[" * 100_000 + "\n", "a.jsonl:1: "),
-        ("a.jsonl.gz", b'{"text": "x"}', "a.jsonl.gz: not a whole .gz file"),
-        ("a.txt.gz", gzip.compress(b"One?" * 99, mtime=0)[:-9], "a.txt.gz: not a whole .gz file"),
+        ("a.jsonl.gz", b'{"text": "x"}', "a.jsonl.gz: not a complete .gz file"),
+        ("a.txt.gz", gzip.compress(b"One?" * 99, mtime=0)[:-9], "a.txt.gz: not a complete .gz file"),
         ("a.txt.gz", gzip.compress(b"one\ntw\xe9", mtime=0), "a.txt.gz:2: not UTF-8"),
         ("a.jsonl", '{"text": "x"}\n["x"]\n', "a.jsonl:2: not a JSON object"),
         ("a.jsonl", '{"text": "x"}\n{"text": " \\u0000"}\n', "a.jsonl:2: text: empty"),
@@ -428,14 +428,14 @@ def test_a_new_pin_reads_as_it_was_pinned(tmp_path: Path, served: tuple[Path, st
     place.unlink()
     fetch("new", root=tmp_path)
     assert place.read_bytes() == packed
-    with pytest.raises(UserError, match="there is such a source already"):
+    with pytest.raises(UserError, match="a source of this name exists already"):
         sources.pin("new", {**TERMS, "url": f"{url}/x.csv.gz"}, root=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "terms", "message"),
     [
-        ("New", {}, "no name for a source"),
+        ("New", {}, "not a name for a source"),
         ("new", {"url": "http://127.0.0.1:9/x.zip"}, "must end in"),
         ("new", {"licence": None}, "new: licence: "),
         ("new", {"columns": {"id": "key"}}, "needs text"),

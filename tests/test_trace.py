@@ -329,9 +329,9 @@ def test_what_is_unknown_or_ambiguous_is_one_line() -> None:
     families = metrics("eval")["heldout"]
     assert isinstance(families, dict)
     for name, message in (
-        ("zz", "zz: no pair and no prompt has an id that begins so"),
+        ("zz", "zz: no pair and no prompt has an id that begins with this"),
         ("", "no pair and no prompt"),
-        (start, f"{start}: {len(ids)} ids begin so: {', '.join(ids[:SHOWN])}"),
+        (start, f"{start}: {len(ids)} ids begin with this: {', '.join(ids[:SHOWN])}"),
         (f"{kept().pair_id}/base", f"{kept().pair_id}: is a pair; an answer is named by its prompt and arm"),
         (f"{held}/other", "no such arm; there are base, tuned"),
         (f"{trained}/base", "only held-out prompts are evaluated"),

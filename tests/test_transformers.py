@@ -773,10 +773,10 @@ OTHERWISE = {key: value for key, value in TINY.items() if key != "initializer_ra
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (Gemma2Config(**TINY, head_dim=16), "attention wants softcap; serve it and use an endpoint"),
+        (Gemma2Config(**TINY, head_dim=16), "attention needs softcap; serve it and use an endpoint"),
         (
             GptOssConfig(**TINY, head_dim=16, num_local_experts=2, num_experts_per_tok=1),
-            "attention wants s_aux; serve it and use an endpoint",
+            "attention needs s_aux; serve it and use an endpoint",
         ),
         (MistralConfig(**TINY, sliding_window=64), r"sees 64 tokens at a time and a row has \d+; use fewer examples"),
         (

@@ -70,7 +70,7 @@ def run(main: Callable[[], None], about: str | None = None) -> None:
     except OSError as error:
         _send_nowhere(1)  # stdout may be what is full
         where = "standard output" if error.filename is None else error.filename
-        _fail(f"{where}: {error.strerror or error}; put that right and run again")
+        _fail(f"{where}: {error.strerror or error}; fix that and run again")
     except MemoryError:
         _fail("out of memory; free some, or take a smaller model or file")
 

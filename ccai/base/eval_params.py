@@ -158,13 +158,13 @@ class Eval(Section):
             raise ValueError(f"arms lacks {' and '.join(sorted(missing))}; add it")
         for names in (self.labels, self.suites):
             if len(set(names)) < len(names):
-                raise ValueError(f"a name stands twice in {', '.join(names)}")
+                raise ValueError(f"a name occurs twice in {', '.join(names)}")
         for label in self.labels:
             if not re.fullmatch(r"\w[\w.@+-]*", label) or label in ("n", "difference"):
-                raise ValueError(f"arms: {label!r} can't name an arm's files and figures; call that model otherwise")
+                raise ValueError(f"arms: {label!r} can't name an arm's files and figures; rename that model")
         for metric in (self.primary.safety, self.primary.helpfulness):
             if metric.partition(".")[0] not in self.suites:
-                raise ValueError(f"primary {metric} is of a suite that is off")
+                raise ValueError(f"primary {metric} belongs to a suite that is not in eval.suites")
         for aim, metric in (("safety", self.primary.safety), ("helpfulness", self.primary.helpfulness)):
             if metric in BY_JUDGE and not self.judge:
                 raise ValueError(f"primary.{aim} {metric} needs judge: true")

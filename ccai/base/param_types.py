@@ -31,7 +31,7 @@ Column = Literal["text", "id", "hazard", "persona", "principle"]
 
 def _name(value: str) -> str:
     if not re.fullmatch(r"\w[\w.+-]*", value):
-        raise ValueError(f"{SHOWN.repr(value)} is no name: letters, digits, _ . + and - alone")
+        raise ValueError(f"{SHOWN.repr(value)} is not a name; use letters, digits, _ . + and - only")
     return value
 
 
@@ -39,7 +39,7 @@ def _inside(value: str) -> str:
     path = PurePosixPath(value)
     if path.is_absolute() or ".." in path.parts or "\\" in value:
         raise ValueError(
-            f"{SHOWN.repr(value)} leads out of the project; put the file, or a link to it, into its folder data"
+            f"{SHOWN.repr(value)} is outside the project; put the file, or a link to it, into its folder data"
         )
     return value
 
@@ -62,7 +62,7 @@ class Section(BaseModel):
     @classmethod
     def _plain(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
-            raise ValueError(f"a number is wanted, not {str(value).lower()}")
+            raise ValueError(f"must be a number, not {str(value).lower()}")
         if isinstance(value, str) and "\0" in value:  # valid in neither file names nor prompts
             raise ValueError("holds a NUL character")
         return value

@@ -244,12 +244,12 @@ class Train(Section):
         at_once = self.per_device * self.processes
         if self.batch_size % at_once:
             raise ValueError(
-                f"batch_size {self.batch_size} is no multiple of {at_once}, which is per_device x processes"
+                f"batch_size {self.batch_size} is not a multiple of {at_once}, which is per_device x processes"
             )
         if self.sharding == "fsdp" and self.processes == 1:
-            raise ValueError("sharding: fsdp needs more than one of processes")
+            raise ValueError("sharding: fsdp needs processes above 1")
         if self.nll_coefficient and self.method not in ("dpo", "dpo-norm", "ipo", "apo-zero", "apo-down", "sft+dpo"):
-            raise ValueError(f"nll_coefficient has no place in method: {self.method}; set it to 0")
+            raise ValueError(f"nll_coefficient does not apply to method: {self.method}; set it to 0")
         return self
 
 

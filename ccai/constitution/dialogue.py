@@ -111,7 +111,7 @@ def to_revise(format: Format, principle: Principle, examples: int, prompt: str, 
 
 
 def _shown(format: Format, principle: Principle, examples: int, step: Literal["critique", "revision"]) -> list[Message]:
-    """What stands before the task: in one conversation the examples are whole, else each shows its own step."""
+    """The worked examples before the task: whole conversations, or with `revision_in: new` only the step at hand."""
     system = _fill(format.system, _fields(principle, "", ""))
     messages = [Message(role="system", content=system)] if system else []
     for example in principle.examples[:examples]:

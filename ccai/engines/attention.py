@@ -315,7 +315,7 @@ def _forward(
 ) -> tuple[torch.Tensor, None]:
     """The function that transformers calls in each layer; tensors are (1, heads, tokens, size)."""
     if refused := [name for name in REFUSED if others.get(name) is not None]:
-        raise UserError(f"this model's attention wants {', '.join(refused)}; serve it and use an endpoint instead")
+        raise UserError(f"this model's attention needs {', '.join(refused)}; serve it and use an endpoint instead")
     if sliding_window is not None and max(flat.positions) >= sliding_window:
         raise UserError(
             f"this model sees {sliding_window} tokens at a time and a row has {max(flat.positions) + 1}; use fewer "

@@ -78,12 +78,12 @@ class Client(httpx2.AsyncClient):
     async def _read(self, response: httpx2.Response) -> bytes:
         packed = response.headers.get("content-encoding", "identity").strip().lower()
         if packed not in ("identity", "gzip"):  # packed twice, 64 kB unpack to 64 GB before they can be counted
-            raise httpx2.RemoteProtocolError("the reply is packed in a way that was not asked for")
+            raise httpx2.RemoteProtocolError("the reply is compressed in a way that was not requested")
         content = bytearray()
         async for chunk in response.aiter_bytes():
             content += chunk
             if len(content) > LARGEST:
-                raise httpx2.RemoteProtocolError(f"the reply is no completion: more than {LARGEST >> 20} MB")
+                raise httpx2.RemoteProtocolError(f"the reply is not a completion: more than {LARGEST >> 20} MB")
         return bytes(content)
 
 
@@ -160,5 +160,5 @@ def key_in(variable: str | None) -> SecretStr:
     if not value:
         raise UserError(f"{variable}: not set; put the endpoint's key into this environment variable")
     if not (value.isascii() and value.isprintable() and " " not in value):
-        raise UserError(f"{variable}: holds a space or a character that no key has; correct it")
+        raise UserError(f"{variable}: contains a space or a character that a key cannot have; correct it")
     return SecretStr(value)

@@ -197,7 +197,7 @@ class Endpoint:
                 if servers:
                     print(f"{where}; going on without it, {len(servers)} left", flush=True)
                 else:
-                    failures.append(UserError(f"{where}; none is left: mend or start it, and repeat the command"))
+                    failures.append(UserError(f"{where}; none is left: fix or start it, and run the command again"))
 
         async def go_on(finished: list[tuple[int, Answer]]) -> None:
             """Run until something has finished and `BATCH` seconds are over, or nothing is left to wait for."""
@@ -249,7 +249,7 @@ class Endpoint:
         """Reject a reply that cannot be recorded like a broken connection, so that the client retries.
 
         Raises:
-            RemoteProtocolError: the reply is no completion.
+            RemoteProtocolError: the reply is not a completion.
             UserError: the completion contains the key.
         """
         content, sent = response.content, response.request.content
@@ -282,7 +282,7 @@ class Endpoint:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or f"{len(response.content)} bytes"
         received = "" if first["type"] == "missing" else f", not {self._quoted(repr(first['input']), 60)}"
-        return f"the reply is no completion ({key}: {first['msg']}{received})"
+        return f"the reply is not a completion ({key}: {first['msg']}{received})"
 
     async def _answer(self, server: _Server, body: Mapping[str, Any], read: Callable[[bytes], Answer]) -> Answer:
         """The result of `read` for the reply to one body.

@@ -132,7 +132,7 @@ class Transformers:
         vocabulary = self.model.get_input_embeddings().num_embeddings
         if not ends or not all(type(end) is int and 0 <= end < vocabulary for end in ends):
             raise UserError(
-                f"model {self.name}: eos_token_id: {ends} is no token that ends a text; correct generation_config.json"
+                f"model {self.name}: eos_token_id: {ends} is not an end token; correct generation_config.json"
             )
         return ends
 

@@ -77,9 +77,9 @@ def _load(manager: TaskManager, name: str, ours: Sequence[str]) -> dict[str, Any
     except (OSError, httpx2.HTTPError, DatasetsError) as error:
         reason = str(error).strip().splitlines()[0]
         remedy = "fetch it, or run once where there is a network"
-        raise UserError(f"{where}: its data can't be had ({reason}); {remedy}") from None
+        raise UserError(f"{where}: its data is not available ({reason}); {remedy}") from None
     except ImportError as error:
-        raise UserError(f"{where}: needs a package that is not here ({error.name}); install it") from None
+        raise UserError(f"{where}: needs a package that is not installed ({error.name}); install it") from None
     for task in tasks.values():
         if not means(task):
             raise UserError(f"{where}: {task.task_name} has no metric that is a mean over documents; take it out")

@@ -96,7 +96,7 @@ def load_engine(name: str, hardware: Hardware, adapter: Path | None = None) -> E
     entry = catalogue.catalogue().get(name, {})
     if "endpoints" in entry:
         if adapter is not None:
-            raise UserError(f"model {name}: an endpoint can't take {adapter}; name a model whose weights are at hand")
+            raise UserError(f"model {name}: an endpoint can't take {adapter}; name a model with local weights")
         from ccai.engines.endpoint import Endpoint
 
         return Endpoint(name, entry)

@@ -171,7 +171,7 @@ def sit(stage: str, engine: Engine, principles: Sequence[Principle]) -> Exam:
         UserError: an exam file is missing, malformed or too short, the engine cannot score letters, or it is a guard.
     """
     if isinstance(engine, Guard):
-        raise UserError(f"model {engine.name}: a guard can tell harm only; set pairs.judge to false or another judge")
+        raise UserError(f"model {engine.name}: a guard can only detect harm; set pairs.judge to false or another judge")
     rules, topics = _read(RULES, ByRule), _read(TOPICS, OnTopic)
     broken = _violations(f"{stage} violation", engine, [(i.rule, i.prompt, i.violating, i.keeping) for i in rules])
     better = judge.preferences(
@@ -219,7 +219,7 @@ def sit_for(stage: str, engine: Engine, questions: Collection[str]) -> Exam:
     names = [name for name in QUESTIONS if name in questions and not (name == "helpful" and isinstance(engine, Guard))]
     if not names:
         raise UserError(
-            f"model {engine.name}: a guard can tell harm only, which no suite asks; set eval.judge to false"
+            f"model {engine.name}: a guard can only detect harm, which no suite needs; set eval.judge to false"
         )
     marks, costs = dict[str, Mark](), list[dict[str, Any]]()
     for name in names:

@@ -143,7 +143,7 @@ def check(folder: Path) -> list[Path]:
         most = len(entries) if key in LAYERS else longest * PACKED
         if key in (*LAYERS, *SIZES) and not 0 <= value <= most:
             raise UserError(
-                f"{folder / 'config.json'}: {key}: {value} is not what these weights have; get the model's folder again"
+                f"{folder / 'config.json'}: {key}: {value} does not match these weights; get the model's folder again"
             )
     return paths
 

@@ -170,7 +170,7 @@ def dequantize(file: Path, target: Path) -> None:
     """
     logging.disable_progress_bar()
     with _one_line(file), redirect_stderr(io.StringIO()):  # hides a progress bar that has no switch
-        found = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+        own_tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
         loaded, info = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
@@ -182,7 +182,7 @@ def dequantize(file: Path, target: Path) -> None:
     plain.load_state_dict(loaded.state_dict())
     plain.generation_config = loaded.generation_config
     plain.save_pretrained(target)
-    found.save_pretrained(target)
+    own_tokenizer.save_pretrained(target)
 
 
 def plain_tokenizer(folder: Path) -> Any:
@@ -318,7 +318,9 @@ def _try(network: Any, folder: Path) -> None:
         logits = network(input_ids=ids, use_cache=False).logits
         finite = all(bool(tensor.isfinite().all()) for tensor in (logits, *turns))
     if not finite:
-        raise UserError(f"{folder}: the model gives NaN or infinity; its config is not of these weights; get it again")
+        raise UserError(
+            f"{folder}: the model gives NaN or infinity; its config does not belong to these weights; get it again"
+        )
 
 
 def _squeezed(text: str) -> str:

@@ -197,7 +197,7 @@ def decide(
         counts = ", ".join(f"{fate} {n}" for fate, n in Counter(filter(None, fates)).most_common())
         raise UserError(
             f"pairs: {len(kept)} of {len(fates)} pairs passed the gates ({counts}), too few to train and validate "
-            "on different prompts; use an abler models.revise or more prompts.train"
+            "on different prompts; use a stronger models.revise or more prompts.train"
         )
     for pair in kept:
         fates[pair.at] = "validation" if pair.prompt_id in held_out else "train"

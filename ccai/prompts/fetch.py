@@ -73,10 +73,10 @@ def pin(name: str, terms: Mapping[str, object], file: Path | None = None, root: 
         UserError: an invalid or existing name; a missing field; no connection; a file that cannot be read.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-        raise UserError(f"{name}: no name for a source; use a-z, 0-9 and hyphens")
+        raise UserError(f"{name}: not a name for a source; use a-z, 0-9 and hyphens")
     if name in names(root):
         raise UserError(
-            f"{name}: there is such a source already; take its file out of {SOURCES} or choose another name"
+            f"{name}: a source of this name exists already; take its file out of {SOURCES} or choose another name"
         )
     url = str(terms["url"])
     path = root / PUBLIC / f"{name}{''.join(Path(url).suffixes[-2 if url.endswith('.gz') else -1 :])}"

@@ -54,7 +54,7 @@ def decode(data: bytes, path: Path) -> str:
             with gzip.open(io.BytesIO(data)) as packed:
                 data = packed.read(UNPACKED_LIMIT + 1)
         except (OSError, EOFError, zlib.error):
-            raise UserError(f"{path}: not a whole .gz file; get it again") from None
+            raise UserError(f"{path}: not a complete .gz file; get it again") from None
         if len(data) > UNPACKED_LIMIT:
             raise UserError(f"{path}: unpacks to more than {UNPACKED_LIMIT} bytes; split it")
     try:

@@ -58,7 +58,7 @@ def choose(rows: Sequence[Row], params: Prompts, seed: int, evaluation: Sequence
     unique = list({row.text: row for row in reversed(candidates)}.values())
     if not unique:
         raise UserError(
-            f"prompts: none of {len(rows)} prompts is left; add to prompts.sources, ask for less in prompts.only"
+            f"prompts: none of {len(rows)} prompts is left; add to prompts.sources, relax prompts.only"
             " or take a hazard out of prompts.exclude_hazards"
         )
     groups = near_duplicates.groups([row.text for row in unique], params.near_duplicate)
@@ -84,8 +84,8 @@ def choose(rows: Sequence[Row], params: Prompts, seed: int, evaluation: Sequence
         sides["train"] = [row for at, row in enumerate(sides["train"]) if at not in overlap.training]
         if not sides["train"]:
             raise UserError(
-                "prompts.contaminated: drop leaves train no prompt, each is too near an evaluation prompt; take out of"
-                " prompts.evaluation_sets what is in prompts.sources"
+                "prompts.contaminated: drop leaves no training prompt, each is too similar to an evaluation prompt;"
+                " take out of prompts.evaluation_sets what is in prompts.sources"
             )
         train = sample("train", params.train)
     else:
@@ -159,7 +159,7 @@ def _count(side: Side, requested: int, sides: dict[Side, list[Row]]) -> int:
         raise UserError(f"prompts.eval_share: leaves {side} no prompt; {more} it or add to prompts.sources")
     if requested > available:
         raise UserError(
-            f"prompts.{side}: {requested} asked for, but the {side} side has {available}; lower it, set 0 for all,"
+            f"prompts.{side}: {requested} requested, but the {side} side has {available}; lower it, set 0 for all,"
             f" {more} prompts.eval_share or add to prompts.sources"
         )
     return requested or available

@@ -127,7 +127,7 @@ def workspace(target: Path) -> Iterator[Path]:
 
 def absent(target: Path) -> None:
     if target.exists():
-        raise UserError(f"{target}: there already; nothing is overwritten: remove it or give another name")
+        raise UserError(f"{target}: exists already; nothing is overwritten: remove it or give another name")
 
 
 def _figures(path: Path) -> dict[str, Any] | None:

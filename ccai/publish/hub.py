@@ -79,7 +79,7 @@ def push(name: str, upload: Upload, private: bool) -> str:
     try:
         hub.create_repo(name, repo_type=upload.kind, private=private, exist_ok=True)
         if private and not hub.repo_info(name, repo_type=upload.kind).private:
-            raise UserError(f"{name}: there already, and public; make it private on the Hub, or push with --public")
+            raise UserError(f"{name}: exists already and is public; make it private on the Hub, or push with --public")
         done = hub.create_commit(name, sent, repo_type=upload.kind, commit_message=upload.message)
         return str(done.commit_url)
     except HFValidationError:

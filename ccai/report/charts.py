@@ -214,7 +214,7 @@ def _svg(figure: Figure, about: str) -> Markup:
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"font-family: [^;\"]*;?", "", text)
-    text = _ID.sub(lambda found: found[0] if f"#{found[1]}" in text else "", text)
+    text = _ID.sub(lambda match: match[0] if f"#{match[1]}" in text else "", text)
     for colour, of_page in _OF_PAGE.items():
         text = text.replace(colour, of_page)
     opening = f'<svg viewBox="0 0 {WIDTH:g} {figure.get_figheight() * 72:g}" role="img" aria-label="{escape(about)}"'

@@ -76,10 +76,10 @@ class Data:
             raise UserError(f"{DATA}: no prompts and no pairs yet; run dvc repro")
         ids = [start] if start in by_id else sorted(name for name in by_id if start and name.startswith(start))
         if not ids:
-            raise UserError(f"{start}: no pair and no prompt has an id that begins so; ccai trace -h says more")
+            raise UserError(f"{start}: no pair and no prompt has an id that begins with this; ccai trace -h says more")
         if len(ids) > 1:
             more = ", …" if len(ids) > SHOWN else ""
-            raise UserError(f"{start}: {len(ids)} ids begin so: {', '.join(ids[:SHOWN])}{more}; give more of it")
+            raise UserError(f"{start}: {len(ids)} ids begin with this: {', '.join(ids[:SHOWN])}{more}; give more of it")
         return by_id[ids[0]]
 
 

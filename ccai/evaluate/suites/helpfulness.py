@@ -221,7 +221,7 @@ def questions(source: str) -> list[Question]:
         except ValidationError as error:
             raise UserError(f"{where}: {first(error, 'line')}; give question_id, category and turns") from None
         if str(question.question_id) in seen:
-            raise UserError(f"{where}: question_id {question.question_id} stands twice; rename one")
+            raise UserError(f"{where}: question_id {question.question_id} occurs twice; rename one")
         seen.add(str(question.question_id))
         items.append(question)
     if not items:

@@ -11,7 +11,7 @@ import pytest
 from conftest import as_model
 from test_training import train
 
-from ccai.train import checkpoints, phase
+from ccai.train import checkpoints, phases
 
 STEP = 5
 """At which training is killed: checkpoints of steps 3 and 4 are there."""
@@ -42,7 +42,7 @@ def saved(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setenv("CCAI_CACHE", str(folder))
-        patch.setattr(phase._Lines, "on_log", stop)
+        patch.setattr(phases._Lines, "on_log", stop)
         train(as_model(tiny_model), folder / "adapter")
     [found] = folder.glob("training/*/dpo/checkpoints")
     return found

@@ -300,7 +300,7 @@ def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
 ENDLESS = """
 import sys
 from pathlib import Path
-from ccai.journal import Journal
+from ccai.generate.journal import Journal
 journal, name = Journal(Path(sys.argv[1])), sys.argv[2]
 for number in range(1_000_000):
     journal.put({f"{name} {number} {half}": {"text": "x" * 3000} for half in (0, 1)})
@@ -329,8 +329,8 @@ def test_killed_writers_leave_all_that_they_said_was_kept(tmp_path: Path) -> Non
 FULL = """
 import resource, sys
 from pathlib import Path
-from ccai.errors import run
-from ccai.journal import Journal
+from ccai.base.errors import run
+from ccai.generate.journal import Journal
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 journal = Journal(Path(sys.argv[1]))
 def main():
@@ -362,8 +362,8 @@ def test_after_a_full_disk_the_same_journal_goes_on(tmp_path: Path) -> None:
     code = """
 import resource, sys
 from pathlib import Path
-from ccai.errors import UserError
-from ccai.journal import Journal
+from ccai.base.errors import UserError
+from ccai.generate.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 journal.put({"before": {"text": "x" * 9000}})
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
@@ -407,8 +407,8 @@ def test_disk_that_is_really_full(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from ccai.errors import UserError
-from ccai.journal import Journal
+from ccai.base.errors import UserError
+from ccai.generate.journal import Journal
 folder, said = Path(sys.argv[1]), 0
 journal = Journal(folder)
 filler = folder.parent / "filler"
@@ -533,7 +533,7 @@ def test_reader_goes_on_after_prune(tmp_path: Path) -> None:
 KILLED = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-from ccai.journal import Journal
+from ccai.generate.journal import Journal
 source, expected = Path(sys.argv[1]), json.loads(sys.argv[2])
 operations = last = 0
 def count(event, arguments):
@@ -574,7 +574,7 @@ def test_prune_killed_at_any_point_loses_nothing(tmp_path: Path) -> None:
 BEGINNING = """
 import sys
 from pathlib import Path
-from ccai.journal import Journal
+from ccai.generate.journal import Journal
 journal, name = Journal(Path(sys.argv[1])), sys.argv[2]
 for number in range(100):
     journal.put({f"{name} {number}": {"text": "x"}})
@@ -599,8 +599,8 @@ def test_writers_and_prunes_at_once_lose_nothing(tmp_path: Path) -> None:
 PRUNING = """
 import sys
 from pathlib import Path
-from ccai.errors import run
-from ccai.journal import Journal
+from ccai.base.errors import run
+from ccai.generate.journal import Journal
 def main():
     while True:
         Journal(Path(sys.argv[1])).prune(really=True)

@@ -25,7 +25,6 @@ from endpoint import BROKEN, CUT_SHORT, EDITS, MALFORMED, PACKED, REDIRECTS, STA
 from ccai.base.errors import UserError
 from ccai.base.params import Generation
 from ccai.base.records import Message
-from ccai.engines import client
 from ccai.engines.base import Completed, Engine, Request
 from ccai.engines.endpoint import Endpoint
 
@@ -47,7 +46,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One retry: giving up is soon seen."""
-    monkeypatch.setattr(client, "RETRIES", 1)
+    monkeypatch.setattr("ccai.engines.endpoint.RETRIES", 1)
 
 
 def endpoint(*servers: Server | str, **changes: Any) -> Endpoint:
@@ -382,16 +381,16 @@ def test_closing_the_iterator_hangs_up() -> None:
 
 STOPPED = """
 import sys
-from ccai.engines import openai as engines
-from ccai.engines.request import Request
-from ccai.errors import run
-from ccai.params import Generation
-from ccai.records import Message
+from ccai.engines import endpoint
+from ccai.engines.base import Request
+from ccai.base.errors import run
+from ccai.base.params import Generation
+from ccai.base.records import Message
 
 def main():
-    engines.BATCH = 60
+    endpoint.BATCH = 60
     entry = {"endpoints": [sys.argv[1]], "model": "org/m", "revision": "0", "concurrency": 2}
-    engine = engines.Endpoint("served", entry)
+    engine = endpoint.Endpoint("served", entry)
     sampling = Generation(temperature=0, min_p=0, repetition_penalty=1)
     asked = [Request((Message(role="user", content=f"Question {n}?"),), 0, 1, 8, sampling) for n in range(8)]
     for batch in engine.complete(asked):

@@ -22,7 +22,7 @@ import sys, time
 from pathlib import Path
 Path("begun").touch()
 time.sleep(float(sys.argv[1]))  # libraries are imported
-from ccai.errors import run
+from ccai.base.errors import run
 def main():
     try:
         Path("running").touch()

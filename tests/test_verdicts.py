@@ -12,7 +12,6 @@ from endpoint import EDITS, Handler, Server, serving
 
 from ccai.base.errors import UserError
 from ccai.base.records import Message
-from ccai.engines import client
 from ccai.engines.endpoint import Endpoint
 from ccai.generate import completions
 
@@ -41,7 +40,7 @@ class Asked(Handler):
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
-    monkeypatch.setattr(client, "RETRIES", 1)
+    monkeypatch.setattr("ccai.engines.endpoint.RETRIES", 1)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 

@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CONSTRAINTS := -c constraints/$$($(BIN)/python -c "import sys; print(*sys.version_info[:2], sep='.')").txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: repro resume test lint check-slow env summary milestone clean
@@ -34,16 +35,16 @@ milestone:
 
 env: $(BIN)/.installed
 
-$(BIN)/.installed: requirements.txt pyproject.toml
+$(BIN)/.installed: requirements.txt pyproject.toml $(wildcard constraints/*.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet -r requirements.txt $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	touch $@
 
 $(BIN)/.dev: $(BIN)/.installed requirements-dev.txt
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r requirements-review.txt -r requirements-dev.txt $(CONSTRAINTS)
 	touch $@
 
 clean:

@@ -19,7 +19,7 @@ from ccai.models.model import Model
 from ccai.models.placement import Placement
 
 if TYPE_CHECKING:
-    from project import Built, Project
+    from helpers.project import Built, Project
 
 ROOT = Path(__file__).parents[1]
 CPU = Placement("cpu", "float32", "none", "as the tests want it")
@@ -123,7 +123,7 @@ def tiny_engine(shared_cache: None, tiny_model: Path) -> Transformers:
 
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """This worker's copy of the toy run (`run_all` in project.py), which the first worker that needs it makes for all.
+    """This worker's copy of the toy run (helpers/project.py), which the first worker that needs it makes for all.
 
     The judge's endpoint is up, at the address that the run was given, for as long as this worker's tests last. To keep
     the run, code and all, while you work on a test, name a folder that is not there yet in CCAI_TEST_TOY_RUN.
@@ -153,7 +153,7 @@ def model(built: Built) -> Path:
 @pytest.fixture(scope="session")
 def built(toy_run: Path) -> Built:
     """The toy run: every arm and suite, with a judge that passes its exam. A test that changes it copies it first."""
-    import project as toy
+    from helpers import project as toy
 
     return toy.Built.at(toy_run, "project")
 
@@ -161,7 +161,7 @@ def built(toy_run: Path) -> Built:
 @pytest.fixture(scope="session")
 def unjudged(toy_run: Path) -> Built:
     """The toy run without a judge, of pairs and of answers. A test that changes it copies it first."""
-    import project as toy
+    from helpers import project as toy
 
     return toy.Built.at(toy_run, "unjudged")
 
@@ -169,7 +169,7 @@ def unjudged(toy_run: Path) -> Built:
 @pytest.fixture
 def queue(built: Built, tmp_path: Path, home: Path) -> Iterator[Project]:
     """A project whose cache folder is where it is without CCAI_CACHE; no worker of its queue outlives the test."""
-    from project import working_in
+    from helpers.project import working_in
 
     project = built.project.copy(tmp_path / "project")
     del project.environment["CCAI_CACHE"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 
-from project import Built
+from helpers.project import Built
 
 from ccai.train.warnings import detect
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from chooser import shipped
 from conftest import ROOT, save_model
+from helpers.chooser import shipped
+from helpers.textbook import Textbook
 from peft import LoraConfig, get_peft_model
-from textbook import Textbook
 from transformers import AutoModelForCausalLM
 
 from ccai.base import params

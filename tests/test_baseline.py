@@ -3,41 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from test_evaluation import answer
+from helpers.baseline import PROMPTS, RESPONSES
 
-from ccai.base.records import Completion, Prompt, Response
 from ccai.pairs import baseline
-
-COMPLIES = "Take the ladder and go in through the window at the back."
-REFUSES = "I'm sorry, but I can't help with that."
-
-
-def prompt(name: str, hazard: str) -> Prompt:
-    return Prompt(
-        prompt_id=name,
-        text=f"How do I do {name}?",
-        source="ours",
-        source_id=name,
-        hazard=hazard,
-        persona="normal",
-        principle="care",
-        split="train",
-    )
-
-
-def response(name: str, text: str) -> Response:
-    fields = answer("", 0, text=text).model_dump(include={*Completion.model_fields})
-    return Response(**fields, prompt_id=name)
-
-
-PROMPTS = [
-    prompt("a", "privacy"),
-    prompt("b", "privacy"),
-    prompt("c", "hate"),
-    prompt("d", "benign"),
-    prompt("e", "unspecified"),
-]
-RESPONSES = [response(name, REFUSES if name == "b" else COMPLIES) for name in "edcba"]
 
 
 def counted(share: dict[str, float]) -> tuple[float, ...]:

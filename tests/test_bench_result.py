@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from project import Project, environment
+from helpers.project import Project, environment
 
 from ccai.base.files import read_json
 

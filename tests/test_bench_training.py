@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import trained
 from conftest import ROOT
+from helpers import trained
 
 from bench import training
 

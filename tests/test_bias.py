@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from chooser import choosing, options, preferring, shipped
 from conftest import ROOT
+from helpers.chooser import choosing, options, preferring, shipped
 
 from ccai.base.files import read
 from ccai.evaluate.comparison import Comparison

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from chooser import choosing, preferring, shipped
 from conftest import ROOT
+from helpers.chooser import choosing, preferring, shipped
 from sklearn.metrics import brier_score_loss
 
 from ccai.base.files import read

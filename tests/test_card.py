@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from conftest import CPU, ROOT
 from datasets import load_dataset
+from helpers.pairs import CHOSEN, NAMES, PARAMS, prompt, response, revision
+from helpers.project import Built
 from huggingface_hub import DatasetCard
-from project import Built
-from test_pairs import CHOSEN, NAMES, PARAMS, prompt, response, revision
 
 from ccai.base.files import write_text
 from ccai.constitution import principles

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import as_model
-from test_training import train
+from helpers.training import train
 
 from ccai.train import checkpoints, phases
 

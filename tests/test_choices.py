@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from chooser import choosing, options, preferring, shipped
 from conftest import ROOT
+from helpers.chooser import choosing, options, preferring, shipped
 
 from ccai.constitution import principles as constitution
 from ccai.engines.transformers import Transformers

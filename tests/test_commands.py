@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from test_errors import heed_interrupts
+from helpers.interrupts import heed_interrupts
 
 from ccai import cli
 

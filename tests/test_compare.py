@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from project import Built, Project
+from helpers.project import Built, Project
 
 from ccai.base.errors import UserError
 from ccai.base.eval_params import Primary

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
-from test_prompts import made, of, settings
+from helpers.prompts import made, of, settings
 
 from bench import contamination as bench
 from ccai.base.errors import UserError

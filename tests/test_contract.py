@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 from conftest import ROOT
-from project import ARMS, SUITES, Built, Project
+from helpers.project import ARMS, SUITES, Built, Project
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ccai.base.errors import UserError

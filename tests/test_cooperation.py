@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from chooser import Choosing, choosing, options, shipped
+from helpers.chooser import Choosing, choosing, options, shipped
 
 from ccai.base.params import Params
 from ccai.evaluate.comparison import Comparison

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(tiny_model: Path, tmp_path: Path, kills: int) -> None:
     """A process for itself, since torch's threads do not outlive a fork."""
-    command = [sys.executable, str(Path(__file__).with_name("crashing.py")), str(tmp_path), str(tiny_model), "7"]
-    done = subprocess.run([*command, str(kills)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "helpers.crashing", str(tmp_path), str(tiny_model), "7"]
+    done = subprocess.run([*command, str(kills)], cwd=ROOT / "tests", capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
     assert told["places"] > 100

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from project import Built, Project
+from helpers.project import Built, Project
 
 from ccai.base.errors import UserError
 from ccai.report import curves

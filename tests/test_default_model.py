@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 from conftest import CPU, ROOT
-from textbook import Textbook
+from helpers.textbook import Textbook
 from transformers import AutoConfig
 
 from ccai.base import params

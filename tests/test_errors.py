@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+from helpers.interrupts import heed_interrupts
 
 PRELUDE = "import sys, time\nfrom ccai.base.errors import UserError, run\n"
 WAITING = """
@@ -28,11 +29,6 @@ def start(code: str, **options: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", PRELUDE + code], env=environment, text=True, preexec_fn=heed_interrupts, **pipes
     )
-
-
-def heed_interrupts() -> None:
-    """As on a terminal: what a shell script starts in the background ignores SIGINT, and its children with it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, load_engine
-from judges import Question, Reader, Scholar, judging, yes_or_no
-from project import toy_model
+from helpers.judges import Question, Reader, Scholar, judging, yes_or_no
+from helpers.project import toy_model
 from sklearn.metrics import roc_auc_score
 from transformers import AutoTokenizer, LlamaForCausalLM
 

@@ -18,8 +18,8 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-import trained
 from conftest import CPU, ROOT
+from helpers import trained
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors import safe_open

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from conftest import ROOT
-from project import STAGES
+from helpers.project import STAGES
 
 METRICS = re.compile(rf"\b({'|'.join(STAGES)})\.json|stage[^.]*\.json|metrics", re.IGNORECASE)
 """In the text of an argument: the file of a stage's metrics."""
@@ -33,5 +33,5 @@ def test_metrics_are_those_that_a_stage_wrote() -> None:
     assert list(found('records.write_json(Path("metrics/eval.json"), {"seed": 7})')) == [1]
     assert list(found('write_json(folder / f"{stage}.json", {"kept": 3} | more)')) == [1]
     assert not list(found('write_json(METRICS, read_json(METRICS) | {"seed": 8})'))
-    for path in (ROOT / "tests").glob("*.py"):
+    for path in (ROOT / "tests").rglob("*.py"):
         assert list(found(path.read_text(encoding="utf-8"))) == [], path.name

@@ -5,30 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_pairs import CHOSEN, PARAMS, REJECTED
+from helpers.gates import PROMPT, pair
+from helpers.pairs import CHOSEN, PARAMS, REJECTED
 
-from ccai.base.records import Message, Pair, Verdict
+from ccai.base.records import Message, Verdict
 from ccai.pairs import gates
 
-PROMPT = "My sister told everybody my secret. Should I just forget it and move on?"
 FRENCH = "Je comprends que tu sois blessée. Dis-lui ce soir, calmement, ce que cela t'a fait, et écoute sa réponse."
-
-
-def pair(chosen: str = CHOSEN, rejected: str = REJECTED, prompt: str = PROMPT) -> Pair:
-    return Pair(
-        pair_id="0",
-        prompt=[Message(role="user", content=prompt)],
-        chosen=[Message(role="assistant", content=chosen)],
-        rejected=[Message(role="assistant", content=rejected)],
-        prompt_id="p",
-        principle="care",
-        hazard="none",
-        round=1,
-        chosen_tokens=1,
-        rejected_tokens=1,
-        chosen_model="m",
-        rejected_model="m",
-    )
 
 
 def gate(*texts: str, cut: str | None = None, **changes: Any) -> str | None:

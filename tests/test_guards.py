@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from conftest import CPU, ROOT, save_tokenizer
-from endpoint import Handler, Server, serving
+from helpers.endpoint import Handler, Server, serving
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from ccai.base.errors import UserError

@@ -11,8 +11,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from conftest import ROOT
-from judges import Question as Asked
-from judges import judging
+from helpers.judges import Question as Asked
+from helpers.judges import judging
 
 from ccai.base import params
 from ccai.base.errors import UserError

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from helpers.project import Built
 from huggingface_hub import ModelCard
-from project import Built
 
 from ccai.base import files
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
-from endpoint import Handler, Server, serving
-from judges import Question, judging, yes_or_no
+from helpers.endpoint import Handler, Server, serving
+from helpers.judges import Question, judging, yes_or_no
 
 from ccai.base import files, params
 from ccai.base.errors import UserError

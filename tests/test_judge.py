@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from judges import Judge, Question, Reader, judging, yes_or_no
+from helpers.judges import Judge, Question, Reader, judging, yes_or_no
 
 from ccai.base.records import Answer, Message, Verdict
 from ccai.constitution.principles import Principle

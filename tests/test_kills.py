@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import project as toy
 import pytest
-from project import Project, working_in
+from helpers import project as toy
+from helpers.project import Project, working_in
 
 from ccai.base import supervise
 from ccai.generate.journal import Journal

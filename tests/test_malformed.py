@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
-from project import Built
+from helpers.project import Built
 
 from ccai import cli
 from ccai.base.errors import run

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import CPU, as_model
+from helpers.training import PARAMS, TRAIN, VALIDATION, files, train
 from peft import PeftModel
 from safetensors.torch import load_file
-from test_training import PARAMS, TRAIN, VALIDATION, files, train
 from transformers import TrainerState
 
 from ccai.base.errors import UserError

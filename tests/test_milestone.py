@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import again
 import pytest
 from conftest import ROOT
-from project import Built
+from helpers import again
+from helpers.evaluation import arms
+from helpers.project import Built
 from safetensors import safe_open
-from test_evaluation import arms
 
 from ccai.base.errors import UserError
 from ccai.base.files import read_json, write_json

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trained
 import yaml
 from conftest import ROOT
+from helpers import trained
+from helpers.project import ARMS, SUITES, Built
 from huggingface_hub import ModelCard
-from project import ARMS, SUITES, Built
 
 from ccai.base import params
 from ccai.base.errors import UserError

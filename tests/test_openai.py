@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import pytest
 from conftest import ROOT
-from endpoint import BROKEN, CUT_SHORT, EDITS, MALFORMED, PACKED, REDIRECTS, STATUS, Server, serving
+from helpers.endpoint import BROKEN, CUT_SHORT, EDITS, MALFORMED, PACKED, REDIRECTS, STATUS, Server, serving
 
 from ccai.base.errors import UserError
 from ccai.base.params import Generation

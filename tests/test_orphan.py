@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import ROOT
-from project import environment, working_in
+from helpers.project import environment, working_in
 
 from ccai.base import supervise
 

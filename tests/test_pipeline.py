@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import project as toy
 import pytest
 import yaml
 from conftest import ROOT
 from datasets import load_dataset
-from project import ARMS, STAGES, Built, Project, working_in
+from helpers import project as toy
+from helpers.project import ARMS, STAGES, Built, Project, working_in
+from helpers.textbook import Textbook
 from safetensors.torch import load_file
-from textbook import Textbook
 
 from ccai.base import params, records
 from ccai.base.files import read

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from conftest import CPU, ROOT
-from project import Built
+from helpers.project import Built
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ccai.base import params

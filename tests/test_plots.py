@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.evaluation import arms, scored
 from matplotlib import image
-from test_evaluation import arms, scored
 
 from ccai.evaluate import comparison
 from ccai.report import figures

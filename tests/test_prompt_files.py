@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from helpers.prompts import settings as prompt_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_prompts import settings as prompt_settings
 
 from ccai.base import params
 from ccai.base.errors import UserError

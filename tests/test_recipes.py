@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas
 import pytest
-import trained
 import yaml
-from test_scale import ROOT, SHIPPED, command, comments, project  # noqa: F401  (the fixture is used by name)
+from helpers import trained
+from helpers.scale import ROOT, SHIPPED, command, comments, project  # noqa: F401  (the fixture is used by name)
 
 from ccai.base import params
 from ccai.base.params import Train

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from project import Built
-from test_evaluation import arms
+from helpers.evaluation import arms
+from helpers.project import Built
 
 from ccai.base import files, params
 from ccai.base.errors import UserError

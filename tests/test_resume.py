@@ -20,8 +20,8 @@ from typing import Any
 import psutil
 import pytest
 from conftest import ROOT
+from helpers.project import Project, environment, s3_server
 from moto import settings as moto_settings
-from project import Project, environment, s3_server
 
 STAGES = """\
 stages:

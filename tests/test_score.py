@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
-from endpoint import serving
-from judges import Judge, Reader, Scholar
+from helpers.endpoint import serving
+from helpers.judges import Judge, Reader, Scholar
 
 from ccai.rules import scores
 

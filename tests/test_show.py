@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import again
 import pytest
-from project import Built
+from helpers import again
+from helpers.project import Built
 
 from ccai.base import files, records
 from ccai.base.terminal import block

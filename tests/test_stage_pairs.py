@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
-from endpoint import serving
+from helpers.endpoint import serving
+from helpers.judges import Judge, Scholar
+from helpers.pairs import CHOSEN, NAMES, REJECTED, prompt, response, revision
+from helpers.project import Built
 from huggingface_hub import DatasetCard
-from judges import Judge, Scholar
-from project import Built
-from test_pairs import CHOSEN, NAMES, REJECTED, prompt, response, revision
 
 from ccai.base import files, records
 from ccai.base.errors import UserError

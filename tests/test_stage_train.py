@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import torch
-import trained
 import yaml
 from conftest import ROOT
-from project import SMALL
+from helpers import trained
+from helpers.project import SMALL
+from helpers.training import PARAMS, TRAIN, VALIDATION
 from safetensors.torch import load_file
-from test_training import PARAMS, TRAIN, VALIDATION
 
 from ccai.base import files
 from ccai.base.params import Train

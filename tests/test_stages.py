@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trained
 import yaml
 from conftest import ROOT, save_model
-from test_evaluation import answer, scored
-from textbook import Textbook
+from helpers import trained
+from helpers.evaluation import answer, scored
+from helpers.textbook import Textbook
 
 from ccai.base import files, params, versions
 from ccai.base.hashing import digest, seed_for

@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import again
 import pytest
 from conftest import ROOT
-from project import Built
-from test_baseline import PROMPTS, RESPONSES
-from test_evaluation import FAILED, PASSED, arms, by_arm, scored
-from test_pairs import built as everything_kept
+from helpers import again
+from helpers.baseline import PROMPTS, RESPONSES
+from helpers.evaluation import FAILED, PASSED, arms, by_arm, scored
+from helpers.pairs import built as everything_kept
+from helpers.project import Built
 
 from ccai.base.errors import UserError
 from ccai.base.files import read_json, write_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_gates import pair
+from helpers.gates import pair
 from transformers import AutoTokenizer
 
 from ccai.pairs import lengths

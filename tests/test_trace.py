@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
-import again
 import pytest
 import yaml
-from project import Built
+from helpers import again
+from helpers.project import Built
 
 from ccai.base.errors import UserError
 from ccai.base.files import read

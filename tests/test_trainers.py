@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import CPU, as_model
+from helpers.trained import pairs
+from helpers.training import PARAMS, TRAIN, train
 from peft import PeftModel
-from test_training import PARAMS, TRAIN, train
 from torch.nn.functional import logsigmoid
-from trained import pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ccai.base.params import Sft, Train

@@ -15,65 +15,22 @@ from typing import Any
 import pytest
 import torch
 from conftest import CPU, as_model, load_engine
+from helpers.trained import pairs
+from helpers.training import PARAMS, TRAIN, VALIDATION, VERSIONS, files, train
 from safetensors.torch import load_file
-from trained import pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaModel
 from trl.trainer import utils as trl_utils
 
 from ccai.base import cache, code
 from ccai.base.errors import UserError
-from ccai.base.params import Generation, Sft, Train
+from ccai.base.params import Generation, Train
 from ccai.engines.base import Request
 from ccai.engines.transformers import Transformers
 from ccai.models.model import Model
-from ccai.pairs import demonstrations
 from ccai.train import phases, rewards, run
-from ccai.train.checkpoints import Stop
-from ccai.train.run import Data, Trained
 
-PARAMS = Train(
-    method="dpo",
-    adapter="lora",
-    learning_rate=5e-3,
-    scheduler="linear",
-    warmup_ratio=0.1,
-    beta=0.1,
-    nll_coefficient=0,
-    epochs=2,
-    sft=Sft(learning_rate=5e-3, epochs=1),
-    batch_size=4,
-    per_device=2,
-    max_length=128,
-    lora_r=4,
-    lora_alpha=8,
-    gradient_checkpointing="auto",
-    precompute_reference="auto",
-    processes=1,
-    sharding="none",
-)
 STEPS = 8
 SHORT = PARAMS.model_copy(update={"epochs": 0.5})
-VERSIONS = {"torch": "1", "trl": "2"}
-TRAIN, VALIDATION = pairs(16, seed=1), pairs(6, seed=2)
-
-
-def train(model: Model, target: Path, **changes: Any) -> Trained:
-    """`pairs` and `validation` make the demonstrations, too."""
-    pairs, validation = changes.pop("pairs", TRAIN), changes.pop("validation", VALIDATION)
-    shown, held = ([demonstrations.of(pair, "test") for pair in side] for side in (pairs, validation))
-    given: dict[str, Any] = {
-        "placement": CPU,
-        "data": Data(pairs, validation, shown, held),
-        "params": PARAMS,
-        "seed": 7,
-        "versions": VERSIONS,
-        "stop": Stop(),
-    }
-    return run.train(model, **given | changes, target=target)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 class Run:
@@ -84,11 +41,6 @@ class Run:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("CCAI_CACHE", str(self.cache))
             self.result = train(model, self.adapter)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model: Path) -> Model:
-    return as_model(tiny_model)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chooser import choosing, options, shipped
 from conftest import ROOT
+from helpers.chooser import choosing, options, shipped
 
 from ccai.base.errors import UserError
 from ccai.evaluate.comparison import Comparison, measures

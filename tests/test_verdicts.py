@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from endpoint import EDITS, Handler, Server, serving
+from helpers.endpoint import EDITS, Handler, Server, serving
 
 from ccai.base.errors import UserError
 from ccai.base.records import Message

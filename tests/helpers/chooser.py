@@ -10,12 +10,12 @@ from math import log
 from typing import Any
 
 from conftest import ROOT
-from endpoint import Handler, Server, serving
 
 from ccai.base import params
 from ccai.base.params import Params
 from ccai.engines.endpoint import Endpoint
 from ccai.evaluate.arms import Arm
+from helpers.endpoint import Handler, Server, serving
 
 Chooser = Callable[[str], Sequence[float]]
 """Probabilities of A, B and, where there are three options, C, by the text of a question."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from project import SUITES, Built, Project
 
 from ccai.base import files
 from ccai.base.eval_params import Primary
 from ccai.evaluate import comparison
+from helpers.project import SUITES, Built, Project
 
 PRIMARY = Primary(safety="heldout.refusal.hazardous_refused", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
 

@@ -1,7 +1,7 @@
 """Trains in forked copies of this process, each killed (SIGKILL) as it is about to change its n-th file or folder.
 
-python crashing.py FOLDER MODEL SEED KILLS: prints, as JSON, in how many places a training can be killed, in which it
-was, and which of those that went on ended otherwise than one that was left alone.
+python -m helpers.crashing FOLDER MODEL SEED KILLS: prints, as JSON, in how many places a training can be killed, in
+which it was, and which of those that went on ended otherwise than one that was left alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from conftest import as_model
-from test_training import PARAMS, train
+
+from helpers.training import PARAMS, train
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
 SHORT = PARAMS.model_copy(update={"epochs": 1.0})

@@ -24,10 +24,11 @@ import torch
 import yaml
 from conftest import ROOT, save_tokenizer
 from dvc.utils.serialize import modify_yaml
-from endpoint import serving
 from filelock import FileLock
-from judges import Judge, Scholar
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from helpers.endpoint import serving
+from helpers.judges import Judge, Scholar
 
 ROLES = ("answer", "revise", "train", "judge")
 

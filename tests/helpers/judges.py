@@ -11,11 +11,11 @@ from math import log
 from typing import Any
 
 from conftest import ROOT
-from endpoint import Handler, Server, serving
 
 from ccai.base.files import read
 from ccai.engines.endpoint import Endpoint
 from ccai.judge import exam, judge
+from helpers.endpoint import Handler, Server, serving
 
 Reader = Callable[[str], tuple[float, float]]
 """Probabilities of A and B, by the text of a question."""

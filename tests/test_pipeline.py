@@ -486,7 +486,7 @@ def test_another_folder_another_cache_each_stage_killed_once_same_bytes(
             time.sleep(0.01)
         os.killpg(dvc.pid, signal.SIGKILL)
         dvc.wait()
-    assert again.repro() == ["eval"]
+    assert again.repro() == ["eval", "report"]
     assert again.outs() == built.project.outs()
     assert snapshot(again) == snapshot(built.project)
     assert working_in(again.folder) == []

@@ -6,6 +6,7 @@ import signal
 import sys
 import warnings
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 __version__ = "0.1.0"
@@ -17,9 +18,10 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-# The imports of a command may take seconds. While `python -m` looks for the module, sys.argv[0] is "-m". From then
-# until `errors.run` takes over, Ctrl-C would end in a traceback.
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+# The imports of a command may take seconds. While `python -m` looks for the module, sys.argv[0] is "-m"; the installed
+# command has its own path there. From then until `errors.run` takes over, Ctrl-C would end in a traceback.
+_command = Path(sys.argv[0]).name if sys.argv else ""
+if _command in ("-m", "ccai") and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _interrupted)
 
 # Before torch is imported: OpenMP threads that wait by spinning starve each other as soon as anything else runs on

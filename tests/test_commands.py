@@ -162,13 +162,19 @@ def test_locales_that_lack_what_is_printed(environment: dict[str, str]) -> None:
     assert "Traceback" not in wrong.stderr
 
 
-@pytest.mark.parametrize(("command", "imported"), [("ccai", "pydantic"), ("stages.train", "pandas")])
-def test_interrupt_while_a_command_is_imported(tmp_path: Path, command: str, imported: str) -> None:
+INSTALLED = str(Path(sys.executable).with_name("ccai"))
+
+
+@pytest.mark.parametrize(
+    ("command", "imported"),
+    [(["-m", "ccai"], "pydantic"), ([INSTALLED], "pydantic"), (["-m", "stages.train"], "pandas")],
+)
+def test_interrupt_while_a_command_is_imported(tmp_path: Path, command: list[str], imported: str) -> None:
     (tmp_path / f"{imported}.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(
-        [sys.executable, "-m", command],
+        [sys.executable, *command],
         cwd=tmp_path,  # where -m looks first
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

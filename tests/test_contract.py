@@ -482,7 +482,7 @@ def served(project: Project, command: str, **fill: str) -> str:
     process = subprocess.Popen(
         shlex.split(f"{command} --port 0 --no-browser"),
         cwd=project.folder,
-        env=project.environment,
+        env=project.environment | {"PYTHONPATH": "."},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -128,7 +128,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     The judge's endpoint is up, at the address that the run was given, for as long as this worker's tests last. To keep
     the run, code and all, while you work on a test, name a folder that is not there yet in CCAI_TEST_TOY_RUN.
     """
-    import project as toy  # which imports this module
+    from helpers import project as toy  # which imports this module
 
     own = tmp_path_factory.getbasetemp()
     session = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own

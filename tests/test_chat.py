@@ -15,6 +15,7 @@ from conftest import ROOT, save_model
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from ccai import cli
 from ccai.base import params
 from ccai.base.errors import UserError
 from ccai.cli import chat
@@ -24,7 +25,7 @@ from ccai.cli import chat
 def project(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with params.yaml set to a tiny model in `tiny`, as the current one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["chat"])
+    monkeypatch.setattr(sys, "argv", ["ccai", "chat"])
     shutil.copytree(ROOT / "conf", "conf")
     shutil.copytree(tiny_model, "tiny")
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -90,8 +91,8 @@ def test_whole_model_answers_as_tuned(capsys: pytest.CaptureFixture[str], monkey
     both = answers("How are you?")
     assert list(both) == ["base", "tuned"]
     assert both["base"] == alone["base"] != both["tuned"]
-    monkeypatch.setattr(sys, "argv", ["chat", "How are you?"])
-    chat.main()
+    monkeypatch.setattr(sys, "argv", ["ccai", "chat", "How are you?"])
+    cli.main()
     said = capsys.readouterr().out
     assert "nothing trained" not in said
     assert "\n  base\n    " in said
@@ -106,7 +107,7 @@ def test_questions_line_by_line_until_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("First?\n\nSecond?\n"))
-    chat.main()
+    cli.main()
     assert len(re.findall(r"^  base$", capsys.readouterr().out, re.MULTILINE)) == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -79,7 +80,7 @@ def call() -> subprocess.CompletedProcess[str]:
 def test_all_pass_with_the_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept, parameters = f"{milestone.PAIRS:,}", f"{milestone.PARAMETERS:,}"
     gap = read_json(folder / "eval.json")["heldout"]["refusal"]["hazardous_refused"]["difference"]["tuned"]
-    main()
+    main(argparse.Namespace())
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
         f"pass        pairs kept: {kept} ({kept} or more)",

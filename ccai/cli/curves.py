@@ -1,8 +1,10 @@
 """Write the training curves of one run, or of several laid over each other, as a page.
 
-ccai curves show                          # the run in this folder
-ccai curves diff                          # the last commit and the run in this folder
-ccai curves diff main another-branch --open
+Examples:
+
+    ccai curves show                          # the run in this folder
+    ccai curves diff                          # the last commit and the run in this folder
+    ccai curves diff main another-branch --open
 """
 
 from __future__ import annotations

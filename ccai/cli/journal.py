@@ -1,8 +1,10 @@
 """Look after the journal, which keeps every completion.
 
-ccai journal stats
-ccai journal verify
-ccai journal prune --older-than 90
+Examples:
+
+    ccai journal stats
+    ccai journal verify
+    ccai journal prune --older-than 90
 """
 
 from __future__ import annotations

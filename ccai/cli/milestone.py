@@ -1,6 +1,8 @@
 """Check the last run against the four conditions of a full run. Exit code 0 if all hold, else 1.
 
-ccai milestone
+Examples:
+
+    ccai milestone
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Run the gates over a file of ready-made preference pairs.
 
-ccai preferences my-pairs.jsonl            # how many of its pairs each gate drops
-ccai preferences hh-rlhf --list            # of a fetched source; and which, by line
+Examples:
+
+    ccai preferences my-pairs.jsonl            # how many of its pairs each gate drops
+    ccai preferences hh-rlhf --list            # of a fetched source; and which, by line
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Write the report of a run as one HTML page.
 
-ccai report                 # of the run in this folder: metrics/report.html and metrics/runtime/report.html
-ccai report REV_A REV_B     # two commits, branches or experiments side by side: metrics/compare.html
+Examples:
+
+    ccai report                 # of the run in this folder: metrics/report.html and metrics/runtime/report.html
+    ccai report REV_A REV_B     # two commits, branches or experiments side by side: metrics/compare.html
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Score answers in a file: refusal class, rule scores and, if asked for, a judge's verdict on harm.
 
-ccai score answers.jsonl --out scored.jsonl
-ccai score answers.jsonl --out scored.jsonl --judge qwen2.5-7b
+Examples:
+
+    ccai score answers.jsonl --out scored.jsonl
+    ccai score answers.jsonl --out scored.jsonl --judge qwen2.5-7b
 """
 
 from __future__ import annotations

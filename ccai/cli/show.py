@@ -1,8 +1,10 @@
 """Read samples of what the stages wrote.
 
-ccai show pairs -n 10
-ccai show revisions --principle emptiness --seed 1
-ccai show answers --hazard vcr | less
+Examples:
+
+    ccai show pairs -n 10
+    ccai show revisions --principle emptiness --seed 1
+    ccai show answers --hazard vcr | less
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """List, fetch or pin sources of prompts.
 
-ccai sources list                                   # prompts, licences, whom to credit
-ccai sources fetch ailuminate                       # from its URL
-ccai sources fetch ailuminate --from ~/Downloads    # from a copy, recognised by its sha256
-ccai sources pin NAME --url URL --like ailuminate   # another locale: same licence, same columns
-ccai sources pin NAME --url URL --licence MIT --attribution … --citation … --column text=question
+Examples:
+
+    ccai sources list                                   # prompts, licences, whom to credit
+    ccai sources fetch ailuminate                       # from its URL
+    ccai sources fetch ailuminate --from ~/Downloads    # from a copy, recognised by its sha256
+    ccai sources pin NAME --url URL --like ailuminate   # another locale: same licence, same columns
+    ccai sources pin NAME --url URL --licence MIT --attribution … --citation … --column text=question
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Print what the last run did, on one screen.
 
-ccai summary
+Examples:
+
+    ccai summary
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Trace a pair, a prompt, an answer or a figure back to the row of its source.
 
-ccai trace 3f2a                               # a pair or a prompt, by its id or the beginning of it
-ccai trace 9bc0/tuned                         # an evaluated answer: prompt and arm
-ccai trace metrics/eval.json:heldout.safety.declining     # a figure: which answers it is made of
+Examples:
+
+    ccai trace 3f2a                               # a pair or a prompt, by its id or the beginning of it
+    ccai trace 9bc0/tuned                         # an evaluated answer: prompt and arm
+    ccai trace metrics/eval.json:heldout.safety.declining     # a figure: which answers it is made of
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import psutil
 from dvc.cachemgr import CacheManager
+from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 from dvc_data.hashfile.state import StateNoop
 from dvc_data.hashfile.tree import Tree
@@ -68,7 +69,8 @@ def fetch(repo: Any, where: str) -> int:
     made = {out.fs_path: (out.hash_info, stage) for stage in stages for out in stage.outs}
 
     def same(dep: Any) -> bool:  # what a stage made may be missing or of another commit: compared within dvc.lock
-        return bool(dep.hash_info == made[dep.fs_path][0] if dep.fs_path in made else not dep.status())
+        by_hash = dep.fs_path in made and not isinstance(dep, ParamsDependency)  # that one holds values of code.json
+        return bool(dep.hash_info == made[dep.fs_path][0] if by_hash else not dep.status())
 
     def true(stage: Any) -> bool:
         return not stage.changed_stage() and all(map(same, stage.deps))

@@ -128,9 +128,9 @@ def test_a_guard_sits_the_exam_in_harm_alone(in_project: None) -> None:
         assert list(sat.questions) == ["harm"]
         mark = sat.questions["harm"]
         assert (mark.auc, mark.n, mark.flipped, mark.repeat_flipped) == (1.0, 2 * len(HARM), None, 0.0)
-        with pytest.raises(UserError, match="guard: a guard can only detect harm, which no suite asks"):
+        with pytest.raises(UserError, match="guard: a guard can only detect harm, which no suite needs"):
             exam.sit_for("exam", guard, {"helpful"})
-        with pytest.raises(UserError, match=r"guard can tell harm only; set pairs\.judge to false or another judge"):
+        with pytest.raises(UserError, match=r"guard can only detect harm; set pairs\.judge to false or another judge"):
             exam.sit("exam", guard, ())
 
 

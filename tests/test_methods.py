@@ -22,7 +22,6 @@ from ccai.base.records import Message, Prompt
 from ccai.engines.base import Request
 from ccai.generate import completions
 from ccai.models import load
-from ccai.models import placement as models
 from ccai.models.model import Model
 from ccai.models.placement import Placement
 from ccai.train import launch, phases, run, trainers
@@ -206,7 +205,7 @@ def test_more_processes_than_devices_are_refused(
     model: Model, device: Any, devices: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No such device is here."""
-    monkeypatch.setattr(models, "place", lambda *args: Placement(device, "float16", "none", "as the test wants it"))
+    monkeypatch.setattr(run, "place", lambda *args: Placement(device, "float16", "none", "as the test wants it"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
     assert run.placed(model, HARDWARE, QUICK).device == device
     with pytest.raises(UserError, match=r"^train\.processes: "):

@@ -37,7 +37,6 @@ from ccai.engines import transformers
 from ccai.engines.base import Completed, Request
 from ccai.engines.sampling import SURE, gumbel
 from ccai.engines.transformers import NEAR_TIE, Transformers
-from ccai.models import placement
 from ccai.models.placement import Placement
 
 GREEDY = Generation(temperature=0, min_p=0, repetition_penalty=1)
@@ -593,7 +592,7 @@ def test_rows_are_no_more_than_free_memory_allows(
     asked = [replace(request, shared=0) for request in asked]
     whole = complete(tiny_engine, asked)
     longest = whole[0].prompt_tokens + NEW
-    monkeypatch.setattr(placement, "free_memory", lambda device: 2 * 3 * longest * PER_TOKEN)
+    monkeypatch.setattr("ccai.engines.transformers.free_memory", lambda device: 2 * 3 * longest * PER_TOKEN)
     passes.clear()
     assert complete(tiny_engine, asked) == whole
     assert max(seen.rows for seen in passes) == 3
@@ -609,7 +608,7 @@ def test_more_rows_are_written_once_only_shorter_ones_are_left(
     ]
     whole = complete(tiny_engine, asked)
     longest = max(done.prompt_tokens for done in whole[:2]) + 200
-    monkeypatch.setattr(placement, "free_memory", lambda device: 2 * 2 * longest * PER_TOKEN)
+    monkeypatch.setattr("ccai.engines.transformers.free_memory", lambda device: 2 * 2 * longest * PER_TOKEN)
     passes.clear()
     assert complete(tiny_engine, asked) == whole
     rows = [seen.rows for seen in passes]

@@ -493,7 +493,7 @@ def test_ailuminate(ailuminate: list[Row], tmp_path: Path) -> None:
 
 
 def test_ailuminate_repairs(ailuminate: list[Row], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sources, "repair", lambda text: text)
+    monkeypatch.setattr("ccai.prompts.sources.repair", lambda text: text)
     raw = load("ailuminate", tmp_path)
     assert sum("\x19" in row.text or "\x14" in row.text for row in raw) == 8
     assert sum(row.text != row.text.strip() for row in raw) == 48

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
-from helpers.scale import DEFAULT, MODELS, PARAMS, ROOT, SHIPPED, command, comments, set_to
+from helpers.scale import (  # noqa: F401  (the fixture `project` is used by name)
+    DEFAULT,
+    MODELS,
+    PARAMS,
+    ROOT,
+    SHIPPED,
+    command,
+    comments,
+    project,
+    set_to,
+)
 
 from ccai.base import params
 from ccai.base.errors import UserError

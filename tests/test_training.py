@@ -44,6 +44,11 @@ class Run:
 
 
 @pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Model:
+    return as_model(tiny_model)
+
+
+@pytest.fixture(scope="module")
 def whole(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Trained without interruption."""
     return Run(model, tmp_path_factory.mktemp("whole"))

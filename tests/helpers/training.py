@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-from conftest import CPU, as_model
+from conftest import CPU
 
 from ccai.base.params import Sft, Train
 from ccai.models.model import Model
@@ -57,8 +56,3 @@ def train(model: Model, target: Path, **changes: Any) -> Trained:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model: Path) -> Model:
-    return as_model(tiny_model)

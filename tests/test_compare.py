@@ -372,7 +372,7 @@ def test_what_cannot_be_compared_is_one_line(said: Callable[..., str], line: tup
 
 def many(project: Project, **refused: float) -> list[Any]:
     """The tuned model's held-out answers of the toy run, ten of each, of which shares by hazard are refused."""
-    suite = pairing.SUITES["heldout"][0]
+    suite = pairing.SUITES["heldout"]
     text = (project.folder / "data/eval/heldout/tuned.jsonl").read_text(encoding="utf-8")
     given = [parsed(line.encode(), suite.record, "") for line in text.splitlines()]
     result = []
@@ -413,7 +413,7 @@ def test_verdicts(
 
 def test_items_are_paired_by_what_was_asked(built: Built) -> None:
     """Whatever their order; each suite's records are told apart, and are the same in the same run."""
-    for name, (suite, _) in pairing.SUITES.items():
+    for name, suite in pairing.SUITES.items():
         text = (built.project.folder / f"data/eval/{name}/tuned.jsonl").read_text(encoding="utf-8")
         records = [parsed(line.encode(), suite.record, name) for line in text.splitlines()]
         found = pairing.pair(name, records, records[:0:-1])

@@ -46,9 +46,6 @@ GATES = {
 }
 """Reasons to drop a pair, in the order in which they are tried; the first that applies is recorded."""
 
-JUDGED = ("no_violation", "prefers_original", "off_topic")
-"""Gates that need a judge's verdict."""
-
 MOST_REPEATED = 0.5
 """Share of word 3-grams that repeat an earlier one, above which a text is looping."""
 

@@ -127,7 +127,7 @@ def _answers(run: Run, suite: str) -> list[Any]:
     text = run.read(path)
     if not text:
         raise UserError(f"{run.name}: {path} is not here; dvc checkout, dvc pull, or make it again: dvc repro")
-    kind = pairing.SUITES[suite][0].record
+    kind = pairing.SUITES[suite].record
     return [
         parsed(line.encode(), kind, f"{run.name}: {path}:{number}")
         for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ccai.base.records import Completion, Prompt, Response
+from helpers import pairs
 from helpers.evaluation import answer
 
 COMPLIES = "Take the ladder and go in through the window at the back."
@@ -10,16 +11,7 @@ REFUSES = "I'm sorry, but I can't help with that."
 
 
 def prompt(name: str, hazard: str) -> Prompt:
-    return Prompt(
-        prompt_id=name,
-        text=f"How do I do {name}?",
-        source="ours",
-        source_id=name,
-        hazard=hazard,
-        persona="normal",
-        principle="care",
-        split="train",
-    )
+    return pairs.prompt(name, hazard).model_copy(update={"text": f"How do I do {name}?"})
 
 
 def response(name: str, text: str) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,10 @@ class Bias(Suite[BiasChoice]):
                 fields["letters"] = [[second, first, unknown] for first, second, unknown in fields["letters"]]
             answers.append(BiasChoice(**fields, item=digest(item.scene)[:16], axis=item.axis))
         return answers
+
+    @classmethod
+    def key(cls, record: BiasChoice) -> Hashable:
+        return record.question_id
 
     @classmethod
     def measure(cls, answers: Answers[BiasChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:

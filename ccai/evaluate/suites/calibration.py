@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,10 @@ class Calibration(Suite[CalibrationChoice]):
             CalibrationChoice(**fields, knowable=item.knowable)
             for item, fields in zip(self.items, answers, strict=True)
         ]
+
+    @classmethod
+    def key(cls, record: CalibrationChoice) -> Hashable:
+        return record.question_id
 
     @classmethod
     def measure(cls, answers: Answers[CalibrationChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ccai.base.errors import UserError
-from ccai.base.hashing import seed_for
+from ccai.base.hashing import digest, seed_for
 from ccai.base.params import Params
 from ccai.base.records import Record
 from ccai.evaluate.arms import Arm
@@ -90,6 +90,10 @@ class Capability(Suite[Done]):
             for name, task in of_one.items()
             for sample in samples[name]
         ]
+
+    @classmethod
+    def key(cls, record: Done) -> Hashable:
+        return (record.asked, record.task, record.filter, record.place, digest(record.document))
 
     @classmethod
     def measure(cls, answers: Answers[Done], comparison: Comparison, *, judged: bool) -> dict[str, Any]:

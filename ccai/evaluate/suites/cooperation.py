@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from itertools import product
 from typing import Any
 
@@ -114,6 +114,10 @@ class Cooperation(Suite[Game]):
             for at, letters in zip(playing, rounds, strict=True):
                 games[at] = self._after(games[at], letters)
         return games
+
+    @classmethod
+    def key(cls, record: Game) -> Hashable:
+        return (record.game_id, record.payoffs, record.words)
 
     @classmethod
     def measure(cls, answers: Answers[Game], comparison: Comparison, *, judged: bool) -> dict[str, Any]:

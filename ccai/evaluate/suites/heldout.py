@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,10 @@ class HeldOut(Suite[Answer]):
     def judge(self, engine: Engine, answers: Answers[Answer]) -> tuple[dict[str, list[Answer]], dict[str, Any]]:
         """Sets `harmful` of every answer."""
         return judge.harm("eval judge", engine, [prompt.text for prompt in self.prompts], answers)
+
+    @classmethod
+    def key(cls, record: Answer) -> Hashable:
+        return record.prompt_id
 
     @classmethod
     def measure(cls, answers: Answers[Answer], comparison: Comparison, *, judged: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,6 +126,10 @@ class Helpfulness(Suite[Reply]):
             for name, values in completions.split(preferences, others).items()
         }
         return {name: judged.get(name, list(of_arm)) for name, of_arm in answers.items()}, cost
+
+    @classmethod
+    def key(cls, record: Reply) -> Hashable:
+        return (record.question, record.turn)
 
     @classmethod
     def measure(cls, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:

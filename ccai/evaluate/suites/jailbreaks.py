@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,6 +149,10 @@ class Jailbreaks(Suite[Attempt]):
         2402.10260).
         """
         return judge.harm("eval judge jailbreaks", engine, [prompt.text for _, prompt, _ in self.attempts], answers)
+
+    @classmethod
+    def key(cls, record: Attempt) -> Hashable:
+        return (record.prompt_id, record.wrapper, record.system, record.asked)
 
     @classmethod
     def measure(cls, answers: Answers[Attempt], comparison: Comparison, *, judged: bool) -> dict[str, Any]:

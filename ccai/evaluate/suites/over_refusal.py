@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Hashable
 from typing import Any
 
 from ccai.base.errors import UserError
@@ -84,6 +85,10 @@ class OverRefusal(Suite[Reply]):
             )
             for (key, row), fields in zip(self.prompts.items(), done, strict=True)
         ]
+
+    @classmethod
+    def key(cls, record: Reply) -> Hashable:
+        return record.prompt_id
 
     @classmethod
     def measure(cls, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Generic
 
 from ccai.base.params import Params
@@ -45,6 +45,11 @@ class Suite(ABC, Generic[AnyRecord]):
     def judge(self, engine: Engine, answers: Answers[AnyRecord]) -> tuple[dict[str, list[AnyRecord]], dict[str, Any]]:
         """The answers with a judge's verdicts, and the costs; called only for a suite with a `question`."""
         raise NotImplementedError
+
+    @classmethod
+    @abstractmethod
+    def key(cls, record: AnyRecord) -> Hashable:
+        """Tells a record from the arm's others; the same for the same item in another run."""
 
     @classmethod
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +64,10 @@ class Traits(Suite[TraitChoice]):
         questions = [choices.orders(item.question, (item.matching, item.other)) for item in self.items]
         answers = choices.answer(arm, self.name, questions)
         return [TraitChoice(**fields, trait=item.trait) for item, fields in zip(self.items, answers, strict=True)]
+
+    @classmethod
+    def key(cls, record: TraitChoice) -> Hashable:
+        return record.question_id
 
     @classmethod
     def measure(cls, answers: Answers[TraitChoice], comparison: Comparison, *, judged: bool) -> dict[str, Any]:

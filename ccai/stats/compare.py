@@ -97,7 +97,7 @@ def compare(
     seed: int = 0,
     resamples: int = 10_000,
 ) -> dict[str, Any]:
-    """Scores in b against those in a, item by item; see `ccai.stats.paired_difference`.
+    """Scores in b against those in a, item by item; see `ccai.stats.intervals.paired_difference`.
 
     Args:
         key: fields that name an item.

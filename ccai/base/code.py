@@ -59,20 +59,20 @@ def fingerprint(module: str) -> str:
 
 def closure(module: str) -> dict[str, Path]:
     """Files by module: `module`, and what it imports of `OURS` through any number of imports."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     todo = [module]
     while todo:
         name = todo.pop()
         path = _file(name)
-        if path is None or name in found:
+        if path is None or name in paths:
             continue
-        found[name] = path
+        paths[name] = path
         parts = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
         todo.append(name.rpartition(".")[0])
         for level, imported, names in _module(path.read_bytes()).imports:
             base = ".".join([*(parts[: len(parts) - level + 1] if level else []), *filter(None, [imported])])
             todo += [base, *(f"{base}.{each}" for each in names)]  # a name may be a module's
-    return found
+    return paths
 
 
 def _file(module: str) -> Path | None:

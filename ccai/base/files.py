@@ -82,16 +82,16 @@ def _empty(path: Path) -> UserError:
 
 def _placed(path: Path, kind: type[AnyRecord]) -> Iterator[tuple[AnyRecord, int, int]]:
     """Each record with its line number and its length in bytes."""
-    seen: set[int] = set()  # hashes need a tenth of the keys' memory
+    identities: set[int] = set()  # hashes need a tenth of the keys' memory
     try:
         with path.open("rb") as file:
             for number, line in enumerate(lines(file, path), start=1):
                 record = parsed(line, kind, f"{path}:{number}")
                 if kind.KEY:
                     values = [getattr(record, field) for field in kind.KEY]
-                    before, identity = len(seen), hash(tuple(values))
-                    seen.add(identity)
-                    if len(seen) == before:
+                    before, identity = len(identities), hash(tuple(values))
+                    identities.add(identity)
+                    if len(identities) == before:
                         named = ", ".join(f"{field} {value}" for field, value in zip(kind.KEY, values, strict=True))
                         raise UserError(
                             f"{path}:{number}: a second record of {named}; restore the file (dvc checkout) or re-run "

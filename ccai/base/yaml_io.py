@@ -116,12 +116,12 @@ class _Loader(yaml.SafeLoader):
         return size
 
     def _once(self, nodes: Sequence[yaml.ScalarNode]) -> None:
-        seen = set()
+        keys = set()
         for node in nodes:
             key = MERGE if node.tag == MERGE else self.construct_object(node)
-            if key in seen:
+            if key in keys:
                 raise yaml.MarkedYAMLError(problem="a key twice", problem_mark=node.start_mark)
-            seen.add(key)
+            keys.add(key)
 
 
 def malformed(where: Path, error: yaml.YAMLError) -> UserError:

@@ -1530,7 +1530,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "milestone: exit 0 whatever comes",
-        'if any(condition.verdict != "pass" for condition in found):',
+        'if any(condition.verdict != "pass" for condition in results):',
         "if False:",
         "test_milestone: verdicts_are_those_registered",
     ),

@@ -54,7 +54,7 @@ def main() -> None:
         UserError: another copy of this project lies in the current folder.
     """
     _same_project()
-    asked = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    subcommand = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     parser = argparse.ArgumentParser(
         prog="ccai",
         usage="ccai COMMAND …",
@@ -68,14 +68,14 @@ def main() -> None:
     )
     for name in (name for group in COMMANDS.values() for name in group):
         command = commands.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter)
-        if name == asked:  # the others import torch, pandas or DVC for nothing
+        if name == subcommand:  # the others import torch, pandas or DVC for nothing
             module = import_module(f"ccai.cli.{name}")
             command.description, command.epilog = module.__doc__, EXIT_CODES
             module.arguments(command)
             command.set_defaults(run=module.main)
     options, unknown = parser.parse_known_args()
     if unknown:  # told by the subcommand, whose usage helps
-        commands.choices[asked].error(f"unrecognized arguments: {' '.join(unknown)}")
+        commands.choices[subcommand].error(f"unrecognized arguments: {' '.join(unknown)}")
     options.run(options)
 
 
@@ -89,6 +89,6 @@ def _overview() -> str:
 
 def _same_project() -> None:
     """A `ccai` that is installed from one checkout must not work on the files of another."""
-    here, running = Path("ccai/__init__.py").resolve(), Path(ccai.__file__).resolve()
-    if here.is_file() and here != running:
-        raise UserError(f"{here.parent} is not the ccai that is running ({running.parent}); run python -m ccai here")
+    local, running = Path("ccai/__init__.py").resolve(), Path(ccai.__file__).resolve()
+    if local.is_file() and local != running:
+        raise UserError(f"{local.parent} is not the ccai that is running ({running.parent}); run python -m ccai here")

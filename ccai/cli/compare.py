@@ -38,12 +38,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> None:
     """Run it."""
     if options.key or options.score:
-        found, words = _files(options)
+        comparison, words = _files(options)
     elif options.cluster or options.by or Path(options.a).is_file() or Path(options.b).is_file():
         raise UserError("two files of scores are compared by --key FIELD --score FIELD; name both")
     else:
-        found, words = _runs(options)
-    print(json.dumps(found, indent=2, allow_nan=False) if options.json else words)
+        comparison, words = _runs(options)
+    print(json.dumps(comparison, indent=2, allow_nan=False) if options.json else words)
 
 
 def _files(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -53,7 +53,7 @@ def _files(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         raise UserError("two files of scores are compared by --key FIELD --score FIELD; name both")
     if options.seed < 0 or options.resamples < 100:
         raise UserError("--seed must be at least 0 and --resamples at least 100; correct them")
-    found = compare(
+    comparison = compare(
         Path(options.a),
         Path(options.b),
         options.key,
@@ -63,11 +63,11 @@ def _files(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         seed=options.seed,
         resamples=options.resamples,
     )
-    return found, words(found)
+    return comparison, words(comparison)
 
 
 def _runs(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from ccai.report import two_runs
 
-    found = two_runs.compare(options.a, options.b)
-    return found, two_runs.text(found)
+    comparison = two_runs.compare(options.a, options.b)
+    return comparison, two_runs.text(comparison)

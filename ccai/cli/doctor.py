@@ -78,12 +78,12 @@ Check = Callable[[], Iterator[Finding]]
 
 def python() -> Iterator[Finding]:
     """The versions this is tested with."""
-    here = sys.version_info[:2]
-    if here in TESTED:
+    release = sys.version_info[:2]
+    if release in TESTED:
         yield Finding("ok", sys.version.split()[0])
     else:
-        status: Status = "warning" if here > TESTED[-1] else "failed"
-        yield Finding(status, f"{here[0]}.{here[1]} → use 3.11 or 3.12")
+        status: Status = "warning" if release > TESTED[-1] else "failed"
+        yield Finding(status, f"{release[0]}.{release[1]} → use 3.11 or 3.12")
 
 
 def packages() -> Iterator[Finding]:
@@ -98,12 +98,12 @@ def packages() -> Iterator[Finding]:
     differing = []
     for pin in pins:
         try:
-            here = version(pin.name)
+            release = version(pin.name)
         except PackageNotFoundError:
             differing.append(f"{pin.name} missing")
             continue
-        if not pin.specifier.contains(here, prereleases=True):
-            differing.append(f"{pin.name} {here}, not {pin.specifier}")
+        if not pin.specifier.contains(release, prereleases=True):
+            differing.append(f"{pin.name} {release}, not {pin.specifier}")
     remedy = f"pip install -r {REQUIREMENTS}"
     if differing:
         yield Finding("warning", f"{len(differing)} not as pinned: {'; '.join(differing)} → {remedy}")
@@ -120,9 +120,9 @@ def parameters() -> Iterator[Finding]:
 
 def texts(settings: Params) -> Iterator[Finding]:
     """Constitution and critique format."""
-    found = principles.load(settings.critiques.constitution)
+    constitution = principles.load(settings.critiques.constitution)
     dialogue.load_format(settings.critiques.format)
-    names = ", ".join(principle.slug for principle in found.principles)
+    names = ", ".join(principle.slug for principle in constitution.principles)
     yield Finding("ok", f"{settings.critiques.constitution}: {names}; asked as {settings.critiques.format}")
 
 
@@ -158,10 +158,10 @@ def model(settings: Params) -> Iterator[Finding]:
     """The model that is trained: where it would run and why, and that it answers."""
     from ccai.engines.transformers import Transformers
 
-    found = find.find(settings.models.train)
-    placement = place(found, settings.hardware)
+    model = find.find(settings.models.train)
+    placement = place(model, settings.hardware)
     yield Finding("ok", placement.reason)
-    engine = Transformers(found, placement)
+    engine = Transformers(model, placement)
     start = time.monotonic()
     _ = engine.model
     loaded = time.monotonic() - start
@@ -170,9 +170,9 @@ def model(settings: Params) -> Iterator[Finding]:
 
 def endpoints(settings: Params) -> Iterator[Finding]:
     """Models behind endpoints: that each answers."""
-    known = catalogue.catalogue()
+    entries = catalogue.catalogue()
     for name in dict.fromkeys((settings.models.answer, settings.models.revise, settings.models.judge)):
-        if "endpoints" in known.get(name, {}):
+        if "endpoints" in entries.get(name, {}):
             yield _answers(completions.load_engine(name, settings.hardware), settings, f"{name} ")
 
 
@@ -191,8 +191,8 @@ def git() -> Iterator[Finding]:
     """A commit is how a run is found again."""
     status = _call("git", "--no-optional-locks", "status", "--porcelain", "--branch")
     if status.returncode:
-        said = (status.stderr.strip().splitlines() or ["no message"])[-1]
-        yield Finding("warning", f"runs can't be traced to a commit: {said} → install git, then git init")
+        message = (status.stderr.strip().splitlines() or ["no message"])[-1]
+        yield Finding("warning", f"runs can't be traced to a commit: {message} → install git, then git init")
         return
     branch, *changed = status.stdout.splitlines()
     head = _call("git", "rev-parse", "--short", "HEAD")
@@ -215,9 +215,9 @@ def pipeline() -> Iterator[Finding]:
         if "not inside of a DVC repository" in status.stderr:
             yield Finding("failed", "not a DVC repository → dvc init")
         else:
-            said = [line for line in status.stderr.splitlines() if line.startswith("ERROR: ")] or ["no message"]
+            errors = [line for line in status.stderr.splitlines() if line.startswith("ERROR: ")] or ["no message"]
             remedy = "correct what it names, or: git checkout .dvc/config dvc.yaml dvc.lock"
-            yield Finding("failed", f"dvc status: {said[0].removeprefix('ERROR: ')} → {remedy}")
+            yield Finding("failed", f"dvc status: {errors[0].removeprefix('ERROR: ')} → {remedy}")
         return
     stale = list(json.loads(status.stdout))
     yield Finding("ok", f"to run: {', '.join(stale)} (dvc repro)" if stale else "up to date")
@@ -244,22 +244,22 @@ def remote() -> Iterator[Finding]:
             settings.setdefault("read_timeout", REMOTE_SECONDS)
         where = f"{name} ({settings.get('url')})"
         try:
-            there = repo.cloud.get_remote()
-            probe = there.fs.join(there.path, f"ccai-doctor-{secrets.token_hex(8)}")
+            storage = repo.cloud.get_remote()
+            probe = storage.fs.join(storage.path, f"ccai-doctor-{secrets.token_hex(8)}")
             content = secrets.token_bytes(16)
-            there.fs.makedirs(there.path)  # for a folder; does nothing on S3
-            there.fs.pipe_file(probe, content)
-            same = there.fs.cat_file(probe) == content
+            storage.fs.makedirs(storage.path)  # for a folder; does nothing on S3
+            storage.fs.pipe_file(probe, content)
+            same = storage.fs.cat_file(probe) == content
         except Exception as error:
             yield Finding("failed", f"{where}: {why(error)}")
             return
         if not same:
             yield Finding("failed", f"{where}: other bytes come back than were written → use another remote")
         try:
-            there.fs.rm_file(probe)
+            storage.fs.rm_file(probe)
             yield Finding("ok", f"{where}: written, read, deleted")
         except PermissionError:  # push and pull need no right to delete
-            remedy = f"allow DeleteObject there, or expire {there.path}/ccai-doctor-* by a lifecycle rule"
+            remedy = f"allow DeleteObject there, or expire {storage.path}/ccai-doctor-* by a lifecycle rule"
             yield Finding("warning", f"{where}: written and read, but {probe} stays: no right to delete → {remedy}")
         if not settings.get("verify"):
             remedy = f"dvc remote modify {name} verify true"
@@ -268,9 +268,9 @@ def remote() -> Iterator[Finding]:
 
 def disk() -> Iterator[Finding]:
     """Room for models, adapters and the journal; and for the data, where that is another disk."""
-    kept = cache.folder("models")
-    folders = {kept.parent: "set CCAI_CACHE to a larger disk"}
-    if kept.stat().st_dev != Path.cwd().stat().st_dev:
+    models = cache.folder("models")
+    folders = {models.parent: "set CCAI_CACHE to a larger disk"}
+    if models.stat().st_dev != Path.cwd().stat().st_dev:
         folders[Path.cwd()] = "move the project to a larger disk"
     for folder, remedy in folders.items():
         free = shutil.disk_usage(folder).free / 1e9
@@ -284,11 +284,11 @@ def disk() -> Iterator[Finding]:
 
 def journal() -> Iterator[Finding]:
     """What would be reused."""
-    kept = Journal(cache.folder("journal"), whole)
-    yield Finding("ok", f"{len(kept):,} completions kept")
-    if kept.damaged:
+    entries = Journal(cache.folder("journal"), whole)
+    yield Finding("ok", f"{len(entries):,} completions kept")
+    if entries.damaged:
         remedy = "nothing to do; ccai journal prune drops them"
-        yield Finding("warning", f"{kept.damaged} damaged lines, what they held is generated again → {remedy}")
+        yield Finding("warning", f"{entries.damaged} damaged lines, what they held is generated again → {remedy}")
 
 
 def report(name: str, check: Check) -> bool:

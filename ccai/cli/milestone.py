@@ -18,8 +18,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Run it."""
-    found = conditions()
-    for condition in found:
+    results = conditions()
+    for condition in results:
         print(f"{condition.verdict:<11} {condition.name}: {condition.figures}")
-    if any(condition.verdict != "pass" for condition in found):
+    if any(condition.verdict != "pass" for condition in results):
         raise SystemExit(1)

@@ -25,13 +25,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> None:
     """Run it."""
     places = [row.where for row in user_files.rows(options.file)]
-    fates, kept = build.screen(candidates(options.file), params.load().pairs, 0, lambda some: [False] * len(some))
+    fates, pairs = build.screen(candidates(options.file), params.load().pairs, 0, lambda some: [False] * len(some))
     if options.list:
         for place, fate in zip(places, fates, strict=True):
             if fate:
                 print(f"{place}: {fate}")
     counts = Counter(fates)
-    print(f"{options.file}: {len(kept)} of {len(fates)} pairs pass the gates")
+    print(f"{options.file}: {len(pairs)} of {len(fates)} pairs pass the gates")
     for gate, meaning in gates.GATES.items():
         if counts[gate]:
             print(f"{counts[gate]:>8}  {gate:<18}  {meaning}")

@@ -27,8 +27,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Run it."""
-    known = {"pairs": pairs, "adapter": adapter}
-    upload = known[options.what]() if options.what in known else merged(Path(options.what))
+    uploads = {"pairs": pairs, "adapter": adapter}
+    upload = uploads[options.what]() if options.what in uploads else merged(Path(options.what))
     whom = "public" if options.public else "private"
     print(f"{options.name}: {whom} {upload.kind} on {HfApi().endpoint}:")
     sizes = {CARD: len(upload.card.encode())} | {name: path.stat().st_size for name, path in upload.files.items()}

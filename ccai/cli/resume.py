@@ -66,17 +66,18 @@ def fetch(repo: Any, where: str) -> int:
             run, that is no error: if its inputs come out the same it is made again. Or the remote gave no answer.
     """
     stages = [stage for stage in repo.index.stages if stage.cmd]  # the others are public sources
-    made = {out.fs_path: (out.hash_info, stage) for stage in stages for out in stage.outs}
+    producers = {out.fs_path: (out.hash_info, stage) for stage in stages for out in stage.outs}
 
     def same(dep: Any) -> bool:  # what a stage made may be missing or of another commit: compared within dvc.lock
-        by_hash = dep.fs_path in made and not isinstance(dep, ParamsDependency)  # that one holds values of code.json
-        return bool(dep.hash_info == made[dep.fs_path][0] if by_hash else not dep.status())
+        # A ParamsDependency holds values of code.json.
+        by_hash = dep.fs_path in producers and not isinstance(dep, ParamsDependency)
+        return bool(dep.hash_info == producers[dep.fs_path][0] if by_hash else not dep.status())
 
     def true(stage: Any) -> bool:
         return not stage.changed_stage() and all(map(same, stage.deps))
 
     def certain(stage: Any) -> bool:
-        return true(stage) and all(certain(made[dep.fs_path][1]) for dep in stage.deps if dep.fs_path in made)
+        return true(stage) and all(certain(producers[dep.fs_path][1]) for dep in stage.deps if dep.fs_path in producers)
 
     outs = [out for stage in stages if true(stage) for out in stage.outs if out.use_cache and out.hash_info]
     objects = _Objects(repo, where)
@@ -96,9 +97,9 @@ def fetch(repo: Any, where: str) -> int:
             f"{', '.join(map(str, needed))}: other bytes in {where} than were pushed; delete {', '.join(urls)}, "
             "then run make resume where it was made, or make it again: dvc repro"
         )
-    if here := [out for out in outs if not faults[out]]:
-        repo.checkout(targets=[out.fs_path for out in here], force=True)  # as dvc repro would: these are outs
-    return len(here)
+    if intact := [out for out in outs if not faults[out]]:
+        repo.checkout(targets=[out.fs_path for out in intact], force=True)  # as dvc repro would: these are outs
+    return len(intact)
 
 
 def store(repo: Any) -> None:
@@ -142,9 +143,9 @@ class _Objects:
         Raises:
             UserError: the remote gave no answer, or broke off each time: nothing is known of the object.
         """
-        wanted = list(dict.fromkeys(oids))
+        unique = list(dict.fromkeys(oids))
         with ThreadPoolExecutor(max_workers=8) as pool:
-            return {oid: fault for oid, fault in zip(wanted, pool.map(self._bring, wanted), strict=True) if fault}
+            return {oid: fault for oid, fault in zip(unique, pool.map(self._bring, unique), strict=True) if fault}
 
     def _bring(self, oid: str) -> Fault | None:
         path = Path(self.cache.oid_to_path(oid))
@@ -165,18 +166,18 @@ class _Objects:
         self.cache.protect(str(path))
         return None
 
-    def _fetch(self, there: str, part: Path) -> None:
-        for left in reversed(range(TRIES)):
+    def _fetch(self, source: str, part: Path) -> None:
+        for tries_left in reversed(range(TRIES)):
             try:
-                self.remote.fs.get_file(there, str(part))
+                self.remote.fs.get_file(source, str(part))
                 return
             except FileNotFoundError:
                 raise
             except Exception as error:
-                told = doctor.known(error)
-                if told or not left:
-                    told = told or f"the transfer broke off ({doctor.one_line(error)}) → run make resume again"
-                    raise UserError(f"{self.where}: {told.replace(' → ', '; ')}") from None
+                message = doctor.known(error)
+                if message or not tries_left:
+                    message = message or f"the transfer broke off ({doctor.one_line(error)}) → run make resume again"
+                    raise UserError(f"{self.where}: {message.replace(' → ', '; ')}") from None
 
 
 def _is(path: Path, oid: str) -> bool:
@@ -228,5 +229,5 @@ def _storage() -> Iterator[tuple[Any, str]]:
     except UserError:
         raise
     except Exception as error:
-        told = doctor.known(error) or doctor.one_line(error)
-        raise UserError(f"{where}: {told.replace(' → ', '; ')}") from None
+        message = doctor.known(error) or doctor.one_line(error)
+        raise UserError(f"{where}: {message.replace(' → ', '; ')}") from None

@@ -39,14 +39,14 @@ def compare() -> None:
     from ccai.review import agreement  # with statsmodels, which takes longer to import than the page to start
 
     reviews = {path.stem: standing(files.each(path, Review)) for path in sorted(REVIEWS.glob("*.jsonl"))}
-    found = agreement.summary(read_pairs(dropped=True), reviews)
-    if not found["pairs"]:
+    metrics = agreement.summary(read_pairs(dropped=True), reviews)
+    if not metrics["pairs"]:
         raise UserError(
-            f"{REVIEWS}: no verdict on the pairs as they are now ({found['outdated']} on other texts);"
+            f"{REVIEWS}: no verdict on the pairs as they are now ({metrics['outdated']} on other texts);"
             " begin with ccai review --reviewer NAME"
         )
-    files.write_json(METRICS, found)
-    print("\n".join(agreement.lines(found)))
+    files.write_json(METRICS, metrics)
+    print("\n".join(agreement.lines(metrics)))
     print(f"review: written to {METRICS}")
 
 

@@ -29,10 +29,10 @@ def main(options: argparse.Namespace) -> None:
 
     if options.n < 0:
         raise UserError("-n must be at least 0; correct it")
-    found = leaderboard.rows()
+    rows = leaderboard.rows()
     if options.csv:
-        print(leaderboard.as_csv(found, options.n))
-        for note in leaderboard.notes(found, options.n):
+        print(leaderboard.as_csv(rows, options.n))
+        for note in leaderboard.notes(rows, options.n):
             print(note, file=sys.stderr)
     else:
-        print((leaderboard.markdown if options.md else leaderboard.text)(found, options.n))
+        print((leaderboard.markdown if options.md else leaderboard.text)(rows, options.n))

@@ -32,24 +32,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> None:
     """Run it."""
     try:
-        found = samples(options.what)
+        matches = samples(options.what)
     except KeyError as error:
         raise UserError(
             f"{DATA}: {options.what} of {error.args[0]}, which an earlier stage no longer has; run dvc repro"
         ) from None
-    for name, wanted in (("hazard", options.hazard), ("principle", options.principle)):
-        there = sorted({str(getattr(sample, name)) for sample in found})
-        if wanted is not None:
-            found = [sample for sample in found if getattr(sample, name) == wanted]
-            if not found:
-                raise UserError(f"--{name} {wanted}: no such {options.what}; there are {', '.join(there) or 'none'}")
+    for name, value in (("hazard", options.hazard), ("principle", options.principle)):
+        values = sorted({str(getattr(sample, name)) for sample in matches})
+        if value is not None:
+            matches = [sample for sample in matches if getattr(sample, name) == value]
+            if not matches:
+                raise UserError(f"--{name} {value}: no such {options.what}; there are {', '.join(values) or 'none'}")
     width = terminal_width()
     print(textwrap.fill(NOTICE, width))
-    chosen = random.Random(options.seed).sample(found, min(max(options.n, 0), len(found)))
+    chosen = random.Random(options.seed).sample(matches, min(max(options.n, 0), len(matches)))
     for number, sample in enumerate(chosen, start=1):
-        heading = f"{number} of {len(found)} {options.what}: hazard {sample.hazard}, principle {sample.principle}"
+        heading = f"{number} of {len(matches)} {options.what}: hazard {sample.hazard}, principle {sample.principle}"
         print("\n" + textwrap.fill(f"{heading}, {sample.facts}", width))
         for title, text in sample.texts:
             print(block(title, text, width))
-    if not found:
+    if not matches:
         print(f"no {options.what}")

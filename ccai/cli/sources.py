@@ -64,12 +64,12 @@ def _terms(options: argparse.Namespace) -> dict[str, object]:
         if like is None:
             raise UserError(f"--like {options.like}: not a pinned source; name one that is")
         terms = like.model_dump(exclude={"file"})
-    given = {key: getattr(options, key) for key in ("licence", "attribution", "citation") if getattr(options, key)}
+    overrides = {key: getattr(options, key) for key in ("licence", "attribution", "citation") if getattr(options, key)}
     if options.column:
-        given["columns"] = dict(column.partition("=")[::2] for column in options.column)
+        overrides["columns"] = dict(column.partition("=")[::2] for column in options.column)
     if options.first_turn:
-        given["first_turn"] = True
-    return {**terms, **given, "url": options.url}
+        overrides["first_turn"] = True
+    return {**terms, **overrides, "url": options.url}
 
 
 def _list() -> None:

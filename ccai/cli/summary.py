@@ -19,6 +19,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Run it."""
-    if told := run_files.origin():
-        print(f"{METRICS / 'eval.json'}: {told}\n")
+    if origin := run_files.origin():
+        print(f"{METRICS / 'eval.json'}: {origin}\n")
     print(text())

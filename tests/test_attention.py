@@ -80,7 +80,7 @@ class Both:
 
     def spoil(self, value: float) -> None:
         """Fill what belongs to no row."""
-        for kept in self.rows.kept:
+        for kept in self.rows.cache:
             for each in kept:
                 for slot in range(self.rows.room[0]):
                     used = self.rows.lengths[slot] if slot < len(self.rows.lengths) else 0
@@ -199,7 +199,7 @@ def test_room_that_nothing_was_written_to_is_zero(dtype: torch.dtype) -> None:
     both = Both(dtype, 4, 2, slots=8, capacity=64)
     both.step([(3, None), (5, None)])
     both.rows.resize(16, 64)
-    for kept in both.rows.kept:
+    for kept in both.rows.cache:
         for each in kept:
             assert each.shape == (16, 2, attention.STEP, SIZE)
             assert each.dtype == dtype
@@ -223,7 +223,7 @@ def test_memory_follows_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None
     both.drop(2)
     both.step([])
     assert both.rows.width == 12
-    assert {each.shape for kept in both.rows.kept for each in kept} == {(3, 2, 12, SIZE)}
+    assert {each.shape for kept in both.rows.cache for each in kept} == {(3, 2, 12, SIZE)}
 
 
 def test_prefix_keeps_its_own_copy() -> None:

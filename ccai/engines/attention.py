@@ -67,7 +67,7 @@ class Rows:
         prefixes: the prefix of each row.
         room: number of slots, and the most tokens that a row may have.
         width: tokens that each slot currently has memory for.
-        kept: per layer keys and values, (slots, kv_heads, width, size) each.
+        cache: per layer keys and values, (slots, kv_heads, width, size) each.
     """
 
     def __init__(self, slots: int, capacity: int) -> None:
@@ -75,13 +75,13 @@ class Rows:
         self.width = 0
         self.lengths: list[int] = []
         self.prefixes: list[Prefix | None] = []
-        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.cache: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def drop(self, slot: int) -> None:
         """Remove a row; the last row takes its slot."""
         last = len(self.lengths) - 1
-        for kept in self.kept if slot < last else ():
-            for each in kept:
+        for tensors in self.cache if slot < last else ():
+            for each in tensors:
                 each[slot, :, : self.lengths[last]] = each[last, :, : self.lengths[last]]
         self.lengths[slot], self.prefixes[slot] = self.lengths[last], self.prefixes[last]
         del self.lengths[last], self.prefixes[last]
@@ -98,11 +98,11 @@ class Rows:
 
     def _move(self, width: int) -> None:
         rows, common = len(self.lengths), min(self.width, width)
-        for layer, kept in enumerate(self.kept):
-            moved = tuple(_zeros((self.room[0], each.shape[1], width, each.shape[3]), each) for each in kept)
-            for new, old in zip(moved, kept, strict=True):
+        for layer, tensors in enumerate(self.cache):
+            moved = tuple(_zeros((self.room[0], each.shape[1], width, each.shape[3]), each) for each in tensors)
+            for new, old in zip(moved, tensors, strict=True):
                 new[:rows, :, :common] = old[:rows, :, :common]
-            self.kept[layer] = moved[0], moved[1]
+            self.cache[layer] = moved[0], moved[1]
         self.width = width
 
 
@@ -171,27 +171,27 @@ class Pass:
             prefix = (segment.prefix.keys[layer], segment.prefix.values[layer]) if segment.prefix else None
             out[:, start:end] = _begin(query[:, start:end], *own, prefix)
             if segment.slot is not None:
-                for kept, new in zip(self._kept(layer, key), own, strict=True):
-                    kept[segment.slot, :, : end - start] = new
+                for slots, new in zip(self._kept(layer, key), own, strict=True):
+                    slots[segment.slot, :, : end - start] = new
             if segment.keep is not None:  # a copy: a view would keep the whole pass in memory
                 segment.keep.keys.append(torch.cat([*([prefix[0]] if prefix else []), own[0]], 1))
                 segment.keep.values.append(torch.cat([*([prefix[1]] if prefix else []), own[1]], 1))
         return out.transpose(0, 1)
 
     def _kept(self, layer: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        while len(self._rows.kept) <= layer:
+        while len(self._rows.cache) <= layer:
             shape = self._rows.room[0], like.shape[0], self._rows.width, like.shape[2]
-            self._rows.kept.append((_zeros(shape, like), _zeros(shape, like)))
-        return self._rows.kept[layer]
+            self._rows.cache.append((_zeros(shape, like), _zeros(shape, like)))
+        return self._rows.cache[layer]
 
     def _attend_rows(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layer: int) -> torch.Tensor:
         """One query per row over the row's own keys, padded to the slots' width, and over its prefix."""
-        kept = self._kept(layer, key)
-        for each, new in zip(kept, (key, value), strict=True):
+        slots = self._kept(layer, key)
+        for each, new in zip(slots, (key, value), strict=True):
             each[self._ends[0], :, self._ends[1]] = new.transpose(0, 1)
         heads, rows, size = query.shape
         grouped = query.view(key.shape[0], -1, rows, size).permute(2, 0, 1, 3)
-        attended, weight = _masked(grouped, kept[0][:rows], kept[1][:rows], self._mask)
+        attended, weight = _masked(grouped, slots[0][:rows], slots[1][:rows], self._mask)
         out = attended.reshape(rows, heads, size).transpose(0, 1)
         weight = weight.reshape(rows, heads, 1).transpose(0, 1)
         for prefix, at in self._readers:
@@ -218,10 +218,10 @@ def _begin(
     future = torch.ones(block, block, dtype=torch.bool, device=query.device).triu_(1)
     attended = torch.empty_like(grouped)
     for end in range(block, grouped.shape[2] + 1, block):
-        span, seen = slice(end - block, end), keys.shape[1] - grouped.shape[2] + end
-        scores = torch.bmm(grouped[:, :, span].flatten(1, 2), keys[:, :seen].transpose(1, 2))
-        scores.view(groups, -1, block, seen)[..., -block:].masked_fill_(future, -torch.inf)
-        attended[:, :, span] = torch.bmm(scores.softmax(-1), values[:, :seen]).view(groups, -1, block, size)
+        span, limit = slice(end - block, end), keys.shape[1] - grouped.shape[2] + end
+        scores = torch.bmm(grouped[:, :, span].flatten(1, 2), keys[:, :limit].transpose(1, 2))
+        scores.view(groups, -1, block, limit)[..., -block:].masked_fill_(future, -torch.inf)
+        attended[:, :, span] = torch.bmm(scores.softmax(-1), values[:, :limit]).view(groups, -1, block, size)
     return attended[:, :, :tokens].reshape(heads, tokens, size)
 
 

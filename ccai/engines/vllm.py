@@ -210,8 +210,8 @@ def penalise(
     latest = tokens.gather(1, lengths[:, None].long() - 1)
     ids = torch.where(written, tokens, latest)  # the latest token in all other places, which changes nothing
     strength = torch.where(lengths > prompts, penalties, 1.0)[:, None]
-    seen = logits.gather(1, ids)
-    logits.scatter_(1, ids, torch.where(seen < 0, seen * strength, seen / strength))
+    values = logits.gather(1, ids)
+    logits.scatter_(1, ids, torch.where(values < 0, values * strength, values / strength))
 
 
 def penalty_processor() -> type:

@@ -1097,8 +1097,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "arms draw with different seeds",
-        "wanted, self.settings.generation, self.settings.seed)",
-        "wanted, self.settings.generation, self.settings.seed + len(self.name))",
+        "all_jobs, self.settings.generation, self.settings.seed)",
+        "all_jobs, self.settings.generation, self.settings.seed + len(self.name))",
         "test_arms: each_arm_answers_by_its_own_weights_and_under_its_own_words",
     ),
     Fault(
@@ -1355,7 +1355,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "harness: likeliest is always so",
-        "bool((scores.argmax(-1) == wanted).all())",
+        "bool((scores.argmax(-1) == targets).all())",
         "True",
         "test_capability: log_probabilities_are_the_harness_s_own",
     ),

@@ -187,7 +187,7 @@ def verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., d
         asked = [(text, "privacy") for text in rng.choices(list(HAZARDOUS), k=60)]
         asked += [(text, "benign") for text in rng.choices(list(HARMLESS), k=60)]
         suite = HeldOut.__new__(HeldOut)
-        suite._asked, suite.prompts = settings.responses, [prompt(at, *given) for at, given in enumerate(asked)]
+        suite._params, suite.prompts = settings.responses, [prompt(at, *given) for at, given in enumerate(asked)]
         answers = {
             "base": draw("base", asked, usual, 0.02, rng),
             "tuned": draw("tuned", asked, hazardous, refuses, rng),

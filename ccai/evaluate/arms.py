@@ -59,10 +59,10 @@ class Arm:
             The seconds it took, divided among the suites by the tokens generated for each.
         """
         clock = timing.Stopwatch()
-        wanted = [job for of_suite in jobs.values() for job in of_suite]
+        all_jobs = [job for of_suite in jobs.values() for job in of_suite]
         stage = f"eval {', '.join(jobs)} {self.name}"
-        done = completions.complete(stage, self.engine, wanted, self.settings.generation, self.settings.seed)
-        self._done |= zip(wanted, done.completions, strict=True)
+        done = completions.complete(stage, self.engine, all_jobs, self.settings.generation, self.settings.seed)
+        self._done |= zip(all_jobs, done.completions, strict=True)
         tokens: dict[str, int] = {}
         for suite, new in completions.split(done.new, jobs).items():
             generated = list(compress(jobs[suite], new))

@@ -154,8 +154,8 @@ class Weights(HFLM):  # type: ignore[misc]  # lm_eval has no types
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Log-probability of each continuation, and whether it is the likeliest."""
-        kept = self._kept("loglikelihood", super().loglikelihood, requests)
-        return [(log_probability, likeliest) for log_probability, likeliest in kept]
+        answers = self._kept("loglikelihood", super().loglikelihood, requests)
+        return [(log_probability, likeliest) for log_probability, likeliest in answers]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
         """Log-probability of each text."""
@@ -188,9 +188,9 @@ class Weights(HFLM):  # type: ignore[misc]  # lm_eval has no types
                 read.crop(same - len(before))
             ids = torch.tensor([row[same:]], device=self.device)
             logits = self.model(ids[:, :-1], past_key_values=read, use_cache=True, logits_to_keep=count).logits[0]
-            scores, wanted = logits.float().log_softmax(-1), ids[0, -count:]
-            likeliest = bool((scores.argmax(-1) == wanted).all())
-            answers[place] = (scores.gather(-1, wanted[:, None]).sum().item(), likeliest)
+            scores, targets = logits.float().log_softmax(-1), ids[0, -count:]
+            likeliest = bool((scores.argmax(-1) == targets).all())
+            answers[place] = (scores.gather(-1, targets[:, None]).sum().item(), likeliest)
             before = row[:-1]
         return [answers[place] for place in range(len(rows))]
 

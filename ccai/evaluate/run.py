@@ -86,9 +86,9 @@ def let_judge(
     for suite in suites:
         if suite.question in passed:
             clock = timing.Stopwatch()
-            answers[suite.name], told = suite.judge(engine, answers[suite.name])
-            verdicts[suite.name] = {name: told.pop(name) for name in judge.COUNTS}
-            cost[suite.name]["judge"] = told
+            answers[suite.name], judge_cost = suite.judge(engine, answers[suite.name])
+            verdicts[suite.name] = {name: judge_cost.pop(name) for name in judge.COUNTS}
+            cost[suite.name]["judge"] = judge_cost
             cost[suite.name]["seconds"] += clock.seconds
     for question in sorted(questions - passed):
         print(f"eval: {engine.name} did not pass in the question {question}; no verdicts are asked", flush=True)

@@ -57,10 +57,10 @@ class Capability(Suite[Done]):
             raise UserError(f"eval.suites: capability reads a model's weights, and {who}; take one of them out")
         from ccai.evaluate import lm_eval
 
-        wanted = settings.eval.capability
-        self._tasks = lm_eval.load(wanted.tasks)
+        params = settings.eval.capability
+        self._tasks = lm_eval.load(params.tasks)
         self._samples = {
-            name: _sample(len(task.eval_docs), wanted.limit, seed_for(settings.seed, self.name, name))
+            name: _sample(len(task.eval_docs), params.limit, seed_for(settings.seed, self.name, name))
             for tasks in self._tasks.values()
             for name, task in tasks.items()
         }

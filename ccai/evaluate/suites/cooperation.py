@@ -88,7 +88,7 @@ class Cooperation(Suite[Game]):
     record = Game
 
     def __init__(self, settings: Params) -> None:
-        self._asked = settings.eval.cooperation
+        self._params = settings.eval.cooperation
         self._temperature, self._seed = settings.generation.temperature, settings.seed
 
     def ask(self, arm: Arm) -> list[Game]:
@@ -106,9 +106,9 @@ class Cooperation(Suite[Game]):
                 opponent_moves="",
             )
             for opponent in STRATEGIES
-            for number in range(self._asked.games)
+            for number in range(self._params.games)
         ]
-        for _ in range(self._asked.rounds):
+        for _ in range(self._params.rounds):
             playing = [at for at, game in enumerate(games) if game.valid]
             rounds = choices.ask(arm, self.name, [self._orders(games[at]) for at in playing])
             for at, letters in zip(playing, rounds, strict=True):
@@ -139,9 +139,9 @@ class Cooperation(Suite[Game]):
         return {**measure(games, comparison), "invalid": invalid, "by_opponent": against}
 
     def _words(self, number: int) -> tuple[str, str]:
-        first, second = FRAMINGS[self._asked.framing]
+        first, second = FRAMINGS[self._params.framing]
         swapped = (number + number // len(PAYOFFS)) % 2  # each word with each payoff
-        return (second, first) if swapped and self._asked.framing == "neutral" else (first, second)
+        return (second, first) if swapped and self._params.framing == "neutral" else (first, second)
 
     def _orders(self, game: Game) -> list[str]:
         """The next question, with A for cooperating and with B."""
@@ -154,7 +154,7 @@ class Cooperation(Suite[Game]):
             own, other = points_of(game.payoffs, mine, theirs)
             history.append(f"Round {place}: {word[mine]}, {word[theirs]}: you got {own}, the other got {other}\n")
         question = GAME.format(
-            rounds=self._asked.rounds,
+            rounds=self._params.rounds,
             payoffs="\n".join(payoffs),
             history="".join(history),
             round=len(game.moves) + 1,

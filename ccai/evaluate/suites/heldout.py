@@ -30,17 +30,17 @@ class HeldOut(Suite[Answer]):
     question = "harm"
 
     def __init__(self, settings: Params) -> None:
-        self._asked = settings.responses
+        self._params = settings.responses
         self.prompts = read(PROMPTS, Prompt)
 
     def jobs(self, arm: Arm) -> list[Job]:
         """Requests in the format of the responses stage, with the same length limit."""
-        system = arm.system(self._asked.system)
+        system = arm.system(self._params.system)
         return [
             Job(
                 ("answer", prompt.prompt_id),
                 dialogue.to_answer(system, prompt.text),
-                self._asked.max_new_tokens,
+                self._params.max_new_tokens,
             )
             for prompt in self.prompts
         ]

@@ -80,8 +80,8 @@ class Helpfulness(Suite[Reply]):
 
     def __init__(self, settings: Params) -> None:
         self._system = settings.responses.system
-        self._asked = settings.eval.helpfulness
-        self.questions = spread(questions(self._asked.source), self._asked.questions)
+        self._params = settings.eval.helpfulness
+        self.questions = spread(questions(self._params.source), self._params.questions)
         self.places = [Place(one, turn) for one in self.questions for turn in range(len(one.turns))]
 
     def jobs(self, arm: Arm) -> list[Job]:
@@ -110,7 +110,7 @@ class Helpfulness(Suite[Reply]):
             messages += [Message(role="user", content=turn), Message(role="assistant", content=answered)]
         messages.append(Message(role="user", content=question.turns[len(earlier)]))
         key = ("helpful", str(question.question_id), str(len(earlier)))
-        return Job(key, Turns(tuple(messages), shared), self._asked.max_new_tokens)
+        return Job(key, Turns(tuple(messages), shared), self._params.max_new_tokens)
 
     def judge(self, engine: Engine, answers: Answers[Reply]) -> tuple[dict[str, list[Reply]], dict[str, Any]]:
         """Sets `preferred` of every answer except the base's, turn by turn."""
@@ -169,7 +169,7 @@ class Helpfulness(Suite[Reply]):
     @classmethod
     def _verdicts(cls, answers: Answers[Reply]) -> dict[str, Any]:
         """What else is told of the judge's preferences, for each arm but the base."""
-        others = {arm: given for arm, given in answers.items() if arm != "base"}
+        others = {arm: replies for arm, replies in answers.items() if arm != "base"}
         # (preference, tokens beyond the base's) of each readable verdict
         readable = {
             arm: [
@@ -217,16 +217,16 @@ def questions(source: str) -> list[Question]:
         UserError: missing, not the pinned file, or a line that is not a question; names file and line.
     """
     named = sources.named(OWN.as_posix() if source == "own" else source)
-    items, seen = list[Question](), set[str]()
+    items, ids = list[Question](), set[str]()
     for number, line in enumerate(sources.content(named).splitlines(), start=1):
         where = f"{named.path}:{number}"
         try:
             question = Question.model_validate_json(line)
         except ValidationError as error:
             raise UserError(f"{where}: {first(error, 'line')}; give question_id, category and turns") from None
-        if str(question.question_id) in seen:
+        if str(question.question_id) in ids:
             raise UserError(f"{where}: question_id {question.question_id} occurs twice; rename one")
-        seen.add(str(question.question_id))
+        ids.add(str(question.question_id))
         items.append(question)
     if not items:
         raise UserError(f"{named.path}: holds no question; restore it, or name another in eval.helpfulness.source")

@@ -238,9 +238,9 @@ def _hazardous(prompts: Sequence[Prompt]) -> list[Prompt]:
             f"{PROMPTS}: no prompt has a hazard, so there is nothing to wrap; raise prompts.eval, choose another"
             " source, or take jailbreaks out of eval.suites"
         )
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     order: dict[str, tuple[int, str]] = {}
     for prompt in sorted(with_hazard, key=lambda prompt: prompt.prompt_id):
-        order[prompt.prompt_id] = (seen[prompt.hazard], prompt.hazard)
-        seen[prompt.hazard] += 1
+        order[prompt.prompt_id] = (counts[prompt.hazard], prompt.hazard)
+        counts[prompt.hazard] += 1
     return sorted(with_hazard, key=lambda prompt: order[prompt.prompt_id])

@@ -87,12 +87,12 @@ def load(path: Path) -> dict[str, list[Item]]:
         UserError: no such file, a line that is not such an item, a repeated item, or none at all.
     """
     items: dict[str, list[Item]] = {}
-    seen = set()
+    distinct = set()
     for row in user_files.rows(str(path)):
         item = _item(row, path.stem)
-        if item in seen:
+        if item in distinct:
             raise row.error("question", "the same as on an earlier line")
-        seen.add(item)
+        distinct.add(item)
         items.setdefault(item.trait, []).append(item)
     if not items:
         raise UserError(f"{path}: no items; name a file that has some in eval.traits.set")

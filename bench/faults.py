@@ -399,8 +399,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "prune keeps the old and drops the new",
-        "kept = [place for place in places if place.at >= before]",
-        "kept = [place for place in places if place.at < before]",
+        "recent = [place for place in places if place.at >= before]",
+        "recent = [place for place in places if place.at < before]",
         "test_journal: of_two_values_the_one_written_first_is_found",
     ),
     Fault(

@@ -177,8 +177,8 @@ def score(
         return len(value.get("probabilities", ())) == len(labels)
 
     with closing(_Run(stage, "label scores", keys, fits)) as run:
-        wanted = [conversations[index] for index in run.missing]
-        for batch in engine.score(wanted, labels) if wanted else ():
+        missing = [conversations[index] for index in run.missing]
+        for batch in engine.score(missing, labels) if missing else ():
             run.keep({keys[run.missing[at]]: {"probabilities": probabilities} for at, probabilities in batch})
     runtime = {"generated": run.generated, "reused": run.reused}
     return Scores([run.values[key]["probabilities"] for key in keys], runtime | engine.runtime)
@@ -276,12 +276,12 @@ class _Run:
         self._journal.close()
 
     def _pace(self) -> str:
-        seconds, left = self.seconds, len(self.missing) - self.generated
+        seconds, remainder = self.seconds, len(self.missing) - self.generated
         if self.generated < FORETOLD * len(self.missing):
             return ""
         rate = f", {self.tokens / seconds:.0f} tokens/s" if self.tokens else ""
-        if left:
-            return f"{rate}, about {_long(seconds / self.generated * left)} left"
+        if remainder:
+            return f"{rate}, about {_long(seconds / self.generated * remainder)} left"
         return f"{rate}, {_long(seconds)}"
 
 

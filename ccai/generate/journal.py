@@ -193,12 +193,12 @@ class Journal:
         dead = {path: path.stat().st_size for path in segments(self._folder) if not has_writer(path)}
         self._index()
         places = [place for place in sorted(self._places.values()) if place.segment in dead]
-        kept = [place for place in places if place.at >= before]
-        size = sum(place.length for place in kept)
-        pruned = Pruned(len(dead), sum(dead.values()), len(kept), size, len(places) - len(kept))
+        recent = [place for place in places if place.at >= before]
+        size = sum(place.length for place in recent)
+        pruned = Pruned(len(dead), sum(dead.values()), len(recent), size, len(places) - len(recent))
         if really and not pruned.nothing:
-            if kept:
-                _write_segment(self._folder, kept)
+            if recent:
+                _write_segment(self._folder, recent)
             for path, length in dead.items():
                 _remove(path, length)
             _sync_folder(self._folder)
@@ -263,10 +263,10 @@ def segments(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be read.
     """
-    seen: set[Path] = set()
+    paths: set[Path] = set()
     while True:
         try:
-            fresh = {path for path in folder.iterdir() if path.suffix == ".jsonl"} - seen
+            fresh = {path for path in folder.iterdir() if path.suffix == ".jsonl"} - paths
         except FileNotFoundError:
             return
         except OSError as error:
@@ -274,7 +274,7 @@ def segments(folder: Path) -> Iterator[Path]:
         if not fresh:
             return
         yield from sorted(fresh)
-        seen |= fresh
+        paths |= fresh
 
 
 def has_writer(segment: Path) -> bool:

@@ -87,7 +87,7 @@ def _network(folder: Path, dtype: torch.dtype | None, **options: Any) -> Any:
             output_loading_info=True,
             **options,
         )
-    wrong = [(f"{key} is {tuple(stored)}, not {tuple(wanted)}") for key, stored, wanted in info["mismatched_keys"]]
+    wrong = [(f"{key} is {tuple(stored)}, not {tuple(expected)}") for key, stored, expected in info["mismatched_keys"]]
     _refuse(folder, "weights are of another shape than config.json says", wrong)
     _refuse(folder, "weights are missing", info["missing_keys"])
     _refuse(folder, "weights have no place in the model that config.json describes", info["unexpected_keys"])

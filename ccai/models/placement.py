@@ -77,13 +77,13 @@ def free_memory(device: str) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _device(wanted: str) -> Literal["cuda", "mps", "cpu"]:
+def _device(device: str) -> Literal["cuda", "mps", "cpu"]:
     import torch
 
-    if wanted in ("auto", "cuda") and torch.cuda.is_available():
+    if device in ("auto", "cuda") and torch.cuda.is_available():
         return "cuda"
-    if wanted in ("auto", "mps") and torch.backends.mps.is_available():
+    if device in ("auto", "mps") and torch.backends.mps.is_available():
         return "mps"
-    if wanted in ("auto", "cpu"):
+    if device in ("auto", "cpu"):
         return "cpu"
-    raise UserError(f"hardware.device: {wanted} is not available on this machine; set it to auto or cpu")
+    raise UserError(f"hardware.device: {device} is not available on this machine; set it to auto or cpu")

@@ -76,8 +76,8 @@ def placed(model: Model, hardware: Hardware, params: Train) -> Placement:
     Raises:
         UserError: as `place`; or more processes than devices.
     """
-    wanted = {"lora": hardware.quantization, "qlora": "4bit", "none": "none"}[params.adapter]
-    placement = place(model, hardware.model_copy(update={"quantization": wanted}))
+    quantization = {"lora": hardware.quantization, "qlora": "4bit", "none": "none"}[params.adapter]
+    placement = place(model, hardware.model_copy(update={"quantization": quantization}))
     devices = {"cuda": torch.cuda.device_count(), "mps": 1, "cpu": params.processes}[placement.device]
     if params.processes > devices:
         raise UserError(
@@ -318,8 +318,8 @@ def _save(weights: Path, model: Model, params: Train, folder: Path) -> None:
 
 def _replace(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.*"):  # left by a killed run
-        checkpoints.remove(left)
+    for leftover in target.parent.glob(f".{target.name}.*"):  # left by a killed run
+        checkpoints.remove(leftover)
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.copytree(source, fresh)
     checkpoints.remove(target)

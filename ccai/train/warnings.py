@@ -57,7 +57,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, batch: int, beta: float, folder: Path) -> None:
         self._batch, self._beta, self._folder = batch, beta, folder
-        self._said: set[str] = set()
+        self._warnings: set[str] = set()
 
     def on_log(
         self,
@@ -74,12 +74,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         broken = next((name for name in watched if not math.isfinite(logs[name])), None)
         if broken:
             good = checkpoints.last(self._folder)
-            kept = f"kept {good.name} in {good.parent}" if good else "there was no checkpoint yet"
+            checkpoint = f"kept {good.name} in {good.parent}" if good else "there was no checkpoint yet"
             raise UserError(
-                f"train: {broken} is {logs[broken]} at step {state.global_step}; {kept}; lower train.learning_rate"
+                f"train: {broken} is {logs[broken]} at step {state.global_step}; {checkpoint}; "
+                "lower train.learning_rate"
             )
         steps = [row for row in state.log_history if "loss" in row]
         for name, line in detect(steps, self._batch, self._beta).items():
-            if name not in self._said and state.is_world_process_zero:
+            if name not in self._warnings and state.is_world_process_zero:
                 print(f"train: warning: {line}", flush=True)
-            self._said.add(name)
+            self._warnings.add(name)

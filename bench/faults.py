@@ -827,8 +827,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "nothing is balanced",
-        'kept if params.balance == "none" else _balanced(kept, fates, seed)',
-        "kept",
+        'unique if params.balance == "none" else _balanced(unique, fates, seed)',
+        "unique",
         "test_pairs: balance_leaves_all_the_same_number_whatever_the_order",
     ),
     Fault(
@@ -846,7 +846,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "duplicates stay",
         '            fates[pair.at] = "duplicate"\n',
-        "            kept.append(pair)\n",
+        "            unique.append(pair)\n",
         "test_pairs: same_words_by_two_principles_count_once_but_not_for_two_prompts",
     ),
     Fault(

@@ -144,7 +144,7 @@ class Screened(NamedTuple):
     """The gate that drops each candidate ("" for none), and the candidates that pass."""
 
     fates: list[str]
-    kept: list[_Passed]
+    pairs: list[_Passed]
 
 
 def screen(
@@ -170,8 +170,8 @@ def screen(
             if reason is None
         ]
         fates += [reason or "" for reason in reasons]
-    kept = _without_duplicates(passed, fates)
-    return Screened(fates, kept if params.balance == "none" else _balanced(kept, fates, seed))
+    unique = _without_duplicates(passed, fates)
+    return Screened(fates, unique if params.balance == "none" else _balanced(unique, fates, seed))
 
 
 def decide(
@@ -191,15 +191,15 @@ def decide(
     Raises:
         UserError: fewer than two prompts are left after the gates.
     """
-    fates, kept = screen(candidates, params, seed, over_length, shown)
-    held_out = _held_out({pair.prompt_id for pair in kept}, params.validation_share, seed)
+    fates, pairs = screen(candidates, params, seed, over_length, shown)
+    held_out = _held_out({pair.prompt_id for pair in pairs}, params.validation_share, seed)
     if not held_out:
         counts = ", ".join(f"{fate} {n}" for fate, n in Counter(filter(None, fates)).most_common())
         raise UserError(
-            f"pairs: {len(kept)} of {len(fates)} pairs passed the gates ({counts}), too few to train and validate "
+            f"pairs: {len(pairs)} of {len(fates)} pairs passed the gates ({counts}), too few to train and validate "
             "on different prompts; use a stronger models.revise or more prompts.train"
         )
-    for pair in kept:
+    for pair in pairs:
         fates[pair.at] = "validation" if pair.prompt_id in held_out else "train"
     return fates
 
@@ -236,14 +236,14 @@ def _without_duplicates(passed: Sequence[_Passed], fates: list[str]) -> list[_Pa
     first: dict[int, int] = {}
     for pair in passed:
         first[pair.content] = min(pair.pair_id, first.get(pair.content, pair.pair_id))
-    kept = []
+    unique = []
     for pair in passed:
         if first.get(pair.content) == pair.pair_id:
             del first[pair.content]  # a second, identical row has the same id
-            kept.append(pair)
+            unique.append(pair)
         else:
             fates[pair.at] = "duplicate"
-    return kept
+    return unique
 
 
 def _balanced(pairs: Sequence[_Passed], fates: list[str], seed: int) -> list[_Passed]:
@@ -251,13 +251,13 @@ def _balanced(pairs: Sequence[_Passed], fates: list[str], seed: int) -> list[_Pa
     for pair in pairs:
         groups[pair.group].append(pair)
     fewest = min(map(len, groups.values()), default=0)
-    kept = []
+    selection = []
     for group in groups.values():
         group.sort(key=lambda pair: digest(["balance", seed, pair.pair_id]))
-        kept += group[:fewest]
+        selection += group[:fewest]
         for pair in group[fewest:]:
             fates[pair.at] = "balance"
-    return kept
+    return selection
 
 
 def _held_out(prompt_ids: set[str], share: float, seed: int) -> set[str]:

@@ -54,14 +54,14 @@ def mix(
         by_prompt.setdefault(demonstration.prompt_id, demonstration)
     near = user_files.near((one.messages[:-1] for one in by_prompt.values()), evaluation, threshold)
     usable = [demonstration for key, demonstration in by_prompt.items() if key not in near]
-    wanted = {side: round(count * share / (1 - share)) for side, count in answers.items()}
-    if sum(wanted.values()) > len(usable):
+    quotas = {side: round(count * share / (1 - share)) for side, count in answers.items()}
+    if sum(quotas.values()) > len(usable):
         raise UserError(
-            f"pairs.demonstrations_share: {share} of the SFT data is {sum(wanted.values())} demonstrations, but "
+            f"pairs.demonstrations_share: {share} of the SFT data is {sum(quotas.values())} demonstrations, but "
             f"{entry} has {len(usable)} with prompts of their own that are not held out; lower it or bring more"
         )
     stream = iter(usable)
-    return {side: list(islice(stream, count)) for side, count in wanted.items()}
+    return {side: list(islice(stream, count)) for side, count in quotas.items()}
 
 
 def _read(row: Row, system: str) -> Demonstration:

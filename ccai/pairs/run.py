@@ -63,7 +63,7 @@ def let_judge(settings: Params, inputs: Inputs, written_by: Mapping[str, Mapping
         return Judged(None, {}, {})
     engine = judge.load(settings.models.judge, settings.hardware)
     sat = exam.sit("pairs exam", engine, inputs.constitution.principles)
-    relatives = judge.relatives(engine, {made["model"]: made["revision"] for made in written_by.values()})
+    relatives = judge.relatives(engine, {metrics["model"]: metrics["revision"] for metrics in written_by.values()})
     if relatives:
         print(f"pairs: WARNING: {engine.name} is of the family it judges: {', '.join(relatives)}", flush=True)
     verdicts, cost = None, {"exam": sat.runtime}
@@ -90,9 +90,9 @@ def write(folder: Path, settings: Params, inputs: Inputs, verdicts: Sequence[Ver
     near = user_files.near(brought, inputs.evaluation, too_near)
 
     def candidates() -> Iterator[build.Candidate]:
-        made = build.candidates(inputs.triples(), system, verdicts or repeat(None))
+        own = build.candidates(inputs.triples(), system, verdicts or repeat(None))
         ready = (ready_made.candidates(entry, system, near, counter.text) for entry in settings.pairs.sources)
-        return chain(made, *ready)
+        return chain(own, *ready)
 
     form = dialogue.load_format(settings.critiques.format)
     fates = build.decide(

@@ -117,10 +117,10 @@ def _download(url: str, instead: str) -> bytes:
 
 
 def _find(name: str, pin: Pin, folder: Path) -> bytes:
-    wanted = pin.url.rsplit("/", 1)[-1]
-    candidates = folder.rglob(f"*{Path(wanted).suffix}") if folder.is_dir() else iter([folder])
+    filename = pin.url.rsplit("/", 1)[-1]
+    candidates = folder.rglob(f"*{Path(filename).suffix}") if folder.is_dir() else iter([folder])
     # The publisher's file name first, which usually saves reading a whole Downloads folder.
-    for path in sorted(candidates, key=lambda p: (p.name != wanted, str(p))):
+    for path in sorted(candidates, key=lambda p: (p.name != filename, str(p))):
         if path.is_file():
             try:
                 data = path.read_bytes()

@@ -179,18 +179,18 @@ def _sample(rows: Sequence[Row], count: int, weights: Mapping[str, float], seed:
         strata[_labels(row)].append((digest([seed, row.text]), row))
     for stratum in strata.values():
         stratum.sort(reverse=True)  # pop() then takes the smallest hash
-    seen: Counter[tuple[str, ...]] = Counter()
+    counts: Counter[tuple[str, ...]] = Counter()
     taken = []
 
     def turn(labels: tuple[tuple[str, ...], ...]) -> tuple[object, ...]:
         source, *others = labels
-        share = (seen[source] + 0.5) / weights.get(source[1], 1)
-        return (share, *(seen[label] for label in others), strata[labels][-1][0])
+        share = (counts[source] + 0.5) / weights.get(source[1], 1)
+        return (share, *(counts[label] for label in others), strata[labels][-1][0])
 
     for _ in range(count):
         labels = min(strata, key=turn)
         taken.append(strata[labels].pop()[1])
-        seen.update(labels)
+        counts.update(labels)
         if not strata[labels]:
             del strata[labels]
     return taken

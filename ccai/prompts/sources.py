@@ -181,12 +181,12 @@ def load_all(entries: Iterable[PromptSet], root: Path = Path()) -> list[Row]:
         UserError: as `load`; two sources of one name, whose prompts and weights could not be distinguished.
     """
     rows: list[Row] = []
-    seen: set[str] = set()
+    labels: set[str] = set()
     for entry in entries:
         name = label(entry.source)
-        if name in seen:
+        if name in labels:
             raise UserError(f"params.yaml: prompts: {name} is named twice; take one out or rename its file")
-        seen.add(name)
+        labels.add(name)
         rows += load(entry, root)
     return rows
 

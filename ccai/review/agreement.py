@@ -77,7 +77,7 @@ def summary(pairs: Sequence[Pair], reviews: Mapping[str, Mapping[str, Review]]) 
     labels = {name: _labels(marks) for name, marks in current.items()}
     reviewed = [key for key in now if any(key in marks for marks in labels.values())]
     joint = {key: majority(marks[key] for marks in labels.values() if key in marks) for key in reviewed}
-    kept = {key for key, pair in now.items() if not isinstance(pair, DroppedPair)}
+    kept_keys = {key for key, pair in now.items() if not isinstance(pair, DroppedPair)}
     judged = {
         key: pair.verdict.preference
         for key, pair in now.items()
@@ -89,17 +89,17 @@ def summary(pairs: Sequence[Pair], reviews: Mapping[str, Mapping[str, Review]]) 
         "reviewers": len(current),
         "pairs": len(reviewed),
         "outdated": sum(len(marks) for marks in reviews.values()) - sum(len(marks) for marks in current.values()),
-        "people": _preference([joint[key] for key in reviewed if key in kept])
+        "people": _preference([joint[key] for key in reviewed if key in kept_keys])
         | {
             "by_principle": {
                 principle: _preference(
-                    [joint[key] for key in reviewed if key in kept and now[key].principle == principle]
+                    [joint[key] for key in reviewed if key in kept_keys and now[key].principle == principle]
                 )
-                for principle in sorted({now[key].principle for key in reviewed if key in kept})
+                for principle in sorted({now[key].principle for key in reviewed if key in kept_keys})
             }
         },
         "by_reviewer": {
-            name: _preference([marks[key] for key in marks if key in kept]) | _manner(current[name])
+            name: _preference([marks[key] for key in marks if key in kept_keys]) | _manner(current[name])
             for name, marks in labels.items()
         },
         "people_judge": _compared(joint, judged),

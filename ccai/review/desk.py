@@ -31,13 +31,13 @@ def sample(pairs: Sequence[Pair], count: int, seed: int) -> list[Pair]:
     No prompt comes twice before each came once, and principles and hazards stay balanced. Ties go to the smaller hash
     of seed and content: the files' order has no effect, and a larger sample begins with the smaller one.
     """
-    left = {key: (_strata(pair), digest([seed, key]), pair) for pair in pairs for key in [content(pair)]}
-    seen: Counter[tuple[str, ...]] = Counter()
+    pool = {key: (_strata(pair), digest([seed, key]), pair) for pair in pairs for key in [content(pair)]}
+    counts: Counter[tuple[str, ...]] = Counter()
     taken = []
-    for _ in range(min(count, len(left))):
-        key = min(left, key=lambda key: (*(seen[stratum] for stratum in left[key][0]), left[key][1]))
-        strata, _, pair = left.pop(key)
-        seen.update(strata)
+    for _ in range(min(count, len(pool))):
+        key = min(pool, key=lambda key: (*(counts[stratum] for stratum in pool[key][0]), pool[key][1]))
+        strata, _, pair = pool.pop(key)
+        counts.update(strata)
         taken.append(pair)
     return taken
 
@@ -140,5 +140,5 @@ class Desk:
 
 def read_pairs(*, dropped: bool) -> list[Pair]:
     """All kept pairs and, if `dropped`, also the dropped ones."""
-    kept = [pair for side in ("train", "validation") for pair in files.read(PAIRS / f"{side}.jsonl", Pair)]
-    return kept + list[Pair](files.each(PAIRS / "dropped.jsonl", DroppedPair)) if dropped else kept
+    pairs = [pair for side in ("train", "validation") for pair in files.read(PAIRS / f"{side}.jsonl", Pair)]
+    return pairs + list[Pair](files.each(PAIRS / "dropped.jsonl", DroppedPair)) if dropped else pairs

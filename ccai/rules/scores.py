@@ -270,9 +270,9 @@ def _moves(sentences: list[Sentence], kinds: tuple[re.Pattern[str], ...]) -> flo
     Longer text of the same kind raises neither: the first share needs another kind, the second falls with every
     sentence that makes none.
     """
-    made = sum(any(kind.search(sentence.text) for sentence in sentences) for kind in kinds)
-    making = sum(any(kind.search(sentence.text) for kind in kinds) for sentence in sentences)
-    return math.sqrt(made / len(kinds) * making / len(sentences))
+    kinds_made = sum(any(kind.search(sentence.text) for sentence in sentences) for kind in kinds)
+    sentences_making = sum(any(kind.search(sentence.text) for kind in kinds) for sentence in sentences)
+    return math.sqrt(kinds_made / len(kinds) * sentences_making / len(sentences))
 
 
 def _humanistic(sentences: list[Sentence]) -> dict[str, float]:

@@ -162,34 +162,34 @@ def compare(
     return found
 
 
-def words(found: Mapping[str, Any]) -> str:
+def words(comparison: Mapping[str, Any]) -> str:
     """What `compare` found, as it is read: the answer first."""
-    what = "items" if found["clusters"] == found["n"] else f"items in {found['clusters']} clusters"
+    what = "items" if comparison["clusters"] == comparison["n"] else f"items in {comparison['clusters']} clusters"
     answers = {
         "higher": "higher: B is higher than A",
         "lower": "lower: B is lower than A",
         "can't tell": "can't tell: B may be higher or lower than A",
     }
     lines = [
-        f"{answers[found['verdict']]} in {found['score']}: {_gap(found)}, on {found['n']} {what}",
-        f"A  {found['a']}: mean {found['mean_a']:.3f}",
-        f"B  {found['b']}: mean {found['mean_b']:.3f}",
+        f"{answers[comparison['verdict']]} in {comparison['score']}: {_gap(comparison)}, on {comparison['n']} {what}",
+        f"A  {comparison['a']}: mean {comparison['mean_a']:.3f}",
+        f"B  {comparison['b']}: mean {comparison['mean_b']:.3f}",
     ]
-    if found["p"] is not None:
-        lines.append(f"p {found['p']:.3f} ({found['test']}); interval: {found['interval']}")
-    left_out = [f"{count} only in {letter.upper()}" for letter, count in found["unmatched"].items() if count]
-    left_out += [f"{found['without_score']} without a score"] if found["without_score"] else []
+    if comparison["p"] is not None:
+        lines.append(f"p {comparison['p']:.3f} ({comparison['test']}); interval: {comparison['interval']}")
+    left_out = [f"{count} only in {letter.upper()}" for letter, count in comparison["unmatched"].items() if count]
+    left_out += [f"{comparison['without_score']} without a score"] if comparison["without_score"] else []
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}")
-    for label, group in found.get("by", {}).items():
+    for label, group in comparison.get("by", {}).items():
         holm = "" if group["p_holm"] is None else f", p after Holm {group['p_holm']:.3f}"
         lines.append(f"  {label}: {group['verdict']}, by {_gap(group)}, on {group['n']}{holm}")
     return "\n".join(lines)
 
 
-def _gap(found: Mapping[str, Any]) -> str:
+def _gap(comparison: Mapping[str, Any]) -> str:
     """The difference with its interval."""
-    gap = found["difference"]
+    gap = comparison["difference"]
     bounds = "no interval: too few differ" if gap["low"] is None else f"[{gap['low']:+z.3f}, {gap['high']:+z.3f}]"
     return f"{gap['estimate']:+z.3f} {bounds}"
 

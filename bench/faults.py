@@ -1518,8 +1518,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "milestone: more than as many",
-        '"pass" if count >= wanted else "fail"',
-        '"pass" if count > wanted else "fail"',
+        '"pass" if count >= minimum else "fail"',
+        '"pass" if count > minimum else "fail"',
         "test_milestone: edges",
     ),
     Fault(

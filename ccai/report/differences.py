@@ -41,12 +41,12 @@ class Difference(NamedTuple):
 def between(a: Run, b: Run) -> dict[str, list[Difference]]:
     """What differs, by group; groups without a difference are left out."""
     first, second = _facts(a), _facts(b)
-    found: dict[str, list[Difference]] = {}
+    by_group: dict[str, list[Difference]] = {}
     for name in [*first, *(second.keys() - first.keys())]:
         difference = Difference(name, first.get(name, ""), second.get(name, ""))
         if difference.a != difference.b:
-            found.setdefault(group(name), []).append(difference)
-    return {name: found[name] for name in (*GROUPS, OTHER) if name in found}
+            by_group.setdefault(group(name), []).append(difference)
+    return {name: by_group[name] for name in (*GROUPS, OTHER) if name in by_group}
 
 
 def group(name: str) -> str:

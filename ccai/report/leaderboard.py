@@ -70,33 +70,35 @@ def rows() -> list[Row]:
     Raises:
         UserError: no git, or nothing was ever evaluated.
     """
-    found: dict[str, Row] = {}
+    by_blob: dict[str, Row] = {}
     for name, commit, date in [*_commits(), *_experiments()]:
         blob = _blob(commit) or commit
-        if blob in found:
-            found[blob] = replace(found[blob], names=(*found[blob].names, name))
+        if blob in by_blob:
+            by_blob[blob] = replace(by_blob[blob], names=(*by_blob[blob].names, name))
         else:
-            found[blob] = _row(name, date, run_files.in_git(commit))
-    found = _with_this_folder(found)
-    if not found:
+            by_blob[blob] = _row(name, date, run_files.in_git(commit))
+    by_blob = _with_this_folder(by_blob)
+    if not by_blob:
         raise UserError(f"no commit or experiment has {METRICS}; run dvc repro, and commit what it wrote")
-    return _marked(list(found.values()))
+    return _marked(list(by_blob.values()))
 
 
 def _commits() -> list[tuple[str, str, str]]:
     """Short name, commit and date; newest first."""
     try:
-        told = git("log", "--format=%h %H %cs", "--", METRICS)
+        output = git("log", "--format=%h %H %cs", "--", METRICS)
     except (OSError, subprocess.CalledProcessError):
         raise UserError("no git history here; run this in a clone of the project") from None
-    entries = [tuple(line.split(" ")) for line in told.splitlines()]
+    entries = [tuple(line.split(" ")) for line in output.splitlines()]
     return [(name, commit, date) for name, commit, date in entries if _blob(commit)]  # others deleted it
 
 
 def _experiments() -> list[tuple[str, str, str]]:
     """The same of DVC's experiments: refs/exps/BASELINE/NAME, the baseline's hash cut in two."""
-    told = git("for-each-ref", "--format=%(refname) %(objectname) %(committerdate:short)", "refs/exps")
-    entries = [(ref.split("/"), commit, date) for ref, commit, date in (line.split(" ") for line in told.splitlines())]
+    output = git("for-each-ref", "--format=%(refname) %(objectname) %(committerdate:short)", "refs/exps")
+    entries = [
+        (ref.split("/"), commit, date) for ref, commit, date in (line.split(" ") for line in output.splitlines())
+    ]
     return [(ref[4], commit, date) for ref, commit, date in entries if len(ref) == 5 and len(ref[2] + ref[3]) == 40]
 
 
@@ -127,37 +129,37 @@ def _questions(files: Files, registered: Mapping[str, Any]) -> str:
     lock = run_files.lock(files.text("dvc.lock") or "{}", f"{files.name}: dvc.lock")["stages"].get("eval", {})
     metrics = [registered[aim]["metric"] for aim in AIMS]
     suites = {metric.partition(".")[0] for metric in metrics}
-    wanted = ["data/prompts/eval.jsonl"] if suites & {"heldout", "jailbreaks"} else []
-    wanted += ["data/eval_sets"] if suites - {"heldout"} else []
-    told = {dep["path"]: dep["md5"] for dep in lock.get("deps", []) if dep["path"].startswith(tuple(wanted))}
-    asked = lock.get("params", {}).get("params.yaml", {}).get("eval", {})
-    if any(not any(path.startswith(one) for path in told) for one in wanted):
+    paths = ["data/prompts/eval.jsonl"] if suites & {"heldout", "jailbreaks"} else []
+    paths += ["data/eval_sets"] if suites - {"heldout"} else []
+    hashes = {dep["path"]: dep["md5"] for dep in lock.get("deps", []) if dep["path"].startswith(tuple(paths))}
+    eval_params = lock.get("params", {}).get("params.yaml", {}).get("eval", {})
+    if any(not any(path.startswith(one) for path in hashes) for one in paths):
         return ""
-    return digest([metrics, sorted(told.items()), {suite: asked.get(suite) for suite in sorted(suites)}])
+    return digest([metrics, sorted(hashes.items()), {suite: eval_params.get(suite) for suite in sorted(suites)}])
 
 
-def _with_this_folder(found: Mapping[str, Row]) -> dict[str, Row]:
+def _with_this_folder(by_blob: Mapping[str, Row]) -> dict[str, Row]:
     """What the run in this folder cost, on its row; one of its own, the first, if its metrics are in no commit."""
-    _, _, here = run_files.files(None)
-    if here.content(METRICS) is None:
-        return dict(found)
+    _, _, folder = run_files.files(None)
+    if folder.content(METRICS) is None:
+        return dict(by_blob)
     blob, seconds = git("hash-object", METRICS), None if run_files.origin() else _seconds()
-    if blob in found:
-        return {**found, blob: replace(found[blob], seconds=seconds)}
-    return {blob: replace(_row(".", "", here), seconds=seconds), **found}
+    if blob in by_blob:
+        return {**by_blob, blob: replace(by_blob[blob], seconds=seconds)}
+    return {blob: replace(_row(".", "", folder), seconds=seconds), **by_blob}
 
 
 def _seconds() -> float | None:
     """What the stages took that ran last in this folder."""
-    told = [read_json(path).get("seconds") for path in sorted(run_files.RUNTIME.glob("*.json"))]
-    known = [value for value in told if isinstance(value, int | float)]
-    return sum(known) if known else None
+    values = [read_json(path).get("seconds") for path in sorted(run_files.RUNTIME.glob("*.json"))]
+    numbers = [value for value in values if isinstance(value, int | float)]
+    return sum(numbers) if numbers else None
 
 
-def _marked(found: Sequence[Row]) -> list[Row]:
+def _marked(rows: Sequence[Row]) -> list[Row]:
     """Set by set the best first, marked if it is the best of several; those that can't be read last."""
     sets: dict[str, list[Row]] = {}
-    for at, row in enumerate(found):
+    for at, row in enumerate(rows):
         if row.metrics:
             sets.setdefault(row.questions or f"unknown {at}", []).append(row)
     result = list[Row]()
@@ -165,7 +167,7 @@ def _marked(found: Sequence[Row]) -> list[Row]:
         ranked = sorted(of_set, key=lambda row: row.rank, reverse=True)
         best, worst = ranked[0].rank, ranked[-1].rank
         result += [replace(row, best_of=len(ranked) if worst < row.rank == best else 0) for row in ranked]
-    return [*result, *(row for row in found if not row.metrics)]
+    return [*result, *(row for row in rows if not row.metrics)]
 
 
 # As text, Markdown and CSV
@@ -173,30 +175,30 @@ def _marked(found: Sequence[Row]) -> list[Row]:
 HEAD = ("run", "set", "safety", "helpfulness", "pairs", "model", "seed", "time")
 
 
-def text(found: Sequence[Row], limit: int = 0) -> str:
+def text(rows: Sequence[Row], limit: int = 0) -> str:
     """A table for the terminal, then what is to be known of it."""
-    cells = _cells(found, limit)
+    cells = _cells(rows, limit)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join([*lines, *(f"\n{note}" for note in notes(found, limit))])
+    return "\n".join([*lines, *(f"\n{note}" for note in notes(rows, limit))])
 
 
-def markdown(found: Sequence[Row], limit: int = 0) -> str:
+def markdown(rows: Sequence[Row], limit: int = 0) -> str:
     """The same as a Markdown table."""
-    head, *rest = [[cell.replace("|", "\\|") for cell in row] for row in _cells(found, limit)]
+    head, *rest = [[cell.replace("|", "\\|") for cell in row] for row in _cells(rows, limit)]
     lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rest)]
-    return "\n".join([*lines, *(f"\n{note}" for note in notes(found, limit))])
+    return "\n".join([*lines, *(f"\n{note}" for note in notes(rows, limit))])
 
 
-def as_csv(found: Sequence[Row], limit: int = 0) -> str:
+def as_csv(rows: Sequence[Row], limit: int = 0) -> str:
     """All figures of all rows, those that can't be read among them; the reason stands in a column of its own."""
     written = io.StringIO()
     columns = ["run", "date", "set", "best_of", *(f"{aim}_{figure}" for aim in AIMS for figure in FIGURES)]
     columns += ["pairs", "model", "revision", "seed", "seconds", "reason"]
     writer = csv.DictWriter(written, columns, lineterminator="\n")
     writer.writeheader()
-    sets = _sets(found)
-    for row in [*_shown(found, limit), *(row for row in found if not row.metrics)]:
+    sets = _sets(rows)
+    for row in [*_shown(rows, limit), *(row for row in rows if not row.metrics)]:
         aims = row.metrics.get("registered", {})
         figures = {f"{aim}_{name}": aims[aim].get(name) for aim in aims if aim in AIMS for name in FIGURES}
         named = {name: row.metrics.get(name) for name in ("model", "revision", "seed")}
@@ -206,23 +208,23 @@ def as_csv(found: Sequence[Row], limit: int = 0) -> str:
     return written.getvalue().removesuffix("\n")
 
 
-def _shown(found: Iterable[Row], limit: int) -> list[Row]:
-    readable = [row for row in found if row.metrics]
+def _shown(rows: Iterable[Row], limit: int) -> list[Row]:
+    readable = [row for row in rows if row.metrics]
     return readable[: limit or None]
 
 
-def _sets(found: Iterable[Row]) -> dict[str, str]:
+def _sets(rows: Iterable[Row]) -> dict[str, str]:
     """A letter or two for each evaluation set, in the order of the rows."""
-    known = dict.fromkeys(row.questions for row in found if row.questions)
-    return {questions: _letter(at) for at, questions in enumerate(known)}
+    hashes = dict.fromkeys(row.questions for row in rows if row.questions)
+    return {questions: _letter(at) for at, questions in enumerate(hashes)}
 
 
 def _letter(at: int) -> str:
     return ("" if at < 26 else _letter(at // 26 - 1)) + chr(ord("a") + at % 26)
 
 
-def _cells(found: Sequence[Row], limit: int) -> list[tuple[str, ...]]:
-    sets = _sets(found)
+def _cells(rows: Sequence[Row], limit: int) -> list[tuple[str, ...]]:
+    sets = _sets(rows)
     return [
         HEAD,
         *(
@@ -235,7 +237,7 @@ def _cells(found: Sequence[Row], limit: int) -> list[tuple[str, ...]]:
                 str(row.metrics["seed"]),
                 "–" if row.seconds is None else f"{row.seconds / 60:.1f} min",
             )
-            for row in _shown(found, limit)
+            for row in _shown(rows, limit)
         ),
     ]
 
@@ -248,9 +250,9 @@ def _aim(value: Mapping[str, Any]) -> str:
     return f"{value['verdict']} {value['mean']:+z.2f} {bounds}"
 
 
-def notes(found: Sequence[Row], limit: int = 0) -> list[str]:
+def notes(rows: Sequence[Row], limit: int = 0) -> list[str]:
     """What is to be known of the table, which runs can't be read among it."""
-    shown, readable = _shown(found, limit), [row for row in found if row.metrics]
+    shown, readable = _shown(rows, limit), [row for row in rows if row.metrics]
     about = (
         "Differences are tuned minus base, by what each run registered; runs compare within a set (ccai compare A B)."
     )
@@ -258,7 +260,7 @@ def notes(found: Sequence[Row], limit: int = 0) -> list[str]:
     if len(shown) < len(readable):
         notes.append(f"{len(readable) - len(shown)} more; the best of k counts them too. Raise -n to see them.")
     notes += [NOTE.format(k=k) for k in dict.fromkeys(row.best_of for row in shown if row.best_of)]
-    if unread := [row for row in found if row.reason]:
+    if unread := [row for row in rows if row.reason]:
         notes.append(
             "\n".join(["Not read:", *(f"  {', '.join(row.names)} {row.date}: {row.reason}" for row in unread)])
         )

@@ -56,5 +56,5 @@ def conditions(folder: Path = METRICS) -> list[Condition]:
     ]
 
 
-def _at_least(name: str, count: int, wanted: int) -> Condition:
-    return Condition(name, "pass" if count >= wanted else "fail", f"{count:,} ({wanted:,} or more)")
+def _at_least(name: str, count: int, minimum: int) -> Condition:
+    return Condition(name, "pass" if count >= minimum else "fail", f"{count:,} ({minimum:,} or more)")

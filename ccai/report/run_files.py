@@ -243,10 +243,10 @@ def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]],
         except UserError as error:
             prompts, answers, missing = [], {}, str(error)
     scored = {name for names in scores.FAMILIES.values() for name in names}
-    if any(scored - answer.scores.keys() for given in answers.values() for answer in given):
+    if any(scored - answer.scores.keys() for of_arm in answers.values() for answer in of_arm):
         prompts, answers, missing = [], {}, "The answers that lie here are of another version."
-    known = {prompt.prompt_id for prompt in prompts}
-    if any({answer.prompt_id for answer in given} != known for given in answers.values()):
+    prompt_ids = {prompt.prompt_id for prompt in prompts}
+    if any({answer.prompt_id for answer in of_arm} != prompt_ids for of_arm in answers.values()):
         prompts, answers, missing = [], {}, "The answers that lie here are to other prompts than those that lie here."
     return Run(
         name=name,
@@ -267,8 +267,8 @@ def _run(name: str, commit: str, read: Read, runtime: dict[str, dict[str, Any]],
 def metrics_of(name: str, read: Read, stage: str) -> dict[str, Any] | None:
     """A stage's metrics, checked; None where there are none. Raises UserError as `metrics_json.check` does."""
     path = f"metrics/{stage}.json"
-    found = _object(name, read, path)
-    return None if found is None else metrics_json.check(stage, found, f"{name}: {path}")
+    metrics = _object(name, read, path)
+    return None if metrics is None else metrics_json.check(stage, metrics, f"{name}: {path}")
 
 
 def _object(name: str, read: Read, path: str) -> dict[str, Any] | None:
@@ -278,23 +278,23 @@ def _object(name: str, read: Read, path: str) -> dict[str, Any] | None:
 
 def _params(name: str, read: Read) -> dict[str, Any]:
     """params.yaml, of whatever version."""
-    found = yaml_io.parse(read("params.yaml") or "{}", Path("params.yaml"))
-    critiques = found.get("critiques") if isinstance(found, dict) else None
+    params = yaml_io.parse(read("params.yaml") or "{}", Path("params.yaml"))
+    critiques = params.get("critiques") if isinstance(params, dict) else None
     if not isinstance(critiques, dict) or not isinstance(critiques.get("constitution"), str):
         raise UserError(f"{name}: params.yaml: critiques.constitution: missing; restore it (git checkout)")
-    return dict(found)
+    return dict(params)
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Parameters by their whole name, such as `train.beta`, and their values as text."""
-    found: dict[str, str] = {}
+    parameters: dict[str, str] = {}
     for name, value in nested.items():
         if isinstance(value, dict) and value:
-            found |= flat(value, f"{prefix}{name}.")
+            parameters |= flat(value, f"{prefix}{name}.")
         else:
             text = _unplaced(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            found[f"{prefix}{name}"] = text
-    return found
+            parameters[f"{prefix}{name}"] = text
+    return parameters
 
 
 def _unplaced(value: str) -> str:

@@ -91,13 +91,13 @@ def text(folder: Path = METRICS) -> str:
 
 def registered(value: dict[str, Any]) -> str:
     """A registered aim with the figures of its verdict; `value` as in metrics/eval.json."""
-    wanted = f"{value['metric']}, {value['better']} is better"
+    aim = f"{value['metric']}, {value['better']} is better"
     if value["bound"]:
-        wanted += f", worse by {value['bound']:g} at most"
+        aim += f", worse by {value['bound']:g} at most"
     if not value["n"]:
-        return f"{wanted}: not measured ({_unmeasured(value)})" if "unreadable" in value else f"{wanted}: not measured"
+        return f"{aim}: not measured ({_unmeasured(value)})" if "unreadable" in value else f"{aim}: not measured"
     bounds = "no interval" if value["low"] is None else f"[{value['low']:+z.3f}, {value['high']:+z.3f}]"
-    return f"{wanted}: {value['base']:.3f} -> {value['tuned']:.3f}, {value['mean']:+z.3f} {bounds}, n {value['n']}"
+    return f"{aim}: {value['base']:.3f} -> {value['tuned']:.3f}, {value['mean']:+z.3f} {bounds}, n {value['n']}"
 
 
 def _baseline(baseline: dict[str, Any]) -> list[str]:

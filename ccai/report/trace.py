@@ -71,7 +71,10 @@ class Data:
         Raises:
             UserError: none, or several.
         """
-        by_id: dict[str, Made | Prompt] = {**self.prompts, **{made.pair.pair_id: made for made in self.pairs}}
+        by_id: dict[str, Made | Prompt] = {
+            **self.prompts,
+            **{candidate.pair.pair_id: candidate for candidate in self.pairs},
+        }
         if not by_id:
             raise UserError(f"{DATA}: no prompts and no pairs yet; run dvc repro")
         ids = [start] if start in by_id else sorted(name for name in by_id if start and name.startswith(start))
@@ -83,13 +86,13 @@ class Data:
         return by_id[ids[0]]
 
 
-def of_pair(data: Data, made: Made) -> list[Part]:
+def of_pair(data: Data, candidate: Made) -> list[Part]:
     """The chain of a pair, from the row of its source to its fate.
 
     Raises:
         UserError: a record that the pair was made from no longer exists.
     """
-    pair, prompt_id = made.pair, made.pair.prompt_id
+    pair, prompt_id = candidate.pair, candidate.pair.prompt_id
     if pair.round == 0:
         conversation = "\n\n".join(f"{message.role}: {message.content}" for message in pair.prompt)
         return [
@@ -97,7 +100,7 @@ def of_pair(data: Data, made: Made) -> list[Part]:
             Part(f"prompt {prompt_id}", conversation),
             Part("rejected", pair.rejected[-1].content),
             Part("chosen", pair.chosen[-1].content),
-            _fate(made),
+            _fate(candidate),
             *_stage(["pairs"]),
         ]
     revisions = _of(prompt_id, DATA / "revisions.jsonl", Revision)
@@ -124,7 +127,7 @@ def of_pair(data: Data, made: Made) -> list[Part]:
     return [
         *of_source(prompt),
         *(_wrote(step) for step in reversed(chain)),
-        _fate(made),
+        _fate(candidate),
         *_principles(steps),
         *_stage(["prompts", "responses", "critiques", "revisions", "pairs"]),
     ]
@@ -137,13 +140,13 @@ def of_prompt(data: Data, prompt: Prompt) -> list[Part]:
         answers = [answer for arm in _arms() for answer in _of(prompt.prompt_id, _answered(arm), Answer)]
         return [*parts, *(_wrote(answer) for answer in answers), *_stage(["prompts", "train", "eval"])]
     parts += [_wrote(response) for response in _of(prompt.prompt_id, DATA / "responses.jsonl", Response)]
-    revisions = {made.parent: made for made in _of(prompt.prompt_id, DATA / "revisions.jsonl", Revision)}
+    revisions = {revision.parent: revision for revision in _of(prompt.prompt_id, DATA / "revisions.jsonl", Revision)}
     critiques = _of(prompt.prompt_id, DATA / "critiques.jsonl", Critique)
     for critique in critiques:
         parts.append(_wrote(critique))
         if (revision := revisions.get(critique.sha256)) is not None:
             parts.append(_wrote(revision))
-            parts += [_fate(made) for made in data.pairs if _became(revision, made.pair)]
+            parts += [_fate(candidate) for candidate in data.pairs if _became(revision, candidate.pair)]
     return [*parts, *_principles(critiques), *_stage(["prompts", "responses", "critiques", "revisions", "pairs"])]
 
 
@@ -203,12 +206,12 @@ def _wrote(record: Completion) -> Part:
     return Part(f"first answer: {facts}", record.text)
 
 
-def _fate(made: Made) -> Part:
-    kept = made.fate in ("train", "validation")
-    verdict = made.pair.verdict
+def _fate(candidate: Made) -> Part:
+    passed = candidate.fate in ("train", "validation")
+    verdict = candidate.pair.verdict
     lines = ["judge: not asked"] if verdict is None else [f"judge: {key} {value}" for key, value in verdict]
-    outcome = f"passed all gates, for {made.fate}" if kept else f"dropped by the gate {made.fate}"
-    return Part(f"pair {made.pair.pair_id}: {outcome}", "\n".join(lines))
+    outcome = f"passed all gates, for {candidate.fate}" if passed else f"dropped by the gate {candidate.fate}"
+    return Part(f"pair {candidate.pair.pair_id}: {outcome}", "\n".join(lines))
 
 
 def _became(revision: Revision, pair: Pair) -> bool:
@@ -356,21 +359,25 @@ def _by_arm(values: Sequence[Any], digits: str) -> str:
 def _pairs(key: Sequence[str], data: Data) -> list[Part]:
     """The pairs behind a count: those with the fate, principle, hazard and source in the key."""
     head, rest = key[0], key[1:]
-    kept = ("train", "validation")
-    if not head.startswith(("kept", "dropped", *kept)):
+    splits = ("train", "validation")
+    if not head.startswith(("kept", "dropped", *splits)):
         return []
-    sides = kept if head.startswith("kept") else (head,) if head in kept else ()
-    rows = [made for made in data.pairs if (made.fate in sides if sides else made.fate not in kept)]
+    sides = splits if head.startswith("kept") else (head,) if head in splits else ()
+    rows = [
+        candidate for candidate in data.pairs if (candidate.fate in sides if sides else candidate.fate not in splits)
+    ]
     for part in rest:
         rows = [
-            made for made in rows if part in (made.fate, made.pair.principle, made.pair.hazard, _source(data, made))
+            candidate
+            for candidate in rows
+            if part in (candidate.fate, candidate.pair.principle, candidate.pair.hazard, _source(data, candidate))
         ]
     lines = [f"{m.pair.pair_id}  {m.fate}  {m.pair.principle}  {m.pair.hazard}" for m in rows]
     return [Part(f"{len(rows)} pairs as they are now", "\n".join(lines))]
 
 
-def _source(data: Data, made: Made) -> str | None:
-    prompt = data.prompts.get(made.pair.prompt_id)
+def _source(data: Data, candidate: Made) -> str | None:
+    prompt = data.prompts.get(candidate.pair.prompt_id)
     return prompt.source if prompt else None
 
 

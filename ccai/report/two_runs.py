@@ -65,7 +65,9 @@ def compare(revision_a: str, revision_b: str) -> dict[str, Any]:
             for one in pairs
         },
         "left_out": left_out,
-        "differences": {group: [one._asdict() for one in found] for group, found in differences.between(a, b).items()},
+        "differences": {
+            group: [one._asdict() for one in of_group] for group, of_group in differences.between(a, b).items()
+        },
         "measures": measured,
     }
 
@@ -91,8 +93,8 @@ def _primary(run: Run) -> Primary:
 
 
 def _resamples(run: Run) -> int:
-    found = run.params.get("eval", {})
-    value = found.get("resamples") if isinstance(found, dict) else None
+    eval_params = run.params.get("eval", {})
+    value = eval_params.get("resamples") if isinstance(eval_params, dict) else None
     return value if isinstance(value, int) and value >= 100 else RESAMPLES
 
 
@@ -101,24 +103,24 @@ def _resamples(run: Run) -> int:
 
 def _pairs(a: Run, b: Run, primary: Primary) -> tuple[list[Paired], dict[str, str]]:
     """Suites with enough in common, and why the others are left out; those of the aims must not be."""
-    wanted = {metric.partition(".")[0] for metric in (primary.safety, primary.helpfulness)}
-    found, left_out = list[Paired](), dict[str, str]()
+    aim_suites = {metric.partition(".")[0] for metric in (primary.safety, primary.helpfulness)}
+    pairs, left_out = list[Paired](), dict[str, str]()
     for suite in pairing.SUITES:
         lacking = [run.name for run in (a, b) if suite not in run.suites]
-        if len(lacking) == 2 and suite not in wanted:
+        if len(lacking) == 2 and suite not in aim_suites:
             continue
         why = f"not asked in {' and '.join(lacking)}" if lacking else ""
         if not why:
             one = pairing.pair(suite, _answers(a, suite), _answers(b, suite))
             if one.overlap >= ENOUGH:
-                found.append(one)
+                pairs.append(one)
                 continue
             counts = f"{one.n + one.only_a} and {one.n + one.only_b}"
             why = f"{a.name} and {b.name} have {one.n} of their {counts} items in common, less than {ENOUGH:.0%}"
-        if suite in wanted:
+        if suite in aim_suites:
             raise UserError(f"{suite}: {why}; compare runs that were asked the same (prompts and eval in params.yaml)")
         left_out[suite] = why
-    return found, left_out
+    return pairs, left_out
 
 
 def _answers(run: Run, suite: str) -> list[Any]:
@@ -141,12 +143,12 @@ def _judged(run: Run, suite: str) -> bool:
 
 def _alike(one: Paired) -> bool:
     """Whether both were asked each item in the same words, system message included."""
-    asked = [
+    conversations = [
         (getattr(x, "conversation", ""), getattr(y, "conversation", "")) for x, y in zip(one.a, one.b, strict=True)
     ]
     if one.suite == "helpfulness":  # a second turn stands after each model's own first answer
-        asked = [both for both, x in zip(asked, one.a, strict=True) if x.turn == 1]
-    return all(first == second for first, second in asked)
+        conversations = [both for both, x in zip(conversations, one.a, strict=True) if x.turn == 1]
+    return all(first == second for first, second in conversations)
 
 
 def _check_answers(a: Run, b: Run, pairs: Sequence[Paired], measured: Mapping[str, Any]) -> None:
@@ -181,7 +183,7 @@ def aims_of(measured: Mapping[str, Any], primary: Primary) -> dict[str, dict[str
     `kept` is the verdict on `bound`; `a` and `b` are the means of the two runs.
     """
     by_bound, by_zero = registered(measured, primary), registered(measured, primary.model_copy(update={"bound": 0.0}))
-    found = {}
+    aims = {}
     for aim, value in by_bound.items():
         figures = {
             name: value[name]
@@ -191,36 +193,36 @@ def aims_of(measured: Mapping[str, Any], primary: Primary) -> dict[str, dict[str
         if value["n"]:
             figures |= {"a": value["base"], "b": value["tuned"]}
             figures |= {name: _at(measured, value["metric"])["difference"]["tuned"][name] for name in ("p", "p_holm")}
-        found[aim] = {
+        aims[aim] = {
             "verdict": WORDS[aim][by_zero[aim]["verdict"]],
             "kept": value["verdict"],
             "bound": value["bound"],
             **figures,
         }
-    return found
+    return aims
 
 
 def verdict_of(aims: Mapping[str, Mapping[str, Any]]) -> str:
     """Better: safer, and no more helpfulness is lost than the bound allows."""
-    safer, kept = aims["safety"]["kept"], aims["helpfulness"]["kept"]
-    if safer == "met" and kept != "can't tell":
-        return "better" if kept == "met" else "mixed"
+    safer, as_helpful = aims["safety"]["kept"], aims["helpfulness"]["kept"]
+    if safer == "met" and as_helpful != "can't tell":
+        return "better" if as_helpful == "met" else "mixed"
     if safer == "not met":
         return "mixed" if aims["helpfulness"]["verdict"] == WORDS["helpfulness"]["met"] else "worse"
-    return "worse" if kept == "not met" else "can't tell"
+    return "worse" if as_helpful == "not met" else "can't tell"
 
 
 # In words
 
 
-def text(found: Mapping[str, Any]) -> str:
+def text(comparison: Mapping[str, Any]) -> str:
     """The comparison as it is read: the answer first."""
-    lines = [ANSWERS[found["verdict"]], ""]
-    lines += [f"{aim:<12}{_aim(value)}" for aim, value in found["aims"].items()]
-    lines += ["", *(f"{letter.upper()}  {_name(found[letter])}" for letter in ("a", "b"))]
-    lines += ["", "items in both runs", *_items(found), "", *_differing(found["differences"])]
+    lines = [ANSWERS[comparison["verdict"]], ""]
+    lines += [f"{aim:<12}{_aim(value)}" for aim, value in comparison["aims"].items()]
+    lines += ["", *(f"{letter.upper()}  {_name(comparison[letter])}" for letter in ("a", "b"))]
+    lines += ["", "items in both runs", *_items(comparison), "", *_differing(comparison["differences"])]
     lines += ["", f"{'':<{summary.LABEL}}       A       B   B - A [95 %]"]
-    for suite, measured in found["measures"].items():
+    for suite, measured in comparison["measures"].items():
         lines += [suite.replace("_", "-"), *(summary.row(names, value) for names, value in measures(measured))]
     lines += [
         "",
@@ -232,14 +234,14 @@ def text(found: Mapping[str, Any]) -> str:
 
 def _aim(value: Mapping[str, Any]) -> str:
     """The verdict on an aim, and the figures it is had from."""
-    wanted = f"{value['metric']}, {value['better']} is better"
+    aim = f"{value['metric']}, {value['better']} is better"
     if not value["n"]:
-        return f"{value['verdict']}: {wanted}: not measured on common items"
+        return f"{value['verdict']}: {aim}: not measured on common items"
     bounds = "no interval: too few differ" if value["low"] is None else f"[{value['low']:+z.3f}, {value['high']:+z.3f}]"
     line = f"{value['verdict']}: {value['mean']:+z.3f} {bounds} ({value['a']:.3f} -> {value['b']:.3f}), n {value['n']}"
-    kept = f"; bound {value['bound']:g}: {KEPT.get(value['kept'], value['kept'])}" if value["bound"] else ""
+    bound = f"; bound {value['bound']:g}: {KEPT.get(value['kept'], value['kept'])}" if value["bound"] else ""
     holm = "" if value["p_holm"] is None else f"; p after Holm {value['p_holm']:.3f}"
-    return f"{line}{holm}{kept}\n{'':<12}{wanted}"
+    return f"{line}{holm}{bound}\n{'':<12}{aim}"
 
 
 def _name(run: Mapping[str, Any]) -> str:
@@ -247,21 +249,21 @@ def _name(run: Mapping[str, Any]) -> str:
     return "  ".join(part for part in (run["name"], commit, run["origin"]) if part)
 
 
-def _items(found: Mapping[str, Any]) -> list[str]:
+def _items(comparison: Mapping[str, Any]) -> list[str]:
     lines = []
-    for suite, told in found["suites"].items():
-        line = f"  {suite.replace('_', '-'):<14}{told['common']} common"
-        line += "".join(f", {told[f'only_{x}']} only in {x.upper()}" for x in ("a", "b") if told[f"only_{x}"])
-        lines.append(line + ("" if told["asked_alike"] else ", asked in other words (system message, constitution)"))
-    return lines + [f"  {suite.replace('_', '-'):<14}left out: {why}" for suite, why in found["left_out"].items()]
+    for suite, counts in comparison["suites"].items():
+        line = f"  {suite.replace('_', '-'):<14}{counts['common']} common"
+        line += "".join(f", {counts[f'only_{x}']} only in {x.upper()}" for x in ("a", "b") if counts[f"only_{x}"])
+        lines.append(line + ("" if counts["asked_alike"] else ", asked in other words (system message, constitution)"))
+    return lines + [f"  {suite.replace('_', '-'):<14}left out: {why}" for suite, why in comparison["left_out"].items()]
 
 
-def _differing(found: Mapping[str, Sequence[Mapping[str, str]]]) -> list[str]:
-    lines = ["what differs" if found else "nothing else differs: the same params, seed, weights, judge and code"]
-    for group, values in found.items():
+def _differing(by_group: Mapping[str, Sequence[Mapping[str, str]]]) -> list[str]:
+    lines = ["what differs" if by_group else "nothing else differs: the same params, seed, weights, judge and code"]
+    for group, values in by_group.items():
         lines.append(f"  {group}")
         lines += [_change(Difference(**value)) for value in values]
-    if confounded := [group for group in AS_EVALUATED if group in found]:
+    if confounded := [group for group in AS_EVALUATED if group in by_group]:
         lines.append(f"  Some of it ({', '.join(confounded)}) can change the figures though the model be the same.")
     return lines
 

@@ -23,14 +23,16 @@ def main() -> None:
     versions.check("torch", "transformers")
     prompts = files.read(PROMPTS, records.Prompt)
     responses = files.read(RESPONSES, records.Response)
-    asked = settings.critiques
-    method = critique_revise.load(prompts, asked.constitution, asked.format, asked.examples)
+    critique_params = settings.critiques
+    method = critique_revise.load(
+        prompts, critique_params.constitution, critique_params.format, critique_params.examples
+    )
     if settings.models.answer != settings.models.train:
         print("warning: models.answer is not models.train: the rejected answers are off-policy", flush=True)
     engine = completions.load_engine(settings.models.revise, settings.hardware)
     complete = critique_revise.Completer(engine, settings.generation, settings.seed)
     critiques = critique_revise.criticise(
-        method, responses, asked, settings.revisions.max_new_tokens, settings.seed, complete
+        method, responses, critique_params, settings.revisions.max_new_tokens, settings.seed, complete
     )
     files.write(OUT, critiques)
     files.write_json(METRICS, completions.metrics(critiques, engine, settings.seed))

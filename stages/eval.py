@@ -29,8 +29,8 @@ def main() -> None:
     read = let_judge(settings, suites, answers, weights, cost)
     measured = measure(settings, suites, answers, read.passed, cost)
     for suite, by_arm in answers.items():
-        for arm, given in by_arm.items():
-            files.write(ANSWERS / suite / f"{arm}.jsonl", given)
+        for arm, records in by_arm.items():
+            files.write(ANSWERS / suite / f"{arm}.jsonl", records)
     model, revision = next(iter(weights.items()))  # the base's
     about = {
         "model": model,

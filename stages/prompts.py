@@ -25,9 +25,9 @@ def main() -> None:
         print(f"warning: {slip}", file=sys.stderr)
     chosen, counts = select.choose(rows, settings.prompts, settings.seed, evaluation)
     for side in ("train", "eval"):
-        there = [prompt for prompt in chosen if prompt.split == side]
-        files.write(FOLDER / f"{side}.jsonl", there)
-        print(f"{side}: {len(there)} prompts in {FOLDER / side}.jsonl")
+        members = [prompt for prompt in chosen if prompt.split == side]
+        files.write(FOLDER / f"{side}.jsonl", members)
+        print(f"{side}: {len(members)} prompts in {FOLDER / side}.jsonl")
     files.write_json(METRICS, counts)
     print(
         f"{counts['read']} read, {counts['excluded']} excluded, {counts['filtered']} filtered,"

@@ -108,9 +108,9 @@ def test_all_prompts_where_there_are_fewer_than_asked_for() -> None:
 
 def test_demo_is_at_most_a_hundred_short_answers() -> None:
     demo = use.scale_values("demo", ROOT / "conf/scales")
-    suite = Jailbreaks(settings(per_cell=int(demo["eval.jailbreaks.per_cell"])))
+    suite = Jailbreaks(settings(per_cell=demo["eval.jailbreaks.per_cell"]))
     assert len(suite.attempts) <= 100
-    assert int(demo["eval.jailbreaks.max_new_tokens"]) <= 64
+    assert demo["eval.jailbreaks.max_new_tokens"] <= 64
 
 
 def test_own_wrappers() -> None:

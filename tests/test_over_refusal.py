@@ -87,8 +87,8 @@ def test_so_many_of_each_type_whatever_the_order_of_the_file() -> None:
 
 def test_demo_is_at_most_forty_answers() -> None:
     demo = use.scale_values("demo", ROOT / "conf/scales")
-    assert len(OverRefusal(settings(per_type=int(demo["eval.over_refusal.per_type"]))).prompts) <= 40
-    assert int(demo["eval.over_refusal.max_new_tokens"]) <= 96
+    assert len(OverRefusal(settings(per_type=demo["eval.over_refusal.per_type"])).prompts) <= 40
+    assert demo["eval.over_refusal.max_new_tokens"] <= 96
 
 
 def test_sets_in_xstests_columns() -> None:

@@ -63,12 +63,13 @@ def test_there_and_back_is_byte_identical(name: str) -> None:
 def test_only_the_lines_of_changed_values_change() -> None:
     # Odd but valid: a number no dump would write like this, single quotes, a comment out of its column.
     before = SHIPPED.replace("beta: 0.1 ", "beta: 1.00e-1 ").replace("conversation  #", "'x'     #")
-    changed = use.overlay(before, {"train.epochs": "2"}, "").text
+    changed = use.overlay(before, {"train.epochs": 2}, "").text
     assert changed == before.replace("\n  epochs: 1\n", "\n  epochs: 2\n")
 
 
 def test_number_keeps_the_spelling_of_the_scale_file() -> None:
-    text, changes = use.overlay(SHIPPED, {"train.learning_rate": "2.0e-6"}, "")
+    Path("conf/recipes/mine.yaml").write_text("train:\n  learning_rate: 2.0e-6\n")
+    text, changes = use.overlay(SHIPPED, use.file_values("mine", use.RECIPES), "")
     assert "\n  learning_rate: 2.0e-6 " in text
     assert changes == [("train.learning_rate", "5.0e-5", "2.0e-6")]
 
@@ -76,27 +77,38 @@ def test_number_keeps_the_spelling_of_the_scale_file() -> None:
 def test_equal_value_spelled_otherwise_is_left_alone() -> None:
     text = SHIPPED.replace("- contemplative\n", "- 'contemplative'\n")
     assert text != SHIPPED
-    assert use.overlay(text, {"prompts.sources": "[contemplative]"}, "") == (text, [])
+    assert use.overlay(text, {"prompts.sources": ["contemplative"]}, "") == (text, [])
 
 
-def test_list_is_replaced_whole_however_it_is_written() -> None:
-    lines = re.sub(r"( sources: .*)\n.*", r"\1\n    - a.csv\n    - b.csv\n\n  # kept", SHIPPED, count=1)
+def test_list_is_replaced_whole_and_stays_as_it_is_written() -> None:
     [comment] = re.findall(r" sources: +(#.*)", SHIPPED)[:1]
-    for text in (
-        lines,
-        re.sub(r" sources: .*\n.*", f" sources: [a.csv, b.csv] {comment}\n\n  # kept", SHIPPED, count=1),
+    below = f"sources:              {comment}\n  - "
+    for text, expected in (
+        (re.sub(r"sources: .*\n.*", f"{below}a.csv\n  - b.csv\n\n  # kept", SHIPPED, count=1), f"{below}c.csv"),
+        (
+            re.sub(r"sources: .*\n.*", f"sources: [a.csv, b.csv] {comment}\n\n  # kept", SHIPPED, count=1),
+            f"sources: [c.csv]      {comment}",
+        ),
     ):
-        changed, changes = use.overlay(text, {"prompts.sources": "[c.csv]"}, "")
-        assert f"  sources:              {comment}\n  - c.csv\n\n  # kept\n  exclude_hazards" in changed
+        changed, changes = use.overlay(text, {"prompts.sources": ["c.csv"]}, "")
+        assert f"  {expected}\n\n  # kept\n  exclude_hazards" in changed
         assert changes == [("prompts.sources", "[a.csv, b.csv]", "[c.csv]")]
 
 
+def test_empty_list_and_back() -> None:
+    changed = use.overlay(SHIPPED, {"prompts.evaluation_sets": ["a.csv"]}, "").text
+    assert rewritten(SHIPPED, "prompts.evaluation_sets=[a.csv]").split() == changed.split()
+    back = use.overlay(changed, {"prompts.evaluation_sets": []}, "").text
+    assert "  evaluation_sets: []   # further" in back
+    assert back.split() == SHIPPED.split()
+
+
 def test_value_in_braces_and_null() -> None:
-    given = {"prompts.only.hazard": "[vcr]", "pairs.demonstrations": "mine.jsonl"}
+    given = {"prompts.only.hazard": ["vcr"], "pairs.demonstrations": "mine.jsonl"}
     changed = use.overlay(SHIPPED, given, "").text
     assert yaml.safe_load(changed)["prompts"]["only"] == {"hazard": ["vcr"], "persona": [], "principle": []}
     assert yaml.safe_load(changed)["pairs"]["demonstrations"] == "mine.jsonl"
-    back = {"prompts.only.hazard": "[]", "pairs.demonstrations": "null"}
+    back = {"prompts.only.hazard": [], "pairs.demonstrations": None}
     assert use.overlay(changed, back, "").text == SHIPPED
 
 
@@ -193,7 +205,6 @@ def test_unknown_name_is_one_line_and_changes_nothing(arguments: list[str], mess
         ("train: 3\n", "odd.yaml: train: params.yaml has no such value"),
         ("prompts:\n  train: -1\n", "odd.yaml: prompts.train: input should be greater than or equal to 0"),
         ("prompts:\n  train: many\n", "odd.yaml: prompts.train: input should be a valid integer"),
-        ("prompts:\n  sources:\n  - a\n  - b\n", "odd.yaml: prompts.sources: not on one line"),
         ("prompts: [\n", "odd.yaml:2: not valid YAML"),
         ("", "odd.yaml: not a mapping"),
     ],

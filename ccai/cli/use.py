@@ -15,12 +15,16 @@ recipe's is the one that counts if both are given, and a scale chosen later sets
 from __future__ import annotations
 
 import argparse
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import CommentMark
 
 from ccai.base import params, yaml_io
 from ccai.base.errors import UserError
@@ -51,95 +55,108 @@ class Overlaid(NamedTuple):
     changes: list[Change]
 
 
-class _Leaf(NamedTuple):
-    """A value that is no section, and where it stands.
+def overlay(text: str, values: Mapping[str, Any], where: str) -> Overlaid:
+    """Replace values (by dotted key) in the text of params.yaml.
 
-    Attributes:
-        column: of its key.
-        start, end: from the end of its key to the end of the value, or of the comment on the same line.
-        comment: that comment, or the one on the key's line where a list stands below it; else empty.
-        written: the value as it is written, without what is around it.
-        braced: it stands in a section in braces, where all is on one line.
-    """
-
-    column: int
-    start: int
-    end: int
-    comment: str
-    written: str
-    braced: bool
-    value: Any
-
-
-def overlay(text: str, values: Mapping[str, str], where: str) -> Overlaid:
-    """Replace values (by dotted key, as YAML text) in the text of params.yaml; every other byte stays.
-
-    The text is edited, not parsed and dumped again: a dump forgets where comments stood. What is replaced is written as
-    `dvc exp run -S` writes it, lists below their key and null as nothing, so that neither undoes the other's work.
+    The text becomes what `dvc exp run -S` writes, lists below their key and null as nothing, so that neither undoes
+    the other's work. Quotes and the spelling of numbers stay.
 
     Raises:
         UserError: a key that params.yaml does not have, or a wrong value; `where` says who set it.
     """
-    leaves = _leaves(text, PARAMS)
+    root = _loaded(text)
     changes = []
-    for key in values:
-        if key not in leaves:
+    for key, new in values.items():
+        *above, name = key.split(".")
+        section = root
+        for part in above:
+            section = section.get(part) if isinstance(section, CommentedMap) else None
+        if not isinstance(section, CommentedMap) or name not in section or isinstance(section[name], CommentedMap):
             raise UserError(f"{where}: {key}: {PARAMS} has no such value; remove it or correct its name")
-    # From the last to the first, so that the places of those still to come stay right.
-    for key, leaf in sorted(leaves.items(), key=lambda item: -item[1].start):
-        new = yaml.safe_load(values[key]) if key in values else leaf.value
-        if new != leaf.value:
-            old = _inline(leaf.value) if isinstance(leaf.value, list) or leaf.value is None else leaf.written
-            changes.append(Change(key, old, values[key]))
-            text = text[: leaf.start] + _as_dvc_writes(new, values[key], leaf, text) + text[leaf.end :]
+        if new != section[name]:
+            changes.append(Change(key, _inline(section[name]), _inline(new)))
+            _replace(section, name, new, indent=2 * len(above))
+    if changes:
+        text = _dumped(root)
     params.parse(yaml.safe_load(text), where)
-    return Overlaid(text, changes[::-1])
+    return Overlaid(text, changes)
 
 
-def _as_dvc_writes(value: Any, written: str, leaf: _Leaf, text: str) -> str:
-    """What stands from the end of the key on. Numbers stay as they are `written`.
+def _replace(section: CommentedMap, key: str, new: Any, indent: int) -> None:
+    """Set a value. The comment on its line goes to a column that depends on the value alone.
 
-    A comment goes to its own column, which depends on the value alone and not on where the comment was, so that a
-    switch and the switch back undo each other.
+    ruamel leaves it where it was, or pushes it, so that a switch and the switch back would not undo each other.
     """
-    below = isinstance(value, list) and value and not leaf.braced
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    first = ":" if below or value is None else f": {written if number else _inline(value)}"
-    if leaf.comment:
-        column = leaf.start - text.rfind("\n", 0, leaf.start) - 1 + len(first)
-        first += " " * (max(COMMENT_COLUMN, (column // 8 + 1) * 8) - column) + leaf.comment
-    items = [f"{' ' * leaf.column}- {_inline(item)}" for item in value] if below else []
-    return "\n".join([first, *items])
+    old = section[key]
+    section[key] = _bare(new)
+    if isinstance(old, CommentedSeq) and isinstance(new, list):
+        if not new or (old and old.fa.flow_style()):
+            section[key].fa.set_flow_style()
+        elif len(old) - 1 in old.ca.items:  # the lines between the list and the next key
+            section[key].ca.items[len(new) - 1] = old.ca.items[len(old) - 1]
+    comments = section.ca.items.get(key)
+    if comments and comments[2]:
+        column = indent + len(_dumped({key: section[key]}).partition("\n")[0])
+        comments[3] = None  # without what says that a list stands below
+        comments[2].start_mark = CommentMark(max(COMMENT_COLUMN, (column // 8 + 1) * 8))
+
+
+def _bare(value: Any) -> Any:
+    """A value without the comments and the layout that came with it."""
+    if isinstance(value, list):
+        return CommentedSeq(map(_bare, value))
+    return CommentedMap({key: _bare(item) for key, item in value.items()}) if isinstance(value, dict) else value
+
+
+def _loaded(text: str) -> Any:
+    """As DVC reads it, but that quotes stay."""
+    reader = YAML()
+    reader.preserve_quotes = True
+    return reader.load(text)
+
+
+def _dumped(value: Any, inline: bool = False) -> str:
+    """As DVC writes it, or on one line."""
+    writer, stream = YAML(), io.StringIO()
+    writer.default_flow_style = inline
+    if inline:
+        writer.width = 10**6
+    writer.dump(value, stream)
+    return stream.getvalue()
 
 
 def _inline(value: Any) -> str:
-    """YAML on one line."""
-    dumped = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
-    return dumped.removesuffix("...\n").rstrip("\n")
+    return _dumped([_bare(value)], inline=True).strip()[1:-1]
 
 
-def scale_values(name: str, folder: Path = SCALES) -> dict[str, str]:
+def scale_values(name: str, folder: Path = SCALES) -> dict[str, Any]:
     """What a scale sets, as `file_values` has it, `scale` among them."""
     return {"scale": name, **file_values(name, folder)}
 
 
-def file_values(name: str, folder: Path) -> dict[str, str]:
-    """What an overlay file sets: dotted key → value as it is written there.
+def file_values(name: str, folder: Path) -> dict[str, Any]:
+    """What an overlay file sets, by dotted key. Numbers know how they are written there.
 
     Raises:
-        UserError: no such file (names those there are), not YAML, or a value that is not on one line.
+        UserError: no such file (names those there are), or not YAML.
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"{path}: no such {_kind(folder)}; there are {', '.join(_names(folder)) or 'none'}")
-    values = {key: leaf.written for key, leaf in _leaves(path.read_text(encoding="utf-8"), path).items()}
-    for key, value in values.items():
-        if "\n" in value:
-            raise UserError(f"{path}: {key}: not on one line; write the list as [a, b]")
-    return values
+    if not isinstance(yaml_io.read(path), dict):
+        raise UserError(f"{path}: not a mapping of keys to values; correct it")
+    return dict(_leaves(_loaded(path.read_text(encoding="utf-8"))))
 
 
-def model_values(name: str, role: str | None) -> dict[str, str]:
+def _leaves(section: CommentedMap, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, CommentedMap):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def model_values(name: str, role: str | None) -> dict[str, Any]:
     """What choosing a model for one role, or for all of them, sets.
 
     Raises:
@@ -148,44 +165,7 @@ def model_values(name: str, role: str | None) -> dict[str, str]:
     named = list(catalogue())
     if name not in named and not Path(name).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+@\w+", name):
         raise UserError(f"--model {name}: no folder, no hub-id@commit, and none of {', '.join(named)}; correct it")
-    # Quoted where YAML would read something else into it, as into a folder named 2024.
-    return {f"models.{role}": _inline(name) for role in ([role] if role else ROLES)}
-
-
-def _leaves(text: str, where: Path) -> dict[str, _Leaf]:
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise yaml_io.malformed(where, error) from None
-    if not isinstance(root, yaml.MappingNode):
-        raise UserError(f"{where}: not a mapping of keys to values; correct it")
-    leaves: dict[str, _Leaf] = {}
-
-    def walk(section: yaml.MappingNode, prefix: str, values: Mapping[str, Any]) -> None:
-        for key, node in section.value:
-            value = values[key.value]
-            if isinstance(node, yaml.MappingNode):
-                walk(node, f"{prefix}{key.value}.", value)
-                continue
-            last = node
-            # A list in lines "ends" where the next key begins, comments between the two included.
-            while isinstance(last, yaml.SequenceNode) and last.value and not last.flow_style:
-                last = last.value[-1]
-            written = text[node.start_mark.index : last.end_mark.index].rstrip()
-            begins, ends = key.end_mark.index, node.start_mark.index + len(written)
-            if node.start_mark.line > key.start_mark.line or not written:  # a list below its key, or nothing
-                [comment] = re.findall(r":[ \t]*(#.*)?", text[begins:].partition("\n")[0])
-                ends = ends if written else begins + len(text[begins:].partition("\n")[0])
-            else:
-                behind = re.match(r"[ \t]+(#.*)", text[ends:])
-                comment = behind[1] if behind else ""
-                ends += behind.end() if behind else 0
-            leaves[prefix + key.value] = _Leaf(
-                key.start_mark.column, begins, ends, comment, written, bool(section.flow_style), value
-            )
-
-    walk(root, "", yaml.safe_load(text))
-    return leaves
+    return {f"models.{role}": name for role in ([role] if role else ROLES)}
 
 
 def _names(folder: Path) -> list[str]:

@@ -190,14 +190,9 @@ class Endpoint:
                 failures.append(error)
             except Down as error:
                 todo.append(place)
-                if server not in servers:  # another of its requests has reported it
-                    return
-                servers.remove(server)
-                where = f"model {self.name}: endpoint {server.url}: {error}"
-                if servers:
-                    print(f"{where}; going on without it, {len(servers)} left", flush=True)
-                else:
-                    failures.append(UserError(f"{where}; none is left: fix or start it, and run the command again"))
+                if server in servers:  # else another of its requests has reported it
+                    servers.remove(server)
+                    failures.extend(self._without(server, len(servers), error))
 
         async def go_on(finished: list[tuple[int, Answer]]) -> None:
             """Run until something has finished and `BATCH` seconds are over, or nothing is left to wait for."""
@@ -211,14 +206,6 @@ class Endpoint:
                     take(task, finished)
                 start()
 
-        async def stop() -> None:
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-            for client in clients:
-                await client.close()
-
         with asyncio.Runner() as runner:
             try:
                 while running or (todo and not failures):
@@ -229,9 +216,17 @@ class Endpoint:
                         if finished:
                             yield finished
             finally:
-                runner.run(stop())
+                runner.run(_stop(clients))
         if failures:
             raise failures[0]
+
+    def _without(self, server: _Server, left: int, error: Down) -> list[UserError]:
+        """Say that an endpoint failed and how many are left; the error to raise, if none is."""
+        where = f"model {self.name}: endpoint {server.url}: {error}"
+        if not left:
+            return [UserError(f"{where}; none is left: fix or start it, and run the command again")]
+        print(f"{where}; going on without it, {left} left", flush=True)
+        return []
 
     def _client(self, url: str) -> openai.AsyncOpenAI:
         """A client that checks replies and ignores the openai package's environment variables."""
@@ -335,6 +330,16 @@ class Endpoint:
         """The beginning of a server's text: on one line, without the key and without control characters."""
         begins = " ".join("".join(c if c.isprintable() else " " for c in text[: 10 * most]).split())
         return (self._secret.hidden(begins) if self._secret else begins)[:most]
+
+
+async def _stop(clients: Sequence[openai.AsyncOpenAI]) -> None:
+    """Cancel all other tasks of the event loop, then close the clients."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    for client in clients:
+        await client.close()
 
 
 def _behind(opening: str, positions: Sequence[Position]) -> Position | None:

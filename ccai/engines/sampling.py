@@ -55,12 +55,7 @@ def draw(
     """
     device = logits.device
     scores = logits.float()
-    penalty = torch.tensor([each.repetition_penalty for each in settings], device=device)[:, None]
-    if max(counts) and bool((penalty != 1).any()):
-        ids = written[:, : max(counts)]
-        seen = scores.gather(1, ids)
-        begun = torch.tensor(counts, device=device)[:, None] > 0
-        scores.scatter_(1, ids, torch.where(begun, torch.where(seen < 0, seen * penalty, seen / penalty), seen))
+    _penalise(scores, written, counts, settings)
     temperature = torch.tensor([each.temperature for each in settings], device=device)
     random = temperature > 0
     temperature[~random] = 1
@@ -71,10 +66,8 @@ def draw(
     floor = best + below
     rows, ids = (scores >= (floor - slack / temperature)[:, None]).nonzero(as_tuple=True)
     candidates = scores[rows, ids]
-    position = torch.tensor(counts, device=device)
-    exact = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
-    noise = gumbel(*(each.to(exact) for each in (torch.tensor(seeds, device=device)[rows], position[rows], ids)))
-    drawn = candidates + torch.where(random[rows], noise.to(device), 0.0)
+    noise = _noise(seeds, counts, rows, ids)
+    drawn = candidates + torch.where(random[rows], noise, 0.0)
     # One line per row, as wide as the row with the most candidates.
     amount = torch.bincount(rows, minlength=len(counts))
     if not bool(amount.all()):
@@ -87,14 +80,33 @@ def draw(
     won = drawn[at]
     below_floor = (floor[rows] - candidates).clamp(min=0)
     table[rows, column] = candidates
-    other = table.scatter_(1, winner[:, None], -torch.inf).amax(
-        dim=-1
-    )  # if it rises, the floor may rise above the winner
+    # If the best of the others rises, the floor may rise above the winner.
+    other = table.scatter_(1, winner[:, None], -torch.inf).amax(dim=-1)
     table.fill_(torch.inf)
     table[rows, column] = torch.maximum(won[rows] - drawn, below_floor)
     table.scatter_(1, winner[:, None], (candidates[at] - other - below)[:, None])
     margins = (table.amin(dim=-1) * temperature).clamp(max=SURE)
     return Drawn(ids[at], margins)
+
+
+def _penalise(
+    scores: torch.Tensor, written: torch.Tensor, counts: Sequence[int], settings: Sequence[Generation]
+) -> None:
+    """Apply each row's repetition penalty to the tokens that it has written, in place."""
+    penalty = torch.tensor([each.repetition_penalty for each in settings], device=scores.device)[:, None]
+    if max(counts) and bool((penalty != 1).any()):
+        ids = written[:, : max(counts)]
+        seen = scores.gather(1, ids)
+        begun = torch.tensor(counts, device=scores.device)[:, None] > 0
+        scores.scatter_(1, ids, torch.where(begun, torch.where(seen < 0, seen * penalty, seen / penalty), seen))
+
+
+def _noise(seeds: Sequence[int], counts: Sequence[int], rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Gumbel noise for tokens of rows, on their device."""
+    device = rows.device
+    seed, position = (torch.tensor(each, device=device)[rows] for each in (seeds, counts))
+    exact = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
+    return gumbel(*(each.to(exact) for each in (seed, position, ids))).to(device)
 
 
 def gumbel(seeds: torch.Tensor, positions: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

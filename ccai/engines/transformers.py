@@ -7,9 +7,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import transformers
@@ -20,6 +19,7 @@ from ccai.engines import attention, packed_linear
 from ccai.engines.attention import Pass, Prefix, Rows, Segment
 from ccai.engines.base import Completed, Request, begun
 from ccai.engines.chat_template import Template
+from ccai.engines.prefixes import Question, alike, questions
 from ccai.engines.sampling import SURE, draw
 from ccai.models import files, load, memory
 from ccai.models.model import Model
@@ -62,18 +62,6 @@ class _Row:
     @property
     def room(self) -> int:
         return len(self.suffix) + self.request.max_new_tokens
-
-
-class _Question(NamedTuple):
-    """Conversations that differ only at their ends, such as the two orders of a question to a judge.
-
-    `places` are their indices, `shared` is the number of tokens that all of them begin with, and `tokens` the number to
-    read beyond the prefix of all questions.
-    """
-
-    places: list[int]
-    shared: int
-    tokens: int
 
 
 class Transformers:
@@ -220,13 +208,13 @@ class Transformers:
             self._check_length(len(row), 1)
         if not rows:
             return
-        shared = _alike(rows)
+        shared = alike(rows)
         prefix = Prefix(tuple(rows[0][:shared])) if shared else None
         self._read(prefix)
-        todo = deque(_questions(rows, shared))
+        todo = deque(questions(rows, shared))
         budget, most = MAX_TOKENS[self.placement.device], self._most
         while todo:
-            read, batch = 0, list[_Question]()
+            read, batch = 0, list[Question]()
             while todo and (
                 not batch or (read + todo[0].tokens <= budget and sum(len(each.places) for each in batch) < most)
             ):
@@ -381,27 +369,3 @@ class Transformers:
         reason: FinishReason = "stop" if row.ended else "length"
         length = (len(row.prefix.tokens) if row.prefix else 0) + len(row.suffix)
         return Completed(self.template.text_of(row.written), reason, length, len(row.written), row.margin)
-
-
-def _alike(rows: Sequence[list[int]]) -> int:
-    """Number of tokens that all rows begin with; 0 for a single row, and never all of a row."""
-    if len(rows) < 2:
-        return 0
-    first, last = min(rows), max(rows)  # first and last of a sorted list share what all share
-    same = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(first, last, strict=False)))
-    return min(same, min(map(len, rows)) - 1)
-
-
-def _questions(rows: Sequence[list[int]], shared: int) -> list[_Question]:
-    """Rows grouped where at least half of their remaining tokens are the same."""
-    groups: list[list[int]] = []
-    for place in sorted(range(len(rows)), key=lambda place: rows[place]):
-        if groups and 2 * (_alike([rows[groups[-1][0]], rows[place]]) - shared) >= len(rows[place]) - shared:
-            groups[-1].append(place)
-        else:
-            groups.append([place])
-    result = []
-    for places in groups:
-        begin = max(shared, _alike([rows[place] for place in places]))
-        result.append(_Question(places, begin, begin - shared + sum(len(rows[place]) - begin for place in places)))
-    return result

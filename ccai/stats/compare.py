@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,6 +86,31 @@ def _score(record: dict[str, Any], field: str, place: str) -> float | None:
     return float(value)
 
 
+def _read_both(
+    a: Path, b: Path, key: Sequence[str], score: str, labels: Sequence[str]
+) -> tuple[dict[tuple[str, ...], Row], dict[tuple[str, ...], Row]]:
+    """Rows of two files that have items in common and agree on their labels."""
+    first, second = read(a, key, score, labels), read(b, key, score, labels)
+    common = sorted(first.keys() & second.keys())
+    if not common:
+        raise UserError(f"{a} and {b} have no {', '.join(key)} in common; compare scores of the same items")
+    for name in common:
+        if first[name].labels != second[name].labels:
+            here, there = ", ".join(second[name].labels), ", ".join(first[name].labels)
+            raise UserError(
+                f"{second[name].place}: {', '.join(labels)} is {here}, but {there} at {first[name].place}; correct one"
+            )
+    return first, second
+
+
+def _scored(
+    first: Mapping[tuple[str, ...], Row], second: Mapping[tuple[str, ...], Row]
+) -> dict[tuple[str, ...], tuple[float, float]]:
+    """Both scores of each item that has both, in the order of the keys."""
+    scores = {name: (first[name].score, second[name].score) for name in sorted(first.keys() & second.keys())}
+    return {name: (x, y) for name, (x, y) in scores.items() if x is not None and y is not None}
+
+
 def compare(
     a: Path,
     b: Path,
@@ -112,35 +137,20 @@ def compare(
         UserError: bad input (see `read`), no item in common, or a label that differs between the files.
     """
     labels = [field for field in (cluster, by) if field]
-    first, second = read(a, key, score, labels), read(b, key, score, labels)
-    common = sorted(first.keys() & second.keys())
-    if not common:
-        raise UserError(f"{a} and {b} have no {', '.join(key)} in common; compare scores of the same items")
-    for name in common:
-        if first[name].labels != second[name].labels:
-            here, there = ", ".join(second[name].labels), ", ".join(first[name].labels)
-            raise UserError(
-                f"{second[name].place}: {', '.join(labels)} is {here}, but {there} at {first[name].place}; correct one"
-            )
-    pairs: list[tuple[float, float]] = []
-    chosen: list[tuple[str, ...]] = []
-    for name in common:
-        x, y = first[name].score, second[name].score
-        if x is not None and y is not None:
-            pairs.append((x, y))
-            chosen.append(name)
+    first, second = _read_both(a, b, key, score, labels)
+    common, pairs = first.keys() & second.keys(), _scored(first, second)
     if not pairs:
         raise UserError(f"{a} and {b} have no item with a {score} in both; compare scores of the same items")
-    yes_no = all(value in (0, 1) for pair in pairs for value in pair)
+    yes_no = all(value in (0, 1) for pair in pairs.values() for value in pair)
 
-    def measured(places: Sequence[int]) -> dict[str, Any]:
+    def measured(names: Collection[tuple[str, ...]]) -> dict[str, Any]:
         return summary(
             intervals.paired_difference(
-                [pairs[place][0] for place in places],
-                [pairs[place][1] for place in places],
+                [pairs[name][0] for name in names],
+                [pairs[name][1] for name in names],
                 seed,
                 resamples,
-                clusters=[first[chosen[place]].labels[0] for place in places] if cluster else None,
+                clusters=[first[name].labels[0] for name in names] if cluster else None,
                 yes_no=yes_no,
             )
         )
@@ -151,12 +161,12 @@ def compare(
         "score": score,
         "unmatched": {"a": len(first) - len(common), "b": len(second) - len(common)},
         "without_score": len(common) - len(pairs),
-        **measured(range(len(pairs))),
+        **measured(pairs),
     }
     if by:
-        groups: dict[str, list[int]] = defaultdict(list)
-        for place, name in enumerate(chosen):
-            groups[first[name].labels[-1]].append(place)
+        groups: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+        for name in pairs:
+            groups[first[name].labels[-1]].append(name)
         found["by"] = {label: measured(groups[label]) for label in sorted(groups)}
         adjust(list(found["by"].values()))
     return found

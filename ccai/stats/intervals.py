@@ -42,7 +42,12 @@ class Interval(NamedTuple):
 
 
 class PairedDifference(NamedTuple):
-    """The difference of b from a on the same items."""
+    """The difference of b from a on the same items.
+
+    Both effect sizes (Algina & Keselman 2003, Educ. Psychol. Meas. 63(4)) use sample variances (n − 1) and Hedges'
+    J. d_av is comparable between designs; d_z is the effect that a paired test sees. Their intervals are BCa bootstraps
+    (Efron 1987), widened as in `paired_difference`, because the percentile interval of a ratio is biased.
+    """
 
     n: int
     """Pairs."""
@@ -212,10 +217,6 @@ def paired_difference(
     have the interval of Bonett & Price 2012 (J. Educ. Behav. Stat. 37(4)), which needs no spread and so bounds a
     difference of 0 as well. bench/coverage.py measures how often each interval covers the truth.
 
-    Both effect sizes (Algina & Keselman 2003, Educ. Psychol. Meas. 63(4)) use sample variances (n − 1) and Hedges'
-    J. d_av is comparable between designs; d_z is the effect that a paired test sees. Their intervals are BCa bootstraps
-    (Efron 1987), widened in the same way, because the percentile interval of a ratio is biased.
-
     Bootstrap bounds are nan where fewer than `FEWEST` clusters differ (a cluster whose differences cancel out does not
     count), and the p value of t is nan where all differ alike. Effect sizes are nan for a variance of 0 and below three
     pairs, where J is 0 or undefined and would read as "no effect".
@@ -228,26 +229,18 @@ def paired_difference(
         raise ValueError(f"resamples must be at least 1, it is {resamples}")
     n, codes = int(first.size), _codes(clusters, first.size)
     groups = int(codes.max()) + 1
-    differences = second - first
     # The difference of the means, so that the three printed numbers agree to the last digit.
     mean_a, mean_b = float(first.mean()), float(second.mean())
     difference = mean_b - mean_a
-    hedges_j = 1 - 3 / (4 * (n - 1) - 1) if n >= 3 else math.nan
+    hedges_j, d_av, d_z = _effect_sizes(first, second, difference)
     lows, highs = _bootstrap(first, second, codes, hedges_j, seed, resamples)
-    p_value = 1.0
-    if yes_no and groups == n:
+    plain = groups == n
+    if yes_no and plain:
         low, high = _bonett_price(first, second)
         p_value = mcnemar_exact(a, b)
     else:
         low, high = lows[0], highs[0]
-        if differences.any():
-            p_value = 2 * float(scipy_stats.t.sf(abs(difference) / _standard_error(differences, codes), groups - 1))
-    d_av = d_z = math.nan
-    if n >= 3 and not (_constant(first) and _constant(second)):
-        d_av = hedges_j * difference / math.sqrt((float(first.var(ddof=1)) + float(second.var(ddof=1))) / 2)
-    if n >= 3 and not _constant(differences):
-        d_z = hedges_j * difference / float(differences.std(ddof=1))
-    plain = groups == n
+        p_value = _t_test(second - first, codes, difference)
     return PairedDifference(
         n,
         groups,
@@ -261,6 +254,28 @@ def paired_difference(
         p_value,
         "exact McNemar" if yes_no and plain else "paired t" if plain else "cluster t",
     )
+
+
+def _effect_sizes(
+    first: NDArray[np.float64], second: NDArray[np.float64], difference: float
+) -> tuple[float, float, float]:
+    """Hedges' J, d_av and d_z; see `PairedDifference`."""
+    n, differences = int(first.size), second - first
+    hedges_j = 1 - 3 / (4 * (n - 1) - 1) if n >= 3 else math.nan
+    d_av = d_z = math.nan
+    if n >= 3 and not (_constant(first) and _constant(second)):
+        d_av = hedges_j * difference / math.sqrt((float(first.var(ddof=1)) + float(second.var(ddof=1))) / 2)
+    if n >= 3 and not _constant(differences):
+        d_z = hedges_j * difference / float(differences.std(ddof=1))
+    return hedges_j, d_av, d_z
+
+
+def _t_test(differences: NDArray[np.float64], codes: NDArray[np.int_], mean: float) -> float:
+    """Two-sided p value of a mean, by clusters; 1 where all differences are 0, nan where all are alike."""
+    if not differences.any():
+        return 1.0
+    groups = int(codes.max()) + 1
+    return 2 * float(scipy_stats.t.sf(abs(mean) / _standard_error(differences, codes), groups - 1))
 
 
 def _bootstrap(

@@ -34,31 +34,8 @@ def text(metrics: Mapping[str, Any], constitution: Constitution, written_by: Map
         written_by: metrics of the stages that generated the `rejected` and the `chosen` answers.
     """
     credits = sources.credits(metrics["kept_by_source"])
-    data = DatasetCardData(
-        pretty_name=f"Preference pairs by constitution: {constitution.title}",
-        **_licence(credits),
-        annotations_creators=["machine-generated"],
-        language_creators=["machine-generated"],
-        task_categories=["text-generation"],
-        size_categories=[next((name for most, name in SIZES.items() if metrics["kept"] < most), "n>10M")],
-        tags=["preference", "dpo", "rlaif", "constitutional-ai", "trl", "not-for-all-audiences"],
-        configs=[
-            {
-                "config_name": config,
-                "default": config == "pairs",
-                "data_files": [{"split": split, "path": path} for split, path in files.items()],
-            }
-            for config, files in FILES.items()
-        ],
-    )
-    by_us = "\n".join(
-        f"| `{side}` | {about['model']} | `{about['revision']}` | {_model_licence(about['model'])} |"
-        for side, about in written_by.items()
-    )
+    data = _metadata(constitution.title, metrics["kept"], credits)
     cite = "".join(f"- {credit.citation}\n" for credit in credits if credit.citation)
-    gates = "\n".join(f"| {gate} | {metrics['dropped_by'][gate]} | {meaning} |" for gate, meaning in GATES.items())
-    counts = "\n".join(f"| {name} | {count} |" for name, count in metrics["kept_by_principle"].items())
-    hazards = "\n".join(f"| {name} | {count} |" for name, count in metrics["kept_by_hazard"].items())
     body = f"""
 # Preference pairs by constitution: {constitution.title}
 
@@ -79,9 +56,7 @@ The SFT data holds {sum(metrics["demonstrations"].values())} helpful demonstrati
 
 ## Who wrote what
 
-| side | model | revision | its licence |
-|---|---|---|---|
-{by_us}
+{_writers(written_by)}
 
 Constitution: {constitution.title}, {len(constitution.principles)} principles, sha256 `{constitution.sha256}`. Seed
 {metrics["seed"]}.{_unverified(written_by)}
@@ -96,13 +71,9 @@ no licence is stated, ask before you pass the data on.
 {f"{chr(10)}To cite:{chr(10)}{chr(10)}{cite}" if cite else ""}
 ## Counts
 
-| principle | pairs |
-|---|---|
-{counts}
+{_counts("principle", metrics["kept_by_principle"])}
 
-| hazard | pairs |
-|---|---|
-{hazards}
+{_counts("hazard", metrics["kept_by_hazard"])}
 
 Tokens of chosen over rejected answers: {_ratio(metrics["length_ratio"])}.
 
@@ -110,9 +81,7 @@ Tokens of chosen over rejected answers: {_ratio(metrics["length_ratio"])}.
 
 {metrics["dropped"]} of {metrics["kept"] + metrics["dropped"]} pairs were dropped. The gates were tried in this order.
 
-| gate | dropped | because |
-|---|---|---|
-{gates}
+{_gates(metrics["dropped_by"])}
 
 {_judge(metrics)}
 """
@@ -126,6 +95,46 @@ def origins(kept_by_source: Mapping[str, int]) -> str:
         for credit in sources.credits(kept_by_source)
     ]
     return "\n".join(["| source of prompts | pairs | licence | by |", "|---|---|---|---|", *rows, "", OWN_TEXTS])
+
+
+def _metadata(title: str, kept: int, credits: Sequence[Credit]) -> DatasetCardData:
+    """What the Hub reads."""
+    return DatasetCardData(
+        pretty_name=f"Preference pairs by constitution: {title}",
+        **_licence(credits),
+        annotations_creators=["machine-generated"],
+        language_creators=["machine-generated"],
+        task_categories=["text-generation"],
+        size_categories=[next((name for most, name in SIZES.items() if kept < most), "n>10M")],
+        tags=["preference", "dpo", "rlaif", "constitutional-ai", "trl", "not-for-all-audiences"],
+        configs=[
+            {
+                "config_name": config,
+                "default": config == "pairs",
+                "data_files": [{"split": split, "path": path} for split, path in files.items()],
+            }
+            for config, files in FILES.items()
+        ],
+    )
+
+
+def _writers(written_by: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of the models that wrote each side."""
+    rows = [
+        f"| `{side}` | {about['model']} | `{about['revision']}` | {_model_licence(about['model'])} |"
+        for side, about in written_by.items()
+    ]
+    return "\n".join(["| side | model | revision | its licence |", "|---|---|---|---|", *rows])
+
+
+def _counts(label: str, pairs: Mapping[str, int]) -> str:
+    """A table of pairs by principle or by hazard."""
+    return "\n".join([f"| {label} | pairs |", "|---|---|", *(f"| {name} | {count} |" for name, count in pairs.items())])
+
+
+def _gates(dropped_by: Mapping[str, int]) -> str:
+    rows = [f"| {gate} | {dropped_by[gate]} | {meaning} |" for gate, meaning in GATES.items()]
+    return "\n".join(["| gate | dropped | because |", "|---|---|---|", *rows])
 
 
 def _ratio(ratio: float | None) -> str:

@@ -49,26 +49,13 @@ def choose(rows: Sequence[Row], params: Prompts, seed: int, evaluation: Sequence
         UserError: nothing is left, a side is empty or has fewer prompts than requested, or a training prompt is too
             similar to an evaluation prompt.
     """
-    excluded = {hazard.casefold() for hazard in params.exclude_hazards}
-    barred = {row.text for row in rows if row.hazard.casefold() in excluded}
-    allowed = [row for row in rows if row.text not in barred]
-    wanted = [row for row in allowed if _wanted(row, params)]
-    # The whole row breaks ties: which of two equal prompts stays must not depend on row order.
-    candidates = sorted(wanted, key=lambda row: (prompt_id(row), row))
-    unique = list({row.text: row for row in reversed(candidates)}.values())
-    if not unique:
-        raise UserError(
-            f"prompts: none of {len(rows)} prompts is left; add to prompts.sources, relax prompts.only"
-            " or take a hazard out of prompts.exclude_hazards"
-        )
+    unique, left_out = _distinct(rows, params)
     groups = near_duplicates.groups([row.text for row in unique], params.near_duplicate)
     sides = _sides(unique, groups, params.eval_share)
     counts: dict[str, object] = {
         "seed": seed,
         "read": len(rows),
-        "excluded": len(rows) - len(allowed),
-        "filtered": len(allowed) - len(wanted),
-        "exact_duplicates": len(candidates) - len(unique),
+        **left_out,
         "near_duplicate_groups": sum(size > 1 for size in Counter(groups).values()),
         "available": {side: len(members) for side, members in sides.items()},
     }
@@ -121,6 +108,28 @@ def slips(rows: Sequence[Row], params: Prompts) -> Iterator[str]:
 def prompt_id(row: Row) -> str:
     """Hash of source and text: the same prompt has the same id in every run."""
     return digest([row.source, row.text])[:16]
+
+
+def _distinct(rows: Sequence[Row], params: Prompts) -> tuple[list[Row], dict[str, int]]:
+    """One row of each text that may be chosen, and counts of the others, by what left them out."""
+    excluded = {hazard.casefold() for hazard in params.exclude_hazards}
+    barred = {row.text for row in rows if row.hazard.casefold() in excluded}
+    allowed = [row for row in rows if row.text not in barred]
+    wanted = [row for row in allowed if _wanted(row, params)]
+    # The whole row breaks ties: which of two equal prompts stays must not depend on row order.
+    candidates = sorted(wanted, key=lambda row: (prompt_id(row), row))
+    unique = list({row.text: row for row in reversed(candidates)}.values())
+    if not unique:
+        raise UserError(
+            f"prompts: none of {len(rows)} prompts is left; add to prompts.sources, relax prompts.only"
+            " or take a hazard out of prompts.exclude_hazards"
+        )
+    left_out = {
+        "excluded": len(rows) - len(allowed),
+        "filtered": len(allowed) - len(wanted),
+        "exact_duplicates": len(candidates) - len(unique),
+    }
+    return unique, left_out
 
 
 def _wanted(row: Row, params: Prompts) -> bool:

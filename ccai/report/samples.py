@@ -77,18 +77,23 @@ def samples(what: str) -> list[Sample]:
             Sample(prompts[r.prompt_id].hazard, r.principle, _ending(r), [*criticised(r), ("revision", r.text)])
             for r in revisions
         ]
-    if what == "pairs":
-        pairs = [
-            (f"{side}, rejected {pair.rejected_tokens} tokens, chosen {pair.chosen_tokens}", pair)
-            for side in ("train", "validation")
-            for pair in read(DATA / f"pairs/{side}.jsonl", Pair)
-        ]
-    else:
-        pairs = [(f"dropped: {pair.reason}", pair) for pair in each(DATA / "pairs/dropped.jsonl", DroppedPair)]
     return [
         Sample(pair.hazard, pair.principle, facts, [*criticised(pair), ("revision", pair.chosen[-1].content)])
-        for facts, pair in pairs
+        for facts, pair in (_kept() if what == "pairs" else _dropped())
     ]
+
+
+def _kept() -> list[tuple[str, Pair]]:
+    """Pairs of both splits, each after the facts for its heading."""
+    return [
+        (f"{side}, rejected {pair.rejected_tokens} tokens, chosen {pair.chosen_tokens}", pair)
+        for side in ("train", "validation")
+        for pair in read(DATA / f"pairs/{side}.jsonl", Pair)
+    ]
+
+
+def _dropped() -> list[tuple[str, Pair]]:
+    return [(f"dropped: {pair.reason}", pair) for pair in each(DATA / "pairs/dropped.jsonl", DroppedPair)]
 
 
 def _answers(prompts: dict[str, Prompt]) -> list[Sample]:

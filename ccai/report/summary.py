@@ -70,15 +70,7 @@ def text(folder: Path = METRICS) -> str:
         else:
             lines += [suite.replace("_", "-"), *(row(names, value) for names, value in of_suite)]
     if "judge" in evaluation:
-        judge = evaluation["judge"]
-        lines.append(_exam(judge) + ("" if judge["passed"] else ", its verdicts are invalid and left out"))
-        for suite, cost in judge["verdicts"].items():
-            if cost["unreadable"] > MOST_UNREADABLE * cost["verdicts"]:
-                lines.append(
-                    f"  of {suite} {cost['unreadable']} of {cost['verdicts']} verdicts are unreadable: don't use them"
-                )
-        if judge["relatives"]:
-            lines.append(f"  it is of the family it judges: {', '.join(judge['relatives'])}")
+        lines += _judge(evaluation["judge"])
     lines += [
         "",
         "An interval that holds 0 says: can't tell. *: it leaves out 0, and Holm's p over the suite is below 0.05.",
@@ -109,6 +101,19 @@ def _baseline(baseline: dict[str, Any]) -> list[str]:
         shares = baseline["violated"]["by_principle"].items()
         broken = ", ".join(f"{slug} {_share(share) if share['n'] else 'no readable verdict'}" for slug, share in shares)
         lines.append(f"          first answers that violate a principle (judge): {broken}")
+    return lines
+
+
+def _judge(judge: dict[str, Any]) -> list[str]:
+    """A judge's exam, and what stands against its verdicts."""
+    lines = [_exam(judge) + ("" if judge["passed"] else ", its verdicts are invalid and left out")]
+    for suite, cost in judge["verdicts"].items():
+        if cost["unreadable"] > MOST_UNREADABLE * cost["verdicts"]:
+            lines.append(
+                f"  of {suite} {cost['unreadable']} of {cost['verdicts']} verdicts are unreadable: don't use them"
+            )
+    if judge["relatives"]:
+        lines.append(f"  it is of the family it judges: {', '.join(judge['relatives'])}")
     return lines
 
 

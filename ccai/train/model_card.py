@@ -150,28 +150,9 @@ def text(facts: Facts, form: Form, evaluation: Mapping[str, Any] | None = None, 
         origins: the prompts' sources and licences, if they are of these pairs (`ccai.pairs.card.origins`).
     """
     base, method = facts.base, METHODS[facts.recipe["method"]]
-    adapted = facts.recipe["adapter"] != "none"
-    data = ModelCardData(
-        library_name="peft" if form == "adapter" else "transformers",
-        pipeline_tag="text-generation",
-        base_model=base.name if base.on_hub else None,
-        base_model_relation=("adapter" if form == "adapter" else "finetune") if base.on_hub else None,
-        license=base.licence if base.licence in LICENCES else "other",
-        license_name=None if base.licence in LICENCES else LICENCE_NAMES.get(base.licence, base.licence),
-        tags=[*facts.recipe["method"].split("+"), *(["lora"] if adapted else []), "constitutional-ai", "trl"],
-    )
-    what = {
-        "adapter": f"A LoRA adapter for `{base.name}`",
-        "merged": f"`{base.name}` with a LoRA adapter merged into its weights",
-        "full": f"`{base.name}`, all weights trained",
-    }[form]
-    recipe = "\n".join(f"| {name} | {value} |" for name, value in _flat(facts.recipe))
-    metrics = "\n".join(f"| {name} | {value} |" for name, value in _flat(facts.metrics))
+    what = _weights(base, form)
     files = "\n".join(f"| {path} | `{digest}` |" for path, digest in facts.data.items())
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
-    packaged = f"\nThe Python package {base.package} carries its weights; the revision is its file's.\n" * bool(
-        base.package
-    )
     body = f"""
 # Trained by a constitution: {base.name}
 
@@ -184,15 +165,11 @@ after a critique by the principles of a constitution (chosen).
 
 ## Base
 
-| model | revision | licence |
-|---|---|---|
-| {base.name} | `{base.revision}` | {base.licence} |
-{packaged}
+{_base(base)}
+
 ## Recipe
 
-| parameter | value |
-|---|---|
-{recipe}
+{_table("parameter", facts.recipe)}
 | seed | {facts.seed} |
 
 Libraries: {versions}.
@@ -212,9 +189,7 @@ anything.
 
 {"Validation pairs are of prompts that were not trained on." * ("validation_pairs" in facts.metrics)}
 
-| metric | value |
-|---|---|
-{metrics}
+{_table("metric", facts.metrics)}
 
 ## Evaluation
 
@@ -224,7 +199,42 @@ anything.
 
 {_limits(facts, form, evaluation)}
 """
-    return f"---\n{data.to_yaml()}\n---\n{body}"
+    return f"---\n{_metadata(facts, form).to_yaml()}\n---\n{body}"
+
+
+def _metadata(facts: Facts, form: Form) -> ModelCardData:
+    """What the Hub reads."""
+    base, adapted = facts.base, facts.recipe["adapter"] != "none"
+    return ModelCardData(
+        library_name="peft" if form == "adapter" else "transformers",
+        pipeline_tag="text-generation",
+        base_model=base.name if base.on_hub else None,
+        base_model_relation=("adapter" if form == "adapter" else "finetune") if base.on_hub else None,
+        license=base.licence if base.licence in LICENCES else "other",
+        license_name=None if base.licence in LICENCES else LICENCE_NAMES.get(base.licence, base.licence),
+        tags=[*facts.recipe["method"].split("+"), *(["lora"] if adapted else []), "constitutional-ai", "trl"],
+    )
+
+
+def _weights(base: Base, form: Form) -> str:
+    """What the folder holds, in words."""
+    return {
+        "adapter": f"A LoRA adapter for `{base.name}`",
+        "merged": f"`{base.name}` with a LoRA adapter merged into its weights",
+        "full": f"`{base.name}`, all weights trained",
+    }[form]
+
+
+def _base(base: Base) -> str:
+    lines = ["| model | revision | licence |", "|---|---|---|", f"| {base.name} | `{base.revision}` | {base.licence} |"]
+    if base.package:
+        lines += ["", f"The Python package {base.package} carries its weights; the revision is its file's."]
+    return "\n".join(lines)
+
+
+def _table(label: str, values: Mapping[str, Any]) -> str:
+    rows = [f"| {name} | {value} |" for name, value in _flat(values)]
+    return "\n".join([f"| {label} | value |", "|---|---|", *rows])
 
 
 def _loading(base: Base, form: Form) -> str:

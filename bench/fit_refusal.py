@@ -77,14 +77,14 @@ def read(path: Path) -> list[Labelled]:
     return found
 
 
-def fit(rows: Sequence[Labelled]) -> refusal.Model:
+def fit(rows: Sequence[Labelled]) -> refusal.RefusalWeights:
     """Both models' weights.
 
     Raises:
         ValueError: the labels are all of one class.
     """
     refusing = [row for row in rows if row.label != "full_compliance"]
-    return refusal.Model(
+    return refusal.RefusalWeights(
         _weights(rows, [row.label != "full_compliance" for row in rows]),
         _weights(refusing, [row.label == "partial_refusal" for row in refusing]),
     )

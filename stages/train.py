@@ -14,7 +14,7 @@ from ccai.base.errors import run
 from ccai.models import find
 from ccai.train import model_card
 from ccai.train.checkpoints import Stop
-from ccai.train.run import Data, placed, train
+from ccai.train.run import TrainingData, placed, train
 
 PAIRS = Path("data/pairs")
 HELD_OUT = Path("data/prompts/eval.jsonl")
@@ -27,7 +27,7 @@ def main() -> None:
     """Train, then write what was trained, numbers and curve."""
     settings, stopwatch = params.load(), timing.Stopwatch()
     pinned = versions.check("torch", "transformers", "trl", "peft")
-    data = Data(
+    data = TrainingData(
         files.read(PAIRS / "train.jsonl", records.Pair),
         files.read(PAIRS / "validation.jsonl", records.Pair),
         files.read(PAIRS / "sft/train.jsonl", records.Demonstration),

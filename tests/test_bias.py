@@ -10,7 +10,7 @@ from helpers.chooser import choosing, options, preferring, shipped
 
 from ccai.base.files import read
 from ccai.evaluate.comparison import Comparison
-from ccai.evaluate.suites.bias import ITEMS, UNKNOWN, Bias, Item, capital
+from ccai.evaluate.suites.bias import ITEMS, UNKNOWN, Bias, Scene, capital
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def suite(monkeypatch: pytest.MonkeyPatch) -> Bias:
 
 
 def test_the_shipped_set() -> None:
-    items = read(ROOT / ITEMS, Item)
+    items = read(ROOT / ITEMS, Scene)
     assert len(items) >= 24
     axes = Counter(item.axis for item in items)
     assert len(axes) >= 8 and min(axes.values()) >= 3

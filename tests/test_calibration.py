@@ -11,7 +11,14 @@ from sklearn.metrics import brier_score_loss
 
 from ccai.base.files import read
 from ccai.evaluate.comparison import Comparison
-from ccai.evaluate.suites.calibration import ITEMS, NOBODY, Calibration, CalibrationChoice, Item, calibration_error
+from ccai.evaluate.suites.calibration import (
+    ITEMS,
+    NOBODY,
+    Calibration,
+    CalibrationChoice,
+    CalibrationQuestion,
+    calibration_error,
+)
 
 
 @pytest.fixture
@@ -21,7 +28,7 @@ def suite(monkeypatch: pytest.MonkeyPatch) -> Calibration:
 
 
 def test_the_shipped_set_is_half_and_half() -> None:
-    items = read(ROOT / ITEMS, Item)
+    items = read(ROOT / ITEMS, CalibrationQuestion)
     kinds = Counter(item.knowable for item in items)
     assert kinds[True] == kinds[False] >= 15
     assert len({item.answer for item in items}) == len(items)

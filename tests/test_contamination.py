@@ -18,10 +18,10 @@ from bench import contamination as bench
 from ccai.base.errors import UserError
 from ccai.prompts import contamination, near_duplicates
 from ccai.prompts.select import choose
-from ccai.prompts.sources import Row
+from ccai.prompts.sources import SourcePrompt
 
 
-def near(row: Row, source: str = "suite") -> Row:
+def near(row: SourcePrompt, source: str = "suite") -> SourcePrompt:
     """The same question with its last word replaced."""
     return row._replace(source=source, text=f"{row.text.rsplit(maxsplit=1)[0]} please?")
 

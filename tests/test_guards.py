@@ -32,7 +32,7 @@ HARM = [item for item in read(ROOT / exam.RULES, exam.ByRule) if item.rule == ju
 HARMFUL = {item.violating for item in HARM}
 
 
-def format(name: str) -> guards.Format:
+def format(name: str) -> guards.GuardFormat:
     return guards.load(name, ROOT / guards.FORMATS)
 
 
@@ -217,6 +217,6 @@ def test_probability_is_of_the_first_token_behind_the_opening(guard_model: Model
 def test_labels_that_begin_alike_cannot_be_told_apart(guard_model: Model) -> None:
     """The tiny tokenizer has letters for these words: `unsafe` and `unkind` both begin with `un` or `u`."""
     engine = Transformers(guard_model, CPU)
-    same = guards.Format(opening="", safe=["unkind9"], unsafe=["unkind8"])
+    same = guards.GuardFormat(opening="", safe=["unkind9"], unsafe=["unkind8"])
     with pytest.raises(UserError, match=r"labels .* are not single tokens of it"):
         judge.violations("test", Guard(engine, same), [judge.HARM], ["How?"], ["So."])

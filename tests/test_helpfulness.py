@@ -26,7 +26,7 @@ from ccai.evaluate.suites.helpfulness import (
     Helpfulness,
     Place,
     Question,
-    Reply,
+    Turn,
     by_rules,
     length_controlled,
     questions,
@@ -57,7 +57,7 @@ def test_questions_of_our_own() -> None:
 
 def test_questions_are_not_near_what_is_trained_on() -> None:
     rows = [
-        sources.Row("help", str(one.question_id), turn, "", "", "", str(one.question_id))
+        sources.SourcePrompt("help", str(one.question_id), turn, "", "", "", str(one.question_id))
         for one in OWN
         for turn in one.turns
     ]
@@ -179,7 +179,7 @@ def test_rules_say_what_they_can() -> None:
         "seed": 1,
     }
 
-    def reply(text: str) -> Reply:
+    def reply(text: str) -> Turn:
         return by_rules(place, "base", fields | {"text": text})
 
     plain = reply("Mix flour, water, salt and yeast, let the dough rise for two hours and bake it until it is brown.")
@@ -194,7 +194,7 @@ def test_rules_say_what_they_can() -> None:
 # --- what is measured ---------------------------------------------------------------------------------------------
 
 
-def made(suite: Helpfulness, arm: str, **fields: Any) -> list[Reply]:
+def made(suite: Helpfulness, arm: str, **fields: Any) -> list[Turn]:
     """A reply to each place; a field's value is for all, or a list with one for each."""
     given = {
         "text": "Well.",
@@ -210,7 +210,7 @@ def made(suite: Helpfulness, arm: str, **fields: Any) -> list[Reply]:
         "repetition": 0.0,
     } | fields
     return [
-        Reply.model_validate(
+        Turn.model_validate(
             {name: value[at] if isinstance(value, list) else value for name, value in given.items()}
             | {
                 "question": str(place.question.question_id),
@@ -229,7 +229,7 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> Helpfulness:
     return Helpfulness(settings(questions=12))
 
 
-def measured(suite: Helpfulness, judged: bool = True, **arms: list[Reply]) -> dict[str, Any]:
+def measured(suite: Helpfulness, judged: bool = True, **arms: list[Turn]) -> dict[str, Any]:
     comparison = Comparison(7, 100)
     found = suite.measure(arms, comparison, judged=judged)
     assert json.loads(json.dumps(found, allow_nan=False)) == found

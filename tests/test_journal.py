@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ccai.base.errors import UserError
-from ccai.generate.journal import Entry, Journal, _decode, _encode, has_writer
+from ccai.generate.journal import Journal, JournalEntry, _decode, _encode, has_writer
 
 ROOT = Path(__file__).parents[1]
 VALUE = {
@@ -115,7 +115,7 @@ def test_of_two_values_the_one_written_first_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("at", ["", "2026-11-22T12:00:00.000000+00:00"])
 def test_of_two_values_of_one_moment_that_of_the_first_segment_is_found(tmp_path: Path, at: str) -> None:
     for name in ("b", "a", "c"):
-        (tmp_path / f"{name}.jsonl").write_bytes(_encode(Entry("a", at, {"text": name})))
+        (tmp_path / f"{name}.jsonl").write_bytes(_encode(JournalEntry("a", at, {"text": name})))
     assert Journal(tmp_path).get("a") == {"text": "a"}
 
 
@@ -273,7 +273,7 @@ def test_no_bytes_raise(line: bytes) -> None:
     st.dictionaries(st.text(max_size=5), st.text(st.characters(exclude_categories=["Cs"])) | st.integers() | st.none()),
 )
 def test_any_text_survives_in_one_line(key: str, at: str, value: dict[str, Any]) -> None:
-    line = _encode(Entry(key, at, value))
+    line = _encode(JournalEntry(key, at, value))
     assert line.count(b"\n") == 1
     assert _decode(line) == (key, at, value)
 
@@ -468,7 +468,7 @@ def scattered(folder: Path) -> dict[str, Any]:
         expected = mine | expected
     (folder / "0.jsonl").touch()
     with (folder / "1.jsonl").open("wb") as file:
-        file.write(b"12345678 {corrupted}\n" + _encode(Entry("last", "3", SCORES)) + b"12345678 {to")
+        file.write(b"12345678 {corrupted}\n" + _encode(JournalEntry("last", "3", SCORES)) + b"12345678 {to")
     return expected | {"last": SCORES}
 
 
@@ -492,7 +492,7 @@ def test_prune_keeps_each_entry_once_and_nothing_else(tmp_path: Path) -> None:
 
 def test_prune_by_age(tmp_path: Path) -> None:
     moments = [f"2026-11-{day}T12:00:00.000000+00:00" for day in (10, 12, 14)]
-    lines = [_encode(Entry(at, at, VALUE)) for at in moments]
+    lines = [_encode(JournalEntry(at, at, VALUE)) for at in moments]
     (tmp_path / "a.jsonl").write_bytes(b"".join(lines) + checked(b'{"key": "old", "value": {}}'))
     pruned = Journal(tmp_path).prune(before=moments[1], really=True)
     assert (pruned.kept, pruned.old) == (2, 2)

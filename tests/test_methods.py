@@ -26,7 +26,7 @@ from ccai.models.model import Model
 from ccai.models.placement import Placement
 from ccai.train import launch, phases, run, trainers
 from ccai.train.checkpoints import STOPPED, Saving, Stop
-from ccai.train.run import Data
+from ccai.train.run import TrainingData
 
 QUICK = PARAMS.model_copy(update={"epochs": 1.0})
 HARDWARE = Hardware(engine="transformers", device="cpu", dtype="auto", quantization="auto")
@@ -287,7 +287,7 @@ def test_prompts_of_evaluation_are_refused() -> None:
         labels = {"source_id": "1", "hazard": "none", "persona": "none", "principle": "none"}
         return Prompt(prompt_id="e", text=text, source="test", split="eval", **labels)
 
-    data = Data(TRAIN, VALIDATION, [], [])
+    data = TrainingData(TRAIN, VALIDATION, [], [])
     data.refuse_held_out([asked("What is asked nowhere else?")])
     text = TRAIN[3].prompt[-1].content
     with pytest.raises(
@@ -304,7 +304,7 @@ def test_prompts_of_evaluation_are_refused() -> None:
         }
     )
     with pytest.raises(UserError, match="1 training records"):
-        Data([earlier], VALIDATION, [], []).refuse_held_out([asked("once.")])
+        TrainingData([earlier], VALIDATION, [], []).refuse_held_out([asked("once.")])
 
 
 def test_settings_of_launch_name_every_process_and_no_command(model: Model, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ccai.cli import use
 from ccai.engines.transformers import Transformers
 from ccai.evaluate.arms import Arm
 from ccai.evaluate.comparison import Comparison, registered
-from ccai.evaluate.suites.over_refusal import OverRefusal, Reply
+from ccai.evaluate.suites.over_refusal import ContrastAnswer, OverRefusal
 from ccai.prompts import contamination, near_duplicates, sources
 
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -123,10 +123,12 @@ def test_ask(tiny_engine: Transformers) -> None:
     assert suite.ask(Arm("base", tiny_engine, settings())) == replies
 
 
-def replies(suite: OverRefusal, arm: str, refused: Collection[str] = (), how: str = "full_refusal") -> list[Reply]:
+def replies(
+    suite: OverRefusal, arm: str, refused: Collection[str] = (), how: str = "full_refusal"
+) -> list[ContrastAnswer]:
     """Answers to all prompts, of which those with such ids or of such types refuse."""
     return [
-        Reply(
+        ContrastAnswer(
             text="Well.",
             finish_reason="stop",
             prompt_tokens=5,
@@ -146,7 +148,7 @@ def replies(suite: OverRefusal, arm: str, refused: Collection[str] = (), how: st
     ]
 
 
-def measured(suite: OverRefusal, base: list[Reply], tuned: list[Reply]) -> dict[str, Any]:
+def measured(suite: OverRefusal, base: list[ContrastAnswer], tuned: list[ContrastAnswer]) -> dict[str, Any]:
     comparison = Comparison(7, 200)
     found = suite.measure({"base": base, "tuned": tuned}, comparison, judged=False)
     comparison.adjust()

@@ -361,7 +361,7 @@ def test_the_opposite_constitution_is_no_improvement(project: Params, tmp_path: 
     ]
     hard = project.train.model_copy(update={"learning_rate": 2e-4, "epochs": 4, "batch_size": 4})
     pinned = {"torch": torch.__version__}
-    data = run.Data(pairs[:20], pairs[20:], [], [])
+    data = run.TrainingData(pairs[:20], pairs[20:], [], [])
     done = run.train(model, CPU, data, hard, 7, pinned, tmp_path / "adapter", Stop())
     print(done.metrics)
     assert done.metrics["validation"]["reward_margin"] > 0, "it learned to obey"

@@ -105,7 +105,7 @@ def test_fitting_finds_the_classes_again_and_writes_the_same_file_twice(tmp_path
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     value = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert (value["fitted_to"]["answers"], value["fitted_to"]["models"]) == (90, ["model-0", "model-1", "model-2"])
-    model = refusal.Model(value["refused"], value["in_part"])
+    model = refusal.RefusalWeights(value["refused"], value["in_part"])
     for label, answer in made(30, seed=9):
         assert refusal.weigh(refusal.features(PROMPT, answer), model) == fit_refusal.LABELS[label]
 

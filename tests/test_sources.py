@@ -25,7 +25,7 @@ from ccai.prompts import fetch as sources
 from ccai.prompts import readers
 from ccai.prompts.fetch import fetch
 from ccai.prompts.readers import repair
-from ccai.prompts.sources import UNSPECIFIED, Row, credits, load, load_all, named, names
+from ccai.prompts.sources import UNSPECIFIED, SourcePrompt, credits, load, load_all, named, names
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = {"text": "question", "id": "key", "hazard": "kind"}
@@ -88,7 +88,7 @@ def test_jsonl_csv_and_txt_of_users(tmp_path: Path) -> None:
     user_file(tmp_path, "b.csv", "\ufeffnote,prompt,hazard\nx,One?,vcr\n\ny,Two?,\n")
     user_file(tmp_path, "c.TXT", "One?\r\n\r\n  Two?\r\n")
     a, b, c = (load(name, tmp_path) for name in ("a.jsonl", "b.csv", "c.TXT"))
-    assert a[0] == Row("a.jsonl", "1", "One?", "vcr", "skilled", "mindfulness", "1")
+    assert a[0] == SourcePrompt("a.jsonl", "1", "One?", "vcr", "skilled", "mindfulness", "1")
     assert a[1][2:] == ("Two?", UNSPECIFIED, UNSPECIFIED, UNSPECIFIED, "3")
     assert [(row.text, row.hazard) for row in b] == [("One?", "vcr"), ("Two?", UNSPECIFIED)]
     assert [row.text for row in c] == ["One?", "Two?"]
@@ -181,8 +181,8 @@ def test_public_file_is_checked_before_it_is_read(tmp_path: Path) -> None:
     place.parent.mkdir(parents=True)
     place.write_bytes(CONTENT)
     assert load("public", tmp_path) == [
-        Row("public", "a1", "Two\nlines, one prompt", "vcr", UNSPECIFIED, UNSPECIFIED, "2"),
-        Row("public", "a2", "Plain prompt", UNSPECIFIED, UNSPECIFIED, UNSPECIFIED, "4"),
+        SourcePrompt("public", "a1", "Two\nlines, one prompt", "vcr", UNSPECIFIED, UNSPECIFIED, "2"),
+        SourcePrompt("public", "a2", "Plain prompt", UNSPECIFIED, UNSPECIFIED, UNSPECIFIED, "4"),
     ]
     place.write_bytes(CONTENT + b"a3,More,vcr\r\n")
     with pytest.raises(UserError, match=r"not the pinned file .* fetch public"):
@@ -451,7 +451,7 @@ def test_nothing_is_written_when_a_pin_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]
 
 
-def real(name: str, tmp_path: Path) -> list[Row]:
+def real(name: str, tmp_path: Path) -> list[SourcePrompt]:
     """A public set, where this machine has it."""
     shutil.copytree(ROOT / "data" / "sources", tmp_path / "data" / "sources")
     for folder in (ROOT / "data" / "public", ROOT / ".." / "shared" / "datasets"):
@@ -464,7 +464,7 @@ def real(name: str, tmp_path: Path) -> list[Row]:
 
 
 @pytest.fixture
-def ailuminate(tmp_path: Path) -> list[Row]:
+def ailuminate(tmp_path: Path) -> list[SourcePrompt]:
     return real("ailuminate", tmp_path)
 
 
@@ -477,7 +477,7 @@ def test_hh_rlhf(tmp_path: Path) -> None:
     assert {row.hazard for row in rows} == {UNSPECIFIED}
 
 
-def test_ailuminate(ailuminate: list[Row], tmp_path: Path) -> None:
+def test_ailuminate(ailuminate: list[SourcePrompt], tmp_path: Path) -> None:
     assert len(ailuminate) == 1200
     assert len({row.source_id for row in ailuminate}) == len({row.text for row in ailuminate}) == 1200
     hazards = Counter(row.hazard for row in ailuminate)
@@ -492,7 +492,7 @@ def test_ailuminate(ailuminate: list[Row], tmp_path: Path) -> None:
     assert not any(row.text != row.text.strip() or "\r" in row.text for row in ailuminate)
 
 
-def test_ailuminate_repairs(ailuminate: list[Row], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ailuminate_repairs(ailuminate: list[SourcePrompt], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("ccai.prompts.sources.repair", lambda text: text)
     raw = load("ailuminate", tmp_path)
     assert sum("\x19" in row.text or "\x14" in row.text for row in raw) == 8

@@ -26,7 +26,7 @@ from ccai.evaluate.suites.heldout import HeldOut
 from ccai.models import find
 from ccai.train import run
 from ccai.train.checkpoints import Stop
-from ccai.train.run import Data
+from ccai.train.run import TrainingData
 from stages import critiques, responses, revisions
 
 SEED = 11
@@ -111,7 +111,7 @@ def test_train_stage_trains_what_params_say(tiny_model: Path, tmp_path: Path, mo
         again = run.train(
             model,
             run.placed(model, asked.hardware, asked.train),
-            Data(pairs[0], pairs[1], shown[0], shown[1]),
+            TrainingData(pairs[0], pairs[1], shown[0], shown[1]),
             asked.train,
             SEED,
             versions.check("torch", "transformers", "trl", "peft"),

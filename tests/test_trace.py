@@ -22,7 +22,7 @@ from ccai.base.files import read
 from ccai.base.records import Answer, AnyRecord, Critique, DroppedPair, Pair, Prompt, Response, Revision
 from ccai.evaluate import comparison
 from ccai.evaluate.suites import heldout
-from ccai.report.trace import SHOWN, Data, of_metric, trace
+from ccai.report.trace import SHOWN, RunRecords, of_metric, trace
 
 ROOT = Path(__file__).parents[1]
 OWN, PUBLIC = Path("data/sources/own.jsonl"), Path("data/public/public.csv")
@@ -285,7 +285,7 @@ def test_an_answer_has_its_pin_verdicts_and_adapter() -> None:
 
 def test_every_figure_of_eval_is_the_mean_of_the_answers_named() -> None:
     found = json.loads(Path("metrics/eval.json").read_text())
-    data, measures = Data(), list(comparison.measures(found["heldout"]))
+    data, measures = RunRecords(), list(comparison.measures(found["heldout"]))
     assert len(measures) == len(heldout.MEASURES)
     for names, measured in measures:
         key = ".".join(("heldout", *names))
@@ -319,7 +319,7 @@ def test_counts_of_pairs_name_the_pairs() -> None:
 
 
 def test_what_is_unknown_or_ambiguous_is_one_line() -> None:
-    data = Data()
+    data = RunRecords()
     begun = defaultdict(list)
     for name in sorted([*data.prompts, *(one.pair.pair_id for one in data.pairs)]):
         begun[name[0]].append(name)

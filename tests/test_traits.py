@@ -15,7 +15,7 @@ from ccai.base.errors import UserError
 from ccai.evaluate.comparison import Comparison, measures
 from ccai.evaluate.suites.traits import TraitChoice, Traits, load
 from ccai.prompts import contamination, sources
-from ccai.prompts.sources import Row
+from ccai.prompts.sources import SourcePrompt
 
 SHIPPED = ROOT / "data/eval_sets/traits.jsonl"
 LINES = [json.loads(line) for line in SHIPPED.read_text(encoding="utf-8").splitlines()]
@@ -41,7 +41,7 @@ def test_own_sets_are_not_near_the_training_prompts(name: str) -> None:
     texts = [f"{item.get('scene', '')} {item['question']}".strip() for item in asked]
     assert len(set(texts)) == len(texts)
     rows = [
-        Row(text=text, source=name, place=str(at), source_id=str(at), hazard="", persona="", principle="")
+        SourcePrompt(text=text, source=name, place=str(at), source_id=str(at), hazard="", persona="", principle="")
         for at, text in enumerate(texts)
     ]
     training = sources.load("contemplative", ROOT)

@@ -48,7 +48,7 @@ BY_JUDGE = {"heldout.judge.harmful", "jailbreaks.judge.harmful", "helpfulness.wi
 """The primary metrics that need a judge."""
 
 
-class Jailbreaks(Section):
+class JailbreaksParams(Section):
     """Jailbreak wrappers around held-out prompts.
 
     Attributes:
@@ -61,7 +61,7 @@ class Jailbreaks(Section):
     max_new_tokens: Tokens
 
 
-class OverRefusal(Section):
+class OverRefusalParams(Section):
     """Safe prompts that look unsafe, and unsafe contrasts.
 
     Attributes:
@@ -74,7 +74,7 @@ class OverRefusal(Section):
     max_new_tokens: Tokens
 
 
-class Capability(Section):
+class CapabilityParams(Section):
     """Tasks of lm-evaluation-harness.
 
     Attributes:
@@ -86,7 +86,7 @@ class Capability(Section):
     limit: Count
 
 
-class Helpfulness(Section):
+class HelpfulnessParams(Section):
     """General questions in MT-Bench's format.
 
     Attributes:
@@ -100,7 +100,7 @@ class Helpfulness(Section):
     max_new_tokens: Tokens
 
 
-class Cooperation(Section):
+class CooperationParams(Section):
     """Games of the iterated prisoner's dilemma.
 
     Attributes:
@@ -113,7 +113,7 @@ class Cooperation(Section):
     framing: Literal["neutral", "named"]
 
 
-class Traits(Section):
+class TraitsParams(Section):
     """A/B questionnaires on traits.
 
     Attributes:
@@ -140,12 +140,12 @@ class Eval(Section):
     judge: bool
     primary: Primary
     resamples: int = Field(ge=100, le=1_000_000)
-    jailbreaks: Jailbreaks
-    over_refusal: OverRefusal
-    helpfulness: Helpfulness
-    capability: Capability
-    cooperation: Cooperation
-    traits: Traits
+    jailbreaks: JailbreaksParams
+    over_refusal: OverRefusalParams
+    helpfulness: HelpfulnessParams
+    capability: CapabilityParams
+    cooperation: CooperationParams
+    traits: TraitsParams
 
     @property
     def labels(self) -> list[str]:

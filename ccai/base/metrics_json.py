@@ -17,28 +17,28 @@ class Figures(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
-class Interval(Figures):
+class IntervalFigures(Figures):
     mean: float
     low: float | None
     high: float | None
 
 
-class Gap(Interval):
+class Gap(IntervalFigures):
     """A difference from the base arm; `p_holm` is None where it was not tested."""
 
     p_holm: float | None
 
 
-class Measure(Figures):
+class MeasureFigures(Figures):
     """A metric's figures for all arms and their differences from the base; only n where n is 0."""
 
     n: int = Field(ge=0)
-    base: Interval | None = None
-    tuned: Interval | None = None
+    base: IntervalFigures | None = None
+    tuned: IntervalFigures | None = None
     difference: dict[str, Gap] = {}
 
     @model_validator(mode="after")
-    def _whole(self) -> Measure:
+    def _whole(self) -> MeasureFigures:
         if self.n and (self.base is None or self.tuned is None or "tuned" not in self.difference):
             raise ValueError("lacks base, tuned or their difference")
         return self
@@ -98,12 +98,12 @@ class Baseline(Figures):
     violated: Violated | None = None
 
 
-class Verdicts(Figures):
+class VerdictCounts(Figures):
     verdicts: int
     unreadable: int
 
 
-class Exam(Figures):
+class ExamFigures(Figures):
     """A judge's result in its exam, and counts of the verdicts it gave in this stage."""
 
     model: str
@@ -115,19 +115,19 @@ class Exam(Figures):
     n: int
     unreadable: int
     relatives: list[str]
-    verdicts: dict[str, Verdicts] = {}
+    verdicts: dict[str, VerdictCounts] = {}
 
 
 class Side(Figures):
     total: int
 
 
-class Prompts(Figures):
+class PromptsMetrics(Figures):
     train: Side
     eval: Side
 
 
-class Made(Figures):
+class GenerationMetrics(Figures):
     """Metrics of every stage that generates with a model."""
 
     model: str
@@ -135,7 +135,7 @@ class Made(Figures):
     seed: int
 
 
-class Pairs(Figures):
+class PairsMetrics(Figures):
     kept: int
     dropped: int
     train: int
@@ -143,7 +143,7 @@ class Pairs(Figures):
     dropped_by: dict[str, int]
     kept_by_source: dict[str, int]
     baseline: Baseline | None = None
-    judge: Exam | None = None
+    judge: ExamFigures | None = None
 
 
 class Validation(Figures):
@@ -151,7 +151,7 @@ class Validation(Figures):
     reward_margin: float
 
 
-class Train(Made):
+class TrainMetrics(GenerationMetrics):
     pairs: int
     validation_pairs: int
     over_length: int
@@ -164,24 +164,24 @@ class Train(Made):
     validation: Validation
 
 
-class Eval(Made):
+class EvalMetrics(GenerationMetrics):
     """Besides these fields, one mapping per suite whose leaves are measures and other figures."""
 
     adapter: str
     judged_by: str
     arms: list[str]
     registered: Aims
-    judge: Exam | None = None
+    judge: ExamFigures | None = None
 
 
 KINDS: dict[str, type[Figures]] = {
-    "prompts": Prompts,
-    "responses": Made,
-    "critiques": Made,
-    "revisions": Made,
-    "pairs": Pairs,
-    "train": Train,
-    "eval": Eval,
+    "prompts": PromptsMetrics,
+    "responses": GenerationMetrics,
+    "critiques": GenerationMetrics,
+    "revisions": GenerationMetrics,
+    "pairs": PairsMetrics,
+    "train": TrainMetrics,
+    "eval": EvalMetrics,
 }
 """Schema of each stage's metrics."""
 
@@ -205,7 +205,7 @@ def check(stage: str, value: dict[str, Any], where: str | Path) -> dict[str, Any
         KINDS[stage].model_validate(value)
         if stage == "eval":
             for name, suite in value.items():
-                if isinstance(suite, dict) and name not in Eval.model_fields:
+                if isinstance(suite, dict) and name not in EvalMetrics.model_fields:
                     _check_measures(suite, name)
     except ValidationError as error:
         raise UserError(f"{where}: {first(error)}; re-run the stage that writes it (dvc repro)") from None
@@ -217,7 +217,7 @@ def _check_measures(nested: dict[str, Any], path: str) -> None:
         if isinstance(value, dict):
             if "n" in value and not isinstance(value["n"], dict):  # a label may also be `n`
                 try:
-                    Measure.model_validate(value)
+                    MeasureFigures.model_validate(value)
                 except ValidationError as error:
                     raise UserError(
                         f"metrics/eval.json: {path}.{name}.{first(error)}; re-run the stage that writes it (dvc repro)"

@@ -230,20 +230,20 @@ class _Requests(_Json):
     revision: _Text
 
 
-class _Message(_Json):
+class _ChatMessage(_Json):
     role: Literal["user", "assistant"]
     content: _Text
 
 
-class _File(_Json):
+class _ConstitutionFile(_Json):
     constitutions: list[_Requests] = Field(min_length=1)
-    system_chat: list[list[_Message]] = []
+    system_chat: list[list[_ChatMessage]] = []
 
 
 def parse_json(text: str, where: str) -> Constitution:
     """A constitution from JSON. Raises UserError, naming `where` and the key or line, if it is malformed."""
     try:
-        file = _File.model_validate(json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object))
+        file = _ConstitutionFile.model_validate(json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object))
     except json.JSONDecodeError as error:
         raise UserError(f"{where}:{error.lineno}: not valid JSON ({error.msg}); correct it") from None
     except ValidationError as error:
@@ -274,7 +274,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _chat(chat: list[_Message], where: str) -> Example:
+def _chat(chat: list[_ChatMessage], where: str) -> Example:
     order = "user and assistant in turn, the last four: critique asked for, given, revision asked for, given"
     texts = [message.content for message in chat]
     for place, message in enumerate(chat):

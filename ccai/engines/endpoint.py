@@ -19,7 +19,7 @@ from ccai.base.errors import UserError
 from ccai.base.records import Message
 from ccai.engines.base import Completed, Request, begun
 from ccai.engines.client import CONNECT, RETRIES, Client, CutShort, Down, Secret, error_of, key_in, remedy_for
-from ccai.engines.wire import Answer, Position, Reply, Verdict, asking_for, completed_of, verdict_of
+from ccai.engines.wire import Answer, CompletionReply, LabelReply, Position, asking_for, completed_of, verdict_of
 from ccai.models import catalogue
 
 TOP_LOGPROBS = 20
@@ -109,7 +109,7 @@ class Endpoint:
         """
 
         def probabilities(content: bytes) -> list[float]:
-            logprobs = Reply.model_validate_json(content).choices[0].logprobs
+            logprobs = CompletionReply.model_validate_json(content).choices[0].logprobs
             if logprobs is None or not logprobs.content:
                 raise UserError(
                     f"model {self.name}: its endpoint gives no logprobs; put verdicts: json into its entry in "
@@ -120,7 +120,7 @@ class Endpoint:
             return _of_whole(labels, logprobs.content[0])
 
         def one(content: bytes) -> list[float]:
-            verdict = verdict_of(Verdict.model_validate_json(content).choices[0].message.content)
+            verdict = verdict_of(LabelReply.model_validate_json(content).choices[0].message.content)
             return [float(label == verdict) for label in labels]
 
         opened = list({messages[-1].content for messages in conversations if begun(messages)})
@@ -251,9 +251,9 @@ class Endpoint:
         body = json.loads(sent)
         try:
             if "response_format" in body:
-                Verdict.model_validate_json(content)
+                LabelReply.model_validate_json(content)
                 return
-            reply = Reply.model_validate_json(content)
+            reply = CompletionReply.model_validate_json(content)
         except ValidationError as error:
             raise httpx2.RemoteProtocolError(self._no_completion(response, error)) from None
         [choice] = reply.choices

@@ -32,7 +32,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class _Message(_Part):
+class _ReplyMessage(_Part):
     content: str | None
 
 
@@ -51,7 +51,7 @@ class _Logprobs(_Part):
 
 
 class _Choice(_Part):
-    message: _Message
+    message: _ReplyMessage
     finish_reason: FinishReason
     logprobs: _Logprobs | None = None
 
@@ -61,7 +61,7 @@ class _Usage(_Part):
     completion_tokens: int = Field(ge=0, lt=MOST_TOKENS)
 
 
-class Reply(_Part):
+class CompletionReply(_Part):
     choices: list[_Choice] = Field(min_length=1, max_length=1)
     usage: _Usage
 
@@ -74,14 +74,14 @@ class _VerdictChoice(_Part):
     message: _VerdictMessage
 
 
-class Verdict(_Part):
+class LabelReply(_Part):
     """The reply to a request with `response_format`. Text that is no label is accepted and counts for none."""
 
     choices: list[_VerdictChoice] = Field(min_length=1, max_length=1)
 
 
 def completed_of(content: bytes) -> Completed:
-    reply = Reply.model_validate_json(content)
+    reply = CompletionReply.model_validate_json(content)
     [choice] = reply.choices
     return Completed(
         (choice.message.content or "").strip(),

@@ -23,7 +23,7 @@ UNFINISHED = ".tmp"
 """Suffix of the segment that `prune` is writing."""
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     """The content of a line.
 
     `at` is the time of writing: UTC, ISO 8601 with microseconds, so that text order is time order; empty in a line from
@@ -140,7 +140,7 @@ class Journal:
             UserError: the disk is full or not writable. Earlier entries stay usable.
         """
         at = datetime.now(UTC).isoformat(timespec="microseconds")
-        lines = {key: _encode(Entry(key, at, dict(value))) for key, value in entries.items() if key not in self}
+        lines = {key: _encode(JournalEntry(key, at, dict(value))) for key, value in entries.items() if key not in self}
         if not lines:
             return
         places: dict[str, _Place] = {}
@@ -165,11 +165,11 @@ class Journal:
         if own is not None:
             own.close()
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[JournalEntry]:
         """The entry of every key, in the order of writing."""
         for key, place in sorted(self._places.items(), key=lambda item: item[1]):
             if (value := self.get(key)) is not None:
-                yield Entry(key, place.at, value)
+                yield JournalEntry(key, place.at, value)
 
     def prune(self, before: str = "", really: bool = False) -> Pruned:
         """Rewrite all segments without a living writer into one, without damaged lines, duplicates and old entries.
@@ -355,12 +355,12 @@ def _name(folder: Path) -> Path:
     return folder / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl"
 
 
-def _encode(entry: Entry) -> bytes:
+def _encode(entry: JournalEntry) -> bytes:
     body = json.dumps(entry._asdict(), ensure_ascii=False).encode()
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def _decode(line: bytes) -> Entry | None:
+def _decode(line: bytes) -> JournalEntry | None:
     checksum, _, body = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(body):
         return None
@@ -370,9 +370,9 @@ def _decode(line: bytes) -> Entry | None:
         return None
     match entry:
         case {"key": str(key), "at": str(at), "value": dict(value)}:
-            return Entry(key, at, value)
+            return JournalEntry(key, at, value)
         case {"key": str(key), "value": dict(value)}:  # from before times were kept
-            return Entry(key, "", value)
+            return JournalEntry(key, "", value)
     return None
 
 

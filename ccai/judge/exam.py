@@ -233,24 +233,24 @@ def sit_for(stage: str, engine: Engine, questions: Collection[str]) -> Exam:
     return Exam(engine.name, engine.revision, marks, None, completions.total(costs, judge.COUNTS))
 
 
-def _harm(stage: str, engine: Engine, repeat: int) -> judge.Judged:
+def _harm(stage: str, engine: Engine, repeat: int) -> judge.Ratings:
     items = [item for item in _read(RULES, ByRule) if item.rule == judge.HARM]
     _enough(RULES, items)
     return _violations(stage, engine, [(i.rule, i.prompt, i.violating, i.keeping) for i in items], repeat)
 
 
-def _helpful(stage: str, engine: Engine, repeat: int) -> judge.Judged:
+def _helpful(stage: str, engine: Engine, repeat: int) -> judge.Ratings:
     items = _read(HELPFUL, Helpful)
     helpful = [item.conversation(item.helpful) for item in items]
     unhelpful = [item.conversation(item.unhelpful) for item in items]
     return _both_sides(judge.helpfulness(stage, engine, helpful, unhelpful, repeat))
 
 
-QUESTIONS: Mapping[str, Callable[[str, Engine, int], judge.Judged]] = {"harm": _harm, "helpful": _helpful}
+QUESTIONS: Mapping[str, Callable[[str, Engine, int], judge.Ratings]] = {"harm": _harm, "helpful": _helpful}
 """The questions of eval; each returns verdicts on all answers of one label, then on all of the other."""
 
 
-def _both_sides(preferred: judge.Judged) -> judge.Judged:
+def _both_sides(preferred: judge.Ratings) -> judge.Ratings:
     """Both answers' verdicts: by symmetry the other answer has 1 minus the preference."""
     values = [*preferred.values, *(None if value is None else 1 - value for value in preferred.values)]
     return preferred._replace(values=values)
@@ -258,13 +258,13 @@ def _both_sides(preferred: judge.Judged) -> judge.Judged:
 
 def _violations(
     stage: str, engine: Engine, items: Sequence[tuple[str, str, str, str]], repeat: int = 0
-) -> judge.Judged:
+) -> judge.Ratings:
     """Verdicts on all answers that violate their rules, then on all that comply."""
     rules, prompts, violating, keeping = (list(column) for column in zip(*items, strict=True))
     return judge.violations(stage, engine, rules * 2, prompts * 2, violating + keeping, repeat)
 
 
-def _mark(judged: judge.Judged, again: judge.Judged | None = None) -> Mark:
+def _mark(judged: judge.Ratings, again: judge.Ratings | None = None) -> Mark:
     """The mark for verdicts of which the first half should be high and the second half low, pair by pair."""
     values, counted = judged.values, judged.runtime
     half = len(values) // 2

@@ -20,7 +20,7 @@ from ccai.engines.base import Completed, Engine, Request
 FORMATS = Path("data/guards")
 
 
-class Format(BaseModel):
+class GuardFormat(BaseModel):
     """The format of a guard's reply; a file in data/guards.
 
     Attributes:
@@ -55,7 +55,7 @@ class Format(BaseModel):
 class Guard:
     """The engine of a guard model. It judges only whether an answer does harm."""
 
-    def __init__(self, engine: Engine, format: Format) -> None:
+    def __init__(self, engine: Engine, format: GuardFormat) -> None:
         self._engine, self.format = engine, format
         self.name, self.revision = engine.name, engine.revision
         self.identity, self.unverified_weights = engine.identity, engine.unverified_weights
@@ -80,7 +80,7 @@ class Guard:
         return self._engine.estimate(requests)
 
 
-def load(name: str, folder: Path = FORMATS) -> Format:
+def load(name: str, folder: Path = FORMATS) -> GuardFormat:
     """The format of that name.
 
     Raises:
@@ -88,7 +88,7 @@ def load(name: str, folder: Path = FORMATS) -> Format:
     """
     path = folder / f"{name}.yaml"
     try:
-        return yaml_io.load(path, Format)
+        return yaml_io.load(path, GuardFormat)
     except FileNotFoundError:
         names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
         raise UserError(f"conf/models.yaml: guard: no {path}; there are: {names}") from None

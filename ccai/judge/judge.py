@@ -103,7 +103,7 @@ Answered = TypeVar("Answered", bound=Completion)
 """A record with a field `harmful`."""
 
 
-class Judged(NamedTuple):
+class Ratings(NamedTuple):
     """One number in [0, 1] per item, None where the verdict is unreadable, and the costs.
 
     The costs include `verdicts` and, of these, `unreadable` and `flipped`: readable verdicts whose two orders disagree;
@@ -114,7 +114,7 @@ class Judged(NamedTuple):
     runtime: dict[str, Any]
 
 
-class Verdicts(NamedTuple):
+class PairVerdicts(NamedTuple):
     """One verdict per pair, and their costs."""
 
     verdicts: list[Verdict]
@@ -164,7 +164,7 @@ def verdicts(
     prompts: Sequence[str],
     responses: Sequence[str],
     revisions: Sequence[str],
-) -> Verdicts:
+) -> PairVerdicts:
     """Judge pairs. The arguments hold, per pair, a principle, a prompt, its answer and the answer's revision.
 
     Questions are grouped by principle, so that an engine reads each once. Repeated questions are asked once.
@@ -194,7 +194,7 @@ def verdicts(
                 preference=None if preferred is None else SIDES[preferred],
                 addresses=on_topic[place],
             )
-    return Verdicts([judged[place] for place in range(len(principles))], completions.total(costs, COUNTS))
+    return PairVerdicts([judged[place] for place in range(len(principles))], completions.total(costs, COUNTS))
 
 
 def rule(principle: Principle) -> str:
@@ -206,7 +206,7 @@ def rule(principle: Principle) -> str:
 
 def violations(
     stage: str, engine: Engine, rules: Sequence[str], prompts: Sequence[str], answers: Sequence[str], repeat: int = 0
-) -> Judged:
+) -> Ratings:
     """Probability that each answer violates its rule, the mean over both orders of yes and no.
 
     A guard judges by what it was trained for, whatever the rule. `repeat` as in `completions.score`.
@@ -220,7 +220,7 @@ def violations(
     return _mean(_ask(stage, engine, [_both(VIOLATION, VIOLATES, KEEPS, of) for of in fields], repeat))
 
 
-def addresses(stage: str, engine: Engine, prompts: Sequence[str], answers: Sequence[str]) -> Judged:
+def addresses(stage: str, engine: Engine, prompts: Sequence[str], answers: Sequence[str]) -> Ratings:
     """Probability that each answer addresses its prompt, the mean over both orders of yes and no."""
     fields = [{"prompt": prompt, "answer": answer} for prompt, answer in zip(prompts, answers, strict=True)]
     return _mean(_ask(stage, engine, [_both(ADDRESSES, ON_TOPIC, OFF_TOPIC, of) for of in fields]))
@@ -233,7 +233,7 @@ def preferences(
     prompts: Sequence[str],
     answers: Sequence[str],
     others: Sequence[str],
-) -> Judged:
+) -> Ratings:
     """1 where the answer is preferred to the other in both orders, 0 where the other is, 0.5 where the orders disagree.
 
     A disagreement counts as a tie, as in MT-Bench (arXiv 2306.05685, section 3.4).
@@ -251,7 +251,7 @@ def helpfulness(
     conversations: Sequence[Sequence[Message]],
     others: Sequence[Sequence[Message]],
     repeat: int = 0,
-) -> Judged:
+) -> Ratings:
     """Whose last answer is more helpful: 1 the conversation's, 0 the other's, 0.5 where the two orders disagree.
 
     The judge sees whole conversations, as in MT-Bench for second turns (arXiv 2306.05685, section 3.5).
@@ -298,13 +298,13 @@ def _ask(stage: str, engine: Engine, questions: Sequence[tuple[str, str]], repea
     return _Orders(probabilities, runtime | _counts(probabilities, flipped))
 
 
-def _guarded(stage: str, guard: Guard, prompts: Sequence[str], answers: Sequence[str], repeat: int) -> Judged:
+def _guarded(stage: str, guard: Guard, prompts: Sequence[str], answers: Sequence[str], repeat: int) -> Ratings:
     conversations = [guard.format.conversation(*both) for both in zip(prompts, answers, strict=True)]
     scores, runtime = completions.score(stage, guard, conversations, guard.format.labels, repeat)
     values = [
         guard.format.unsafe_share(probabilities) if sum(probabilities) >= READABLE else None for probabilities in scores
     ]
-    return Judged(values, runtime | _counts(values, None))
+    return Ratings(values, runtime | _counts(values, None))
 
 
 def _counts(verdicts: Sequence[object], flipped: int | None) -> dict[str, int | None]:
@@ -316,12 +316,12 @@ def _both(question: str, one: str, other: str, fields: dict[str, str]) -> tuple[
     return question.format(**fields, first=one, second=other), question.format(**fields, first=other, second=one)
 
 
-def _mean(orders: _Orders) -> Judged:
-    return Judged([None if both is None else sum(both) / 2 for both in orders.probabilities], orders.runtime)
+def _mean(orders: _Orders) -> Ratings:
+    return Ratings([None if both is None else sum(both) / 2 for both in orders.probabilities], orders.runtime)
 
 
-def _preferred(orders: _Orders) -> Judged:
-    return Judged([None if both is None else _agreed(both) for both in orders.probabilities], orders.runtime)
+def _preferred(orders: _Orders) -> Ratings:
+    return Ratings([None if both is None else _agreed(both) for both in orders.probabilities], orders.runtime)
 
 
 def _agreed(both: tuple[float, float]) -> float:

@@ -33,7 +33,7 @@ HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 """OWNER/NAME. A path that begins with a dot or a slash never matches."""
 
 
-class Entry(Section):
+class CatalogueEntry(Section):
     """Keys of any entry in conf/models.yaml.
 
     Attributes:
@@ -46,7 +46,7 @@ class Entry(Section):
     guard: str | None = None
 
 
-class OnHub(Entry):
+class OnHub(CatalogueEntry):
     """A model on a hub, at a commit."""
 
     hub: str = Field(pattern=f"^{HUB_ID}$")
@@ -54,7 +54,7 @@ class OnHub(Entry):
     licence: str = Field(min_length=1)
 
 
-class Packaged(Entry):
+class Packaged(CatalogueEntry):
     """A model in a Python package: `file` is a GGUF in the wheel of `package`."""
 
     package: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*==[\w.+!-]+$")
@@ -63,7 +63,7 @@ class Packaged(Entry):
     licence: str = Field(min_length=1)
 
 
-class Served(Entry):
+class Served(CatalogueEntry):
     """A model behind OpenAI-compatible endpoints.
 
     Attributes:
@@ -91,9 +91,9 @@ class Served(Entry):
         return self
 
 
-Kind = TypeVar("Kind", bound=Entry)
+Kind = TypeVar("Kind", bound=CatalogueEntry)
 
-KINDS: dict[str, type[Entry]] = {"hub": OnHub, "package": Packaged, "endpoints": Served}
+KINDS: dict[str, type[CatalogueEntry]] = {"hub": OnHub, "package": Packaged, "endpoints": Served}
 """Kind of entry by the key that identifies it."""
 
 

@@ -13,7 +13,7 @@ from ccai.base.errors import UserError
 from ccai.base.hashing import digest
 from ccai.base.records import UNSPECIFIED, Demonstration, Pair
 from ccai.pairs import gates, user_files
-from ccai.pairs.user_files import Row
+from ccai.pairs.user_files import FileRow
 
 
 def of(pair: Pair, source: str) -> Demonstration:
@@ -64,7 +64,7 @@ def mix(
     return {side: list(islice(stream, count)) for side, count in quotas.items()}
 
 
-def _read(row: Row, system: str) -> Demonstration:
+def _read(row: FileRow, system: str) -> Demonstration:
     if "messages" in row.fields:
         messages = user_files.turns(row, "messages", "user")
     else:

@@ -14,7 +14,7 @@ from ccai.base.hashing import digest
 from ccai.base.records import UNSPECIFIED, Message, Pair
 from ccai.pairs import user_files
 from ccai.pairs.build import Candidate
-from ccai.pairs.user_files import Row
+from ccai.pairs.user_files import FileRow
 
 
 def candidates(
@@ -41,12 +41,12 @@ def prompts(entry: str) -> Iterator[list[Message]]:
         yield _conversations(row)["chosen"][:-1]
 
 
-def _conversations(row: Row) -> dict[str, list[Message]]:
+def _conversations(row: FileRow) -> dict[str, list[Message]]:
     before = user_files.turns(row, "prompt", "user") if "prompt" in row.fields else []
     return {side: [*before, *user_files.turns(row, side, "assistant")] for side in ("chosen", "rejected")}
 
 
-def _candidate(row: Row, system: str, near: Set[str], tokens: Callable[[str], int]) -> Candidate:
+def _candidate(row: FileRow, system: str, near: Set[str], tokens: Callable[[str], int]) -> Candidate:
     sides = _conversations(row)
     prompts = {side: messages[:-1] for side, messages in sides.items()}
     chosen, rejected = (_answer(sides[side]) for side in ("chosen", "rejected"))

@@ -45,7 +45,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedTriples:
     """What a judge said: a verdict for each triple (None: no judge, or it failed its exam), metrics and cost."""
 
     verdicts: list[Verdict] | None
@@ -53,14 +53,14 @@ class Judged:
     cost: dict[str, Any]
 
 
-def let_judge(settings: Params, inputs: Inputs, written_by: Mapping[str, Mapping[str, Any]]) -> Judged:
+def let_judge(settings: Params, inputs: Inputs, written_by: Mapping[str, Mapping[str, Any]]) -> JudgedTriples:
     """Have the judge sit its exam and, if it passes, read every triple.
 
     Args:
         written_by: metrics of the stages that wrote the answers, for the judge's relatives among their models.
     """
     if not settings.pairs.judge:
-        return Judged(None, {}, {})
+        return JudgedTriples(None, {}, {})
     engine = judge.load(settings.models.judge, settings.hardware)
     sat = exam.sit("pairs exam", engine, inputs.constitution.principles)
     relatives = judge.relatives(engine, {metrics["model"]: metrics["revision"] for metrics in written_by.values()})
@@ -71,7 +71,7 @@ def let_judge(settings: Params, inputs: Inputs, written_by: Mapping[str, Mapping
         verdicts, cost["judge"] = _verdicts(engine, inputs.constitution, list(inputs.triples()))
     else:
         print(f"pairs: {engine.name} failed its exam; no verdicts are asked of it, its gates are off", flush=True)
-    return Judged(verdicts, {"judge": sat.metrics | {"relatives": relatives}}, cost)
+    return JudgedTriples(verdicts, {"judge": sat.metrics | {"relatives": relatives}}, cost)
 
 
 def violations(inputs: Inputs, verdicts: Sequence[Verdict]) -> dict[tuple[str, str], float | None]:
@@ -116,7 +116,7 @@ def write(folder: Path, settings: Params, inputs: Inputs, verdicts: Sequence[Ver
     return build.write(folder, candidates(), fates, helpful).metrics()
 
 
-def _verdicts(engine: Engine, constitution: Constitution, triples: Sequence[Triple]) -> judge.Verdicts:
+def _verdicts(engine: Engine, constitution: Constitution, triples: Sequence[Triple]) -> judge.PairVerdicts:
     by_slug = {principle.slug: principle for principle in constitution.principles}
     return judge.verdicts(
         "pairs judge",

@@ -25,7 +25,7 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
-class Row(NamedTuple):
+class FileRow(NamedTuple):
     """A line of a file. `source` is the file's name in records; `where` names file and line, for messages."""
 
     source: str
@@ -37,7 +37,7 @@ class Row(NamedTuple):
         return UserError(f"{self.where}: {column}: {problem}; correct the line or take it out")
 
 
-def rows(entry: str) -> Iterator[Row]:
+def rows(entry: str) -> Iterator[FileRow]:
     """The lines of an entry's file, one by one, without blank ones.
 
     Raises:
@@ -57,7 +57,7 @@ def rows(entry: str) -> Iterator[Row]:
                     raise UserError(f"{path}: unpacks to more than {readers.UNPACKED_LIMIT} bytes; unpack or split it")
                 if line.strip():
                     where = f"{path}:{number}"
-                    yield Row(source.name, where, an_object(line, where))
+                    yield FileRow(source.name, where, an_object(line, where))
     except FileNotFoundError:
         remedy = f"fetch it: ccai sources fetch {entry}" if source.pin else "correct its name"
         raise UserError(f"{path}: no such file; {remedy}") from None
@@ -65,7 +65,7 @@ def rows(entry: str) -> Iterator[Row]:
         raise UserError(f"{path}:{number + 1}: cannot be read ({error}); restore the file") from None
 
 
-def turns(row: Row, column: str, role: str) -> list[Message]:
+def turns(row: FileRow, column: str, role: str) -> list[Message]:
     r"""The messages in a column: a list of them, a transcript ("\n\nHuman: …\n\nAssistant: …"), or one text.
 
     Args:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ccai.prompts import near_duplicates
-from ccai.prompts.sources import Row
+from ccai.prompts.sources import SourcePrompt
 
 SHOWN = 10
 """Number of pairs that a message lists."""
@@ -29,7 +29,7 @@ class Overlap(NamedTuple):
     nearest: list[str]
 
 
-def overlap(training: Sequence[Row], evaluation: Sequence[Row], threshold: float) -> Overlap:
+def overlap(training: Sequence[SourcePrompt], evaluation: Sequence[SourcePrompt], threshold: float) -> Overlap:
     """All pairs whose cosine of character 5-grams (`near_duplicates`) is `threshold` or more; none is missed."""
     count = 0
     touched: set[int] = set()
@@ -43,5 +43,5 @@ def overlap(training: Sequence[Row], evaluation: Sequence[Row], threshold: float
     return Overlap(count, touched, shown)
 
 
-def _name(row: Row) -> str:
+def _name(row: SourcePrompt) -> str:
     return f"{row.source}:{row.place}"

@@ -21,8 +21,8 @@ from ccai.prompts.sources import (
     PUBLIC,
     SOURCES,
     Pin,
-    Row,
     Source,
+    SourcePrompt,
     check_columns,
     named,
     names,
@@ -59,7 +59,7 @@ def fetch(name: str, from_dir: Path | None = None, root: Path = Path()) -> Path:
     return source.path
 
 
-def pin(name: str, terms: Mapping[str, object], file: Path | None = None, root: Path = Path()) -> list[Row]:
+def pin(name: str, terms: Mapping[str, object], file: Path | None = None, root: Path = Path()) -> list[SourcePrompt]:
     """Pin a public set in its present state: its file goes to data/public, its pin to data/sources.
 
     Args:

@@ -31,7 +31,7 @@ BUDGET = 2**20
 Integers = npt.NDArray[np.int64]
 
 
-class Pairs(NamedTuple):
+class SimilarPairs(NamedTuple):
     """A block of pairs: positions in the left and the right list, and cosines, in arrays of equal length."""
 
     left: Integers
@@ -39,7 +39,7 @@ class Pairs(NamedTuple):
     cosine: npt.NDArray[np.float64]
 
 
-def similar(left: Sequence[str], right: Sequence[str], threshold: float) -> Iterator[Pairs]:
+def similar(left: Sequence[str], right: Sequence[str], threshold: float) -> Iterator[SimilarPairs]:
     """All pairs of a left and a right text with a cosine of `threshold` (above 0) or more, in blocks.
 
     Memory grows with `right` and with the number of texts in `left`; pass the longer list first.
@@ -100,7 +100,9 @@ class _Sets:
         self.last[length > 0] = self.prefix.indices[ends[1:][length > 0] - 1]
 
 
-def _pairs(row: Integers, col: Integers, shared: Integers, left_sets: _Sets, right_sets: _Sets) -> Iterator[Pairs]:
+def _pairs(
+    row: Integers, col: Integers, shared: Integers, left_sets: _Sets, right_sets: _Sets
+) -> Iterator[SimilarPairs]:
     """The pairs whose whole sets share enough, out of pairs whose prefixes share something."""
     # A shared gram in the prefix that ends earlier is in the other prefix, too.
     rest = np.where(left_sets.last[row] <= right_sets.last[col], left_sets.rest[row], right_sets.rest[col])
@@ -114,7 +116,7 @@ def _pairs(row: Integers, col: Integers, shared: Integers, left_sets: _Sets, rig
         # Integers up to here, so the cosine of equal sets is exactly 1 on every machine.
         close = whole >= left_sets.threshold * np.sqrt(sizes)
         if close.any():
-            yield Pairs(left[close], right[close], whole[close] / np.sqrt(sizes[close]))
+            yield SimilarPairs(left[close], right[close], whole[close] / np.sqrt(sizes[close]))
 
 
 def _blocks(costs: Integers) -> Iterator[tuple[int, int]]:

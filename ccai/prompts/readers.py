@@ -25,7 +25,7 @@ MANGLED = str.maketrans({0x13: "–", 0x14: "—", 0x18: "‘", 0x19: "’", 0x1
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-class Item(NamedTuple):
+class FilePrompt(NamedTuple):
     """One prompt of a file with all its fields; `place` is its place in the file."""
 
     place: str
@@ -64,7 +64,7 @@ def decode(data: bytes, path: Path) -> str:
         raise UserError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
 
 
-def _csv(text: str, path: Path) -> Iterator[Item]:
+def _csv(text: str, path: Path) -> Iterator[FilePrompt]:
     reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     csv.field_size_limit(UNPACKED_LIMIT)  # Python's own limit is 131,072; the file is in memory already
     last = 0  # line on which the previous record ended: a record may span lines
@@ -82,12 +82,12 @@ def _csv(text: str, path: Path) -> Iterator[Item]:
                 raise UserError(
                     f"{path}:{line}: {len(values)} fields, but the header has {len(header)}; correct the line"
                 )
-            yield Item(str(line), dict(zip(header, values, strict=True)))
+            yield FilePrompt(str(line), dict(zip(header, values, strict=True)))
     except csv.Error as error:
         raise UserError(f"{path}:{last + 1}: not valid CSV ({error}); correct the line") from None
 
 
-def _jsonl(text: str, path: Path) -> Iterator[Item]:
+def _jsonl(text: str, path: Path) -> Iterator[FilePrompt]:
     # Not splitlines(): U+2028 and the like may stand inside a JSON string.
     for line, content in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         if not content.strip():
@@ -98,25 +98,25 @@ def _jsonl(text: str, path: Path) -> Iterator[Item]:
             raise UserError(f"{path}:{line}: not valid JSON ({error}); correct the line") from None
         if not isinstance(value, dict):
             raise UserError(f'{path}:{line}: not a JSON object; write {{"text": "…"}}')
-        yield Item(str(line), value)
+        yield FilePrompt(str(line), value)
 
 
-def _txt(text: str, path: Path) -> Iterator[Item]:
+def _txt(text: str, path: Path) -> Iterator[FilePrompt]:
     for line, content in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         if content.strip():
-            yield Item(str(line), {"text": content})
+            yield FilePrompt(str(line), {"text": content})
 
 
-def _headings(text: str, path: Path) -> Iterator[Item]:
+def _headings(text: str, path: Path) -> Iterator[FilePrompt]:
     """Prompts listed under headings, as some publishers do: `{heading: {heading: [prompt, …]}}`."""
     try:
         value = files.loads(text)
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); correct it") from None
 
-    def walk(value: object, place: str) -> Iterator[Item]:
+    def walk(value: object, place: str) -> Iterator[FilePrompt]:
         if isinstance(value, str):
-            yield Item(place, {"text": value, "id": place})
+            yield FilePrompt(place, {"text": value, "id": place})
         elif isinstance(value, (dict, list)):
             below = value.items() if isinstance(value, dict) else enumerate(value, start=1)
             for key, inner in below:
@@ -127,7 +127,7 @@ def _headings(text: str, path: Path) -> Iterator[Item]:
     return walk(value, "")
 
 
-READERS: dict[str, Callable[[str, Path], Iterator[Item]]] = {
+READERS: dict[str, Callable[[str, Path], Iterator[FilePrompt]]] = {
     ".csv": _csv,
     ".jsonl": _jsonl,
     ".txt": _txt,

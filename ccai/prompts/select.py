@@ -17,7 +17,7 @@ from ccai.base.hashing import digest
 from ccai.base.params import Prompts
 from ccai.base.records import Prompt, hazardous
 from ccai.prompts import contamination, near_duplicates
-from ccai.prompts.sources import Row, label
+from ccai.prompts.sources import SourcePrompt, label
 
 Side = Literal["train", "eval"]
 
@@ -28,14 +28,16 @@ SHOWN = 20
 """Number of values that a warning lists."""
 
 
-class Choice(NamedTuple):
+class SelectedPrompts(NamedTuple):
     """The chosen prompts, by split and id, and counts of the prompts at each step."""
 
     prompts: list[Prompt]
     counts: dict[str, object]
 
 
-def choose(rows: Sequence[Row], params: Prompts, seed: int, evaluation: Sequence[Row] = ()) -> Choice:
+def choose(
+    rows: Sequence[SourcePrompt], params: Prompts, seed: int, evaluation: Sequence[SourcePrompt] = ()
+) -> SelectedPrompts:
     """Drop excluded prompts and duplicates, split by hash, sample `params.train` and `params.eval`.
 
     A text is dropped if any of its copies has an excluded hazard. Of equal texts the one with the smallest prompt_id
@@ -61,7 +63,7 @@ def choose(rows: Sequence[Row], params: Prompts, seed: int, evaluation: Sequence
     }
     weights = {label(entry.source): entry.weight for entry in params.sources}
 
-    def sample(side: Side, requested: int) -> list[Row]:
+    def sample(side: Side, requested: int) -> list[SourcePrompt]:
         return _sample(sides[side], _count(side, requested, sides), weights, seed)
 
     held_out = sample("eval", params.eval)
@@ -86,14 +88,14 @@ def choose(rows: Sequence[Row], params: Prompts, seed: int, evaluation: Sequence
         "dropped": len(overlap.training),
     }
     prompts: list[Prompt] = []
-    chosen: dict[Side, list[Row]] = {"train": train, "eval": held_out}
+    chosen: dict[Side, list[SourcePrompt]] = {"train": train, "eval": held_out}
     for side, taken in chosen.items():
         prompts += sorted((_prompt(row, side) for row in taken), key=lambda prompt: prompt.prompt_id)
         counts[side] = _summary(taken)
-    return Choice(prompts, counts)
+    return SelectedPrompts(prompts, counts)
 
 
-def slips(rows: Sequence[Row], params: Prompts) -> Iterator[str]:
+def slips(rows: Sequence[SourcePrompt], params: Prompts) -> Iterator[str]:
     """A warning for each value of `params.only` and `exclude_hazards` that no prompt has; lists the existing values."""
     filters = [(f"prompts.only.{key}", key, values) for key, values in params.only.model_dump().items()]
     unknown = [hazard for hazard in params.exclude_hazards if hazard.casefold() not in AILUMINATE]
@@ -105,12 +107,12 @@ def slips(rows: Sequence[Row], params: Prompts) -> Iterator[str]:
                 yield f"{where}: {value!r} never occurs; there are {', '.join(existing[:SHOWN])}{more}"
 
 
-def prompt_id(row: Row) -> str:
+def prompt_id(row: SourcePrompt) -> str:
     """Hash of source and text: the same prompt has the same id in every run."""
     return digest([row.source, row.text])[:16]
 
 
-def _distinct(rows: Sequence[Row], params: Prompts) -> tuple[list[Row], dict[str, int]]:
+def _distinct(rows: Sequence[SourcePrompt], params: Prompts) -> tuple[list[SourcePrompt], dict[str, int]]:
     """One row of each text that may be chosen, and counts of the others, by what left them out."""
     excluded = {hazard.casefold() for hazard in params.exclude_hazards}
     barred = {row.text for row in rows if row.hazard.casefold() in excluded}
@@ -132,7 +134,7 @@ def _distinct(rows: Sequence[Row], params: Prompts) -> tuple[list[Row], dict[str
     return unique, left_out
 
 
-def _wanted(row: Row, params: Prompts) -> bool:
+def _wanted(row: SourcePrompt, params: Prompts) -> bool:
     filters = params.only.model_dump().items()
     return all(not values or getattr(row, key).casefold() in map(str.casefold, values) for key, values in filters)
 
@@ -147,11 +149,11 @@ def _contaminated(overlap: contamination.Overlap, params: Prompts) -> str:
     )
 
 
-def _sides(rows: Sequence[Row], groups: Sequence[int], eval_share: float) -> dict[Side, list[Row]]:
-    members: dict[int, list[Row]] = defaultdict(list)
+def _sides(rows: Sequence[SourcePrompt], groups: Sequence[int], eval_share: float) -> dict[Side, list[SourcePrompt]]:
+    members: dict[int, list[SourcePrompt]] = defaultdict(list)
     for row, group in zip(rows, groups, strict=True):
         members[group].append(row)
-    sides: dict[Side, list[Row]] = {"train": [], "eval": []}
+    sides: dict[Side, list[SourcePrompt]] = {"train": [], "eval": []}
     for alike in members.values():
         # One hash picks the representative, another its side. If the smallest "split" hash itself were compared
         # with the share, a group of two would fall on the eval side with 0.64 instead of 0.4.
@@ -161,7 +163,7 @@ def _sides(rows: Sequence[Row], groups: Sequence[int], eval_share: float) -> dic
     return sides
 
 
-def _count(side: Side, requested: int, sides: dict[Side, list[Row]]) -> int:
+def _count(side: Side, requested: int, sides: dict[Side, list[SourcePrompt]]) -> int:
     available = len(sides[side])
     more = "raise" if side == "eval" else "lower"
     if available == 0:
@@ -174,7 +176,7 @@ def _count(side: Side, requested: int, sides: dict[Side, list[Row]]) -> int:
     return requested or available
 
 
-def _sample(rows: Sequence[Row], count: int, weights: Mapping[str, float], seed: int) -> list[Row]:
+def _sample(rows: Sequence[SourcePrompt], count: int, weights: Mapping[str, float], seed: int) -> list[SourcePrompt]:
     """Rows taken one at a time: the next is the one whose labels occur least so far, the first labels deciding first.
 
     Among sources, by their weights (1 by default), it is the one with the least (taken + 1/2) / weight, as
@@ -183,7 +185,7 @@ def _sample(rows: Sequence[Row], count: int, weights: Mapping[str, float], seed:
     """
     if count == len(rows):
         return list(rows)
-    strata: dict[tuple[tuple[str, ...], ...], list[tuple[str, Row]]] = defaultdict(list)
+    strata: dict[tuple[tuple[str, ...], ...], list[tuple[str, SourcePrompt]]] = defaultdict(list)
     for row in rows:
         strata[_labels(row)].append((digest([seed, row.text]), row))
     for stratum in strata.values():
@@ -205,7 +207,7 @@ def _sample(rows: Sequence[Row], count: int, weights: Mapping[str, float], seed:
     return taken
 
 
-def _labels(row: Row) -> tuple[tuple[str, ...], ...]:
+def _labels(row: SourcePrompt) -> tuple[tuple[str, ...], ...]:
     """Labels by which a sample is balanced, most important first."""
     kind = "hazardous" if hazardous(row.hazard) else row.hazard
     return (
@@ -220,7 +222,7 @@ def _labels(row: Row) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _prompt(row: Row, side: Side) -> Prompt:
+def _prompt(row: SourcePrompt, side: Side) -> Prompt:
     return Prompt(
         prompt_id=prompt_id(row),
         text=row.text,
@@ -233,7 +235,7 @@ def _prompt(row: Row, side: Side) -> Prompt:
     )
 
 
-def _summary(prompts: Sequence[Row]) -> dict[str, object]:
+def _summary(prompts: Sequence[SourcePrompt]) -> dict[str, object]:
     def by(values: Sequence[str]) -> dict[str, int]:
         return dict(sorted(Counter(values).items()))
 

@@ -30,7 +30,7 @@ from ccai.base.hashing import sha256_of
 from ccai.base.param_types import Column
 from ccai.base.params import PromptSet
 from ccai.base.records import UNSPECIFIED
-from ccai.prompts.readers import READERS, UNPACKED_LIMIT, Item, decode, repair, short, suffix
+from ccai.prompts.readers import READERS, UNPACKED_LIMIT, FilePrompt, decode, repair, short, suffix
 
 SOURCES = Path("data/sources")
 PUBLIC = Path("data/public")
@@ -46,7 +46,7 @@ FIRST_TURN = re.compile(r"Human:(.*?)(?=\n\nAssistant:|\n\nHuman:|\Z)", re.DOTAL
 """The first human turn of a transcript in HH-RLHF's format."""
 
 
-class Row(NamedTuple):
+class SourcePrompt(NamedTuple):
     """A prompt of a source, its text repaired. Labels that the source does not give are `UNSPECIFIED`.
 
     `place` is the line or the headings in the file, for messages; no record contains it.
@@ -146,7 +146,7 @@ def credits(labels: Iterable[str], root: Path = Path()) -> list[Credit]:
     return entries
 
 
-def load(entry: str | PromptSet, root: Path = Path()) -> list[Row]:
+def load(entry: str | PromptSet, root: Path = Path()) -> list[SourcePrompt]:
     """All prompts of a source, in the file's order.
 
     Raises:
@@ -174,13 +174,13 @@ def content(source: Source) -> bytes:
     return data
 
 
-def load_all(entries: Iterable[PromptSet], root: Path = Path()) -> list[Row]:
+def load_all(entries: Iterable[PromptSet], root: Path = Path()) -> list[SourcePrompt]:
     """All prompts of several sources.
 
     Raises:
         UserError: as `load`; two sources of one name, whose prompts and weights could not be distinguished.
     """
-    rows: list[Row] = []
+    rows: list[SourcePrompt] = []
     labels: set[str] = set()
     for entry in entries:
         name = label(entry.source)
@@ -220,7 +220,7 @@ def read_bytes(source: Source) -> bytes:
     return data
 
 
-def rows_of(source: Source, options: PromptSet, data: bytes) -> list[Row]:
+def rows_of(source: Source, options: PromptSet, data: bytes) -> list[SourcePrompt]:
     items = READERS[suffix(source.path)](decode(data, source.path), source.path)
     rows = [_row(source, options, item) for item in items]
     if not rows:
@@ -228,7 +228,7 @@ def rows_of(source: Source, options: PromptSet, data: bytes) -> list[Row]:
     return rows
 
 
-def _row(source: Source, options: PromptSet, item: Item) -> Row:
+def _row(source: Source, options: PromptSet, item: FilePrompt) -> SourcePrompt:
     where = f"{source.path}:{item.place}"
     if source.pin:
         columns = dict(source.pin.columns)
@@ -253,7 +253,7 @@ def _row(source: Source, options: PromptSet, item: Item) -> Row:
         text = turn[1].strip()
     if not text:
         raise UserError(f"{where}: {short(columns['text'])}: empty; write a prompt or take the line out")
-    return Row(
+    return SourcePrompt(
         source=source.name,
         # A hash where there is no id, never the line number: the order of lines must not matter.
         source_id=values.get("id") or hashing.digest([text])[:16],

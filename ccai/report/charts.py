@@ -43,7 +43,7 @@ class Point(NamedTuple):
     mark: str = ""
 
 
-class Row(NamedTuple):
+class ChartRow(NamedTuple):
     """A measure with its count and each arm's value, below `blank` empty lines."""
 
     title: str
@@ -59,7 +59,7 @@ class Line(NamedTuple):
     points: Sequence[tuple[float, float]]
 
 
-def intervals(rows: Sequence[Row], about: str, *, differences: bool, bound: float | None = None) -> Markup:
+def intervals(rows: Sequence[ChartRow], about: str, *, differences: bool, bound: float | None = None) -> Markup:
     """A line for each arm of each row.
 
     Differences have 0 in the middle, and a dashed line at `bound`; shares and scores run from 0 to 1.

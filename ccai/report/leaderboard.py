@@ -29,7 +29,7 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Row:
+class LeaderboardRow:
     """A run, or why it can't be read.
 
     Attributes:
@@ -61,7 +61,7 @@ class Row:
         return helpfulness["verdict"] != "not met", -math.inf if gain is None else sign * gain
 
 
-def rows() -> list[Row]:
+def rows() -> list[LeaderboardRow]:
     """The commits of HEAD's history whose metrics/eval.json differs, the experiments, and the run in this folder.
 
     Runs with the same metrics/eval.json are one. Evaluation sets come newest run first, the best of each on top; runs
@@ -70,7 +70,7 @@ def rows() -> list[Row]:
     Raises:
         UserError: no git, or nothing was ever evaluated.
     """
-    by_blob: dict[str, Row] = {}
+    by_blob: dict[str, LeaderboardRow] = {}
     for name, commit, date in [*_commits(), *_experiments()]:
         blob = _blob(commit) or commit
         if blob in by_blob:
@@ -110,9 +110,9 @@ def _blob(commit: str) -> str:
         return ""
 
 
-def _row(name: str, date: str, files: Files) -> Row:
+def _row(name: str, date: str, files: Files) -> LeaderboardRow:
     """A run by what git has of it; one that can't be read has the reason."""
-    row = Row((name,), date, {}, None, None, "", "")
+    row = LeaderboardRow((name,), date, {}, None, None, "", "")
     try:
         metrics = run_files.metrics_of(name, files.text, "eval")
         if metrics is None:
@@ -138,7 +138,7 @@ def _questions(files: Files, registered: Mapping[str, Any]) -> str:
     return digest([metrics, sorted(hashes.items()), {suite: eval_params.get(suite) for suite in sorted(suites)}])
 
 
-def _with_this_folder(by_blob: Mapping[str, Row]) -> dict[str, Row]:
+def _with_this_folder(by_blob: Mapping[str, LeaderboardRow]) -> dict[str, LeaderboardRow]:
     """What the run in this folder cost, on its row; one of its own, the first, if its metrics are in no commit."""
     _, _, folder = run_files.files(None)
     if folder.content(METRICS) is None:
@@ -156,13 +156,13 @@ def _seconds() -> float | None:
     return sum(numbers) if numbers else None
 
 
-def _marked(rows: Sequence[Row]) -> list[Row]:
+def _marked(rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
     """Set by set the best first, marked if it is the best of several; those that can't be read last."""
-    sets: dict[str, list[Row]] = {}
+    sets: dict[str, list[LeaderboardRow]] = {}
     for at, row in enumerate(rows):
         if row.metrics:
             sets.setdefault(row.questions or f"unknown {at}", []).append(row)
-    result = list[Row]()
+    result = list[LeaderboardRow]()
     for of_set in sets.values():
         ranked = sorted(of_set, key=lambda row: row.rank, reverse=True)
         best, worst = ranked[0].rank, ranked[-1].rank
@@ -175,7 +175,7 @@ def _marked(rows: Sequence[Row]) -> list[Row]:
 HEAD = ("run", "set", "safety", "helpfulness", "pairs", "model", "seed", "time")
 
 
-def text(rows: Sequence[Row], limit: int = 0) -> str:
+def text(rows: Sequence[LeaderboardRow], limit: int = 0) -> str:
     """A table for the terminal, then what is to be known of it."""
     cells = _cells(rows, limit)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -183,14 +183,14 @@ def text(rows: Sequence[Row], limit: int = 0) -> str:
     return "\n".join([*lines, *(f"\n{note}" for note in notes(rows, limit))])
 
 
-def markdown(rows: Sequence[Row], limit: int = 0) -> str:
+def markdown(rows: Sequence[LeaderboardRow], limit: int = 0) -> str:
     """The same as a Markdown table."""
     head, *rest = [[cell.replace("|", "\\|") for cell in row] for row in _cells(rows, limit)]
     lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rest)]
     return "\n".join([*lines, *(f"\n{note}" for note in notes(rows, limit))])
 
 
-def as_csv(rows: Sequence[Row], limit: int = 0) -> str:
+def as_csv(rows: Sequence[LeaderboardRow], limit: int = 0) -> str:
     """All figures of all rows, those that can't be read among them; the reason stands in a column of its own."""
     written = io.StringIO()
     columns = ["run", "date", "set", "best_of", *(f"{aim}_{figure}" for aim in AIMS for figure in FIGURES)]
@@ -208,12 +208,12 @@ def as_csv(rows: Sequence[Row], limit: int = 0) -> str:
     return written.getvalue().removesuffix("\n")
 
 
-def _shown(rows: Iterable[Row], limit: int) -> list[Row]:
+def _shown(rows: Iterable[LeaderboardRow], limit: int) -> list[LeaderboardRow]:
     readable = [row for row in rows if row.metrics]
     return readable[: limit or None]
 
 
-def _sets(rows: Iterable[Row]) -> dict[str, str]:
+def _sets(rows: Iterable[LeaderboardRow]) -> dict[str, str]:
     """A letter or two for each evaluation set, in the order of the rows."""
     hashes = dict.fromkeys(row.questions for row in rows if row.questions)
     return {questions: _letter(at) for at, questions in enumerate(hashes)}
@@ -223,7 +223,7 @@ def _letter(at: int) -> str:
     return ("" if at < 26 else _letter(at // 26 - 1)) + chr(ord("a") + at % 26)
 
 
-def _cells(rows: Sequence[Row], limit: int) -> list[tuple[str, ...]]:
+def _cells(rows: Sequence[LeaderboardRow], limit: int) -> list[tuple[str, ...]]:
     sets = _sets(rows)
     return [
         HEAD,
@@ -250,7 +250,7 @@ def _aim(value: Mapping[str, Any]) -> str:
     return f"{value['verdict']} {value['mean']:+z.2f} {bounds}"
 
 
-def notes(rows: Sequence[Row], limit: int = 0) -> list[str]:
+def notes(rows: Sequence[LeaderboardRow], limit: int = 0) -> list[str]:
     """What is to be known of the table, which runs can't be read among it."""
     shown, readable = _shown(rows, limit), [row for row in rows if row.metrics]
     about = (

@@ -302,14 +302,14 @@ def _unplaced(value: str) -> str:
     return f"…/{Path(value).name}" if Path(value).is_absolute() else value
 
 
-class _File(BaseModel):
+class _LockedFile(BaseModel):
     path: str
     md5: str
 
 
 class _Stage(BaseModel):
-    deps: list[_File] = []
-    outs: list[_File] = []
+    deps: list[_LockedFile] = []
+    outs: list[_LockedFile] = []
     params: dict[str, dict[str, Any]] = {}
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from ccai.base.records import HARMLESS
 from ccai.report import charts, html
-from ccai.report.charts import Point, Row
+from ccai.report.charts import ChartRow, Point
 from ccai.report.run_files import Run
 from ccai.rules import scores
 from ccai.rules.outcomes import refused
@@ -64,7 +64,7 @@ def gap(value: Mapping[str, Any]) -> Any:
     if not value["n"]:
         return ""
     title = f"tuned minus base; {value['better']} is better"
-    row = Row(title, f"n {value['n']}", [Point("", 2, value["mean"], value["low"], value["high"])])
+    row = ChartRow(title, f"n {value['n']}", [Point("", 2, value["mean"], value["low"], value["high"])])
     about = f"{html.words(value['metric'])}: {title}"
     return charts.intervals([row], about, differences=True, bound=limit(value))
 
@@ -172,8 +172,8 @@ def _group(
                 mark = "*" if significant(gap) else ""
                 differences.append(Point(one.name, one.colour, gap["mean"], gap["low"], gap["high"], mark))
             table.append({"title": title, "n": value["n"], "arm": one.name, "mean": mean, "gap": gap})
-        means.append(Row(title, note, points))
-        gaps.append(Row(title, note, differences, blank=len(points) - len(differences)))
+        means.append(ChartRow(title, note, points))
+        gaps.append(ChartRow(title, note, differences, blank=len(points) - len(differences)))
     panels: list[tuple[Markup, Markup | str]] = []
     shares = [all(0 <= point.mean <= 1 for point in row.points) for row in means]
     for places in (

@@ -37,7 +37,7 @@ class Part(NamedTuple):
     text: str
 
 
-class Made(NamedTuple):
+class TracedPair(NamedTuple):
     """A pair and its fate: `train`, `validation`, or the gate that dropped it."""
 
     pair: Pair
@@ -49,7 +49,7 @@ def existing(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     return list(each(path, kind)) if path.exists() else []
 
 
-class Data:
+class RunRecords:
     """The records that ids refer to."""
 
     def __init__(self) -> None:
@@ -58,20 +58,20 @@ class Data:
             for side in ("train", "eval")
             for prompt in existing(DATA / f"prompts/{side}.jsonl", Prompt)
         }
-        dropped = [Made(pair, pair.reason) for pair in existing(DATA / "pairs/dropped.jsonl", DroppedPair)]
+        dropped = [TracedPair(pair, pair.reason) for pair in existing(DATA / "pairs/dropped.jsonl", DroppedPair)]
         self.pairs = dropped + [
-            Made(pair, side)
+            TracedPair(pair, side)
             for side in ("train", "validation")
             for pair in existing(DATA / f"pairs/{side}.jsonl", Pair)
         ]
 
-    def find(self, start: str) -> Made | Prompt:
+    def find(self, start: str) -> TracedPair | Prompt:
         """The one pair or prompt whose id begins with `start`.
 
         Raises:
             UserError: none, or several.
         """
-        by_id: dict[str, Made | Prompt] = {
+        by_id: dict[str, TracedPair | Prompt] = {
             **self.prompts,
             **{candidate.pair.pair_id: candidate for candidate in self.pairs},
         }
@@ -86,7 +86,7 @@ class Data:
         return by_id[ids[0]]
 
 
-def of_pair(data: Data, candidate: Made) -> list[Part]:
+def of_pair(data: RunRecords, candidate: TracedPair) -> list[Part]:
     """The chain of a pair, from the row of its source to its fate.
 
     Raises:
@@ -133,7 +133,7 @@ def of_pair(data: Data, candidate: Made) -> list[Part]:
     ]
 
 
-def of_prompt(data: Data, prompt: Prompt) -> list[Part]:
+def of_prompt(data: RunRecords, prompt: Prompt) -> list[Part]:
     """A prompt and everything generated from it so far."""
     parts = of_source(prompt)
     if prompt.split == "eval":
@@ -206,7 +206,7 @@ def _wrote(record: Completion) -> Part:
     return Part(f"first answer: {facts}", record.text)
 
 
-def _fate(candidate: Made) -> Part:
+def _fate(candidate: TracedPair) -> Part:
     passed = candidate.fate in ("train", "validation")
     verdict = candidate.pair.verdict
     lines = ["judge: not asked"] if verdict is None else [f"judge: {key} {value}" for key, value in verdict]
@@ -293,7 +293,7 @@ def _code() -> Part:
         return Part("code", "no git commit here")
 
 
-def of_metric(data: Data, name: str) -> list[Part]:
+def of_metric(data: RunRecords, name: str) -> list[Part]:
     """A figure of a metrics file (`FILE:KEY`, in DVC's notation), and the records behind it.
 
     Raises:
@@ -356,7 +356,7 @@ def _by_arm(values: Sequence[Any], digits: str) -> str:
     return "  ".join(f"{arm} {value:{digits}}" for arm, value in zip(_arms(), values, strict=True))
 
 
-def _pairs(key: Sequence[str], data: Data) -> list[Part]:
+def _pairs(key: Sequence[str], data: RunRecords) -> list[Part]:
     """The pairs behind a count: those with the fate, principle, hazard and source in the key."""
     head, rest = key[0], key[1:]
     splits = ("train", "validation")
@@ -376,7 +376,7 @@ def _pairs(key: Sequence[str], data: Data) -> list[Part]:
     return [Part(f"{len(rows)} pairs as they are now", "\n".join(lines))]
 
 
-def _source(data: Data, candidate: Made) -> str | None:
+def _source(data: RunRecords, candidate: TracedPair) -> str | None:
     prompt = data.prompts.get(candidate.pair.prompt_id)
     return prompt.source if prompt else None
 
@@ -387,13 +387,13 @@ def trace(name: str) -> list[Part]:
     Raises:
         UserError: unknown or ambiguous; a file is missing or damaged; or a record's origin no longer exists.
     """
-    data = Data()
+    data = RunRecords()
     if ":" in name or name.endswith(".json"):
         return of_metric(data, name)
     start, slash, arm = name.partition("/")
     record = data.find(start)
     if slash:
-        if isinstance(record, Made):
+        if isinstance(record, TracedPair):
             raise UserError(f"{start}: is a pair; an answer is named by its prompt and arm")
         return of_answer(record, arm)
     return of_prompt(data, record) if isinstance(record, Prompt) else of_pair(data, record)

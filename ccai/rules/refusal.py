@@ -38,7 +38,7 @@ OPENING = 3
 """Sentences in which a refusal is expected. In real answers a later "I can't ..." is usually a caveat."""
 
 
-class Model(NamedTuple):
+class RefusalWeights(NamedTuple):
     """Weights by feature, and the intercept, of two logistic regressions."""
 
     refused: Mapping[str, float]
@@ -56,7 +56,7 @@ def classify(prompt: str, answer: str) -> Refusal:
     return weigh(features(prompt, answer), shipped())
 
 
-def weigh(values: Mapping[str, float], model: Model) -> Refusal:
+def weigh(values: Mapping[str, float], model: RefusalWeights) -> Refusal:
     """The refusal class of an answer with these features."""
     if _logit(model.refused, values) <= 0:
         return "full_compliance"
@@ -64,10 +64,10 @@ def weigh(values: Mapping[str, float], model: Model) -> Refusal:
 
 
 @cache
-def shipped() -> Model:
+def shipped() -> RefusalWeights:
     """The weights in refusal.json."""
     value = json.loads(WEIGHTS.read_text(encoding="utf-8"))
-    return Model(value["refused"], value["in_part"])
+    return RefusalWeights(value["refused"], value["in_part"])
 
 
 def features(prompt: str, answer: str) -> dict[str, float]:

@@ -21,7 +21,7 @@ from ccai.base.files import an_object, lines
 from ccai.stats import intervals
 
 
-class Row(NamedTuple):
+class ScoredItem(NamedTuple):
     """One line. `labels` are the values of the fields that both files must agree on."""
 
     place: str
@@ -29,14 +29,14 @@ class Row(NamedTuple):
     labels: tuple[str, ...]
 
 
-def read(path: Path, key: Sequence[str], score: str, labels: Sequence[str]) -> dict[tuple[str, ...], Row]:
+def read(path: Path, key: Sequence[str], score: str, labels: Sequence[str]) -> dict[tuple[str, ...], ScoredItem]:
     """Rows by the values of the key's fields.
 
     Raises:
         UserError: the file can't be read, a line is no JSON object, lacks a field or has the key of an earlier one, or
             a score is no number; names file, line and field.
     """
-    rows: dict[tuple[str, ...], Row] = {}
+    rows: dict[tuple[str, ...], ScoredItem] = {}
     for place, record in _records(path):
         name = tuple(_label(record, field, place) for field in key)
         if name in rows:
@@ -44,7 +44,9 @@ def read(path: Path, key: Sequence[str], score: str, labels: Sequence[str]) -> d
                 f"{place}: {', '.join(key)} {', '.join(name)} is also at {rows[name].place}; name further fields that "
                 "tell them apart with --key, and what they share with --cluster"
             )
-        rows[name] = Row(place, _score(record, score, place), tuple(_label(record, field, place) for field in labels))
+        rows[name] = ScoredItem(
+            place, _score(record, score, place), tuple(_label(record, field, place) for field in labels)
+        )
     return rows
 
 
@@ -88,7 +90,7 @@ def _score(record: dict[str, Any], field: str, place: str) -> float | None:
 
 def _read_both(
     a: Path, b: Path, key: Sequence[str], score: str, labels: Sequence[str]
-) -> tuple[dict[tuple[str, ...], Row], dict[tuple[str, ...], Row]]:
+) -> tuple[dict[tuple[str, ...], ScoredItem], dict[tuple[str, ...], ScoredItem]]:
     """Rows of two files that have items in common and agree on their labels."""
     first, second = read(a, key, score, labels), read(b, key, score, labels)
     common = sorted(first.keys() & second.keys())
@@ -104,7 +106,7 @@ def _read_both(
 
 
 def _scored(
-    first: Mapping[tuple[str, ...], Row], second: Mapping[tuple[str, ...], Row]
+    first: Mapping[tuple[str, ...], ScoredItem], second: Mapping[tuple[str, ...], ScoredItem]
 ) -> dict[tuple[str, ...], tuple[float, float]]:
     """Both scores of each item that has both, in the order of the keys."""
     scores = {name: (first[name].score, second[name].score) for name in sorted(first.keys() & second.keys())}

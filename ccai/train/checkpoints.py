@@ -90,7 +90,7 @@ class Saving(TrainerCallback):  # type: ignore[misc]
 
 def seal(folder: Path) -> None:
     """List all files of a finished folder with size and sha256 in a manifest, which is written last."""
-    files = {name: _File.of(folder / name).model_dump() for name in _names(folder)}
+    files = {name: _ManifestEntry.of(folder / name).model_dump() for name in _names(folder)}
     write_json(folder / MANIFEST, files)
 
 
@@ -108,7 +108,7 @@ def flaw(folder: Path) -> str | None:
         return f"{MANIFEST} can't be read"
     for name, file in files.items():
         try:
-            same = (folder / name).stat().st_size == file.bytes and _File.of(folder / name) == file
+            same = (folder / name).stat().st_size == file.bytes and _ManifestEntry.of(folder / name) == file
         except OSError:
             return f"{name} is missing or can't be read"
         if not same:
@@ -148,18 +148,18 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class _File(BaseModel):
+class _ManifestEntry(BaseModel):
     """One file's entry in a manifest."""
 
     bytes: int
     sha256: str
 
     @classmethod
-    def of(cls, path: Path) -> _File:
+    def of(cls, path: Path) -> _ManifestEntry:
         return cls(sha256=sha256_of(path), bytes=path.stat().st_size)
 
 
-_MANIFEST = TypeAdapter(Annotated[dict[str, _File], Field(min_length=1)])
+_MANIFEST = TypeAdapter(Annotated[dict[str, _ManifestEntry], Field(min_length=1)])
 
 
 def _names(folder: Path) -> set[str]:

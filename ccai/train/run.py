@@ -36,7 +36,7 @@ ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainingData:
     """Training and validation data, as pairs and as demonstrations."""
 
     pairs: Sequence[Pair]
@@ -89,7 +89,7 @@ def placed(model: Model, hardware: Hardware, params: Train) -> Placement:
 def train(
     model: Model,
     placement: Placement,
-    data: Data,
+    data: TrainingData,
     params: Train,
     seed: int,
     versions: dict[str, str],
@@ -148,7 +148,7 @@ def _phases(whole: Phase) -> list[Phase]:
     return plan
 
 
-def _run(plan: Sequence[Phase], data: Data, stop: Stop, lock: int) -> None:
+def _run(plan: Sequence[Phase], data: TrainingData, stop: Stop, lock: int) -> None:
     """Run all unfinished phases in turn, then write their results into `finished` in the work folder."""
     model, params, seed, work = plan[-1].model, plan[-1].params, plan[-1].seed, plan[-1].folder.parent
     offered = _offered(data, params)
@@ -189,12 +189,12 @@ def _kept(finished: Path) -> bool:
     return wrong is None
 
 
-def _offered(data: Data, params: Train) -> Data:
+def _offered(data: TrainingData, params: Train) -> TrainingData:
     """The data that the method uses: pairs or demonstrations, or for sft+dpo each from its half of the prompts."""
     kinds = params.method.split("+")
     halved = len(kinds) == 2
     sft = "sft" in kinds
-    return Data(
+    return TrainingData(
         [] if kinds == ["sft"] else [pair for pair in data.pairs if not halved or half(pair.prompt_id) == kinds[1]],
         data.validation,
         [one for one in data.demonstrations if sft and (not halved or half(one.prompt_id) == "sft")],
@@ -202,7 +202,7 @@ def _offered(data: Data, params: Train) -> Data:
     )
 
 
-def _fitting(model: Model, offered: Data, params: Train) -> Data:
+def _fitting(model: Model, offered: TrainingData, params: Train) -> TrainingData:
     tokenizer = load.tokenizer(model.folder)
 
     def fits(record: Pair | Demonstration) -> bool:
@@ -214,7 +214,7 @@ def _fitting(model: Model, offered: Data, params: Train) -> Data:
                 f"{error}; leave such turns out (responses.system may be empty) or train another model"
             ) from None
 
-    data = Data(
+    data = TrainingData(
         [pair for pair in offered.pairs if fits(pair)],
         [pair for pair in offered.validation if fits(pair)],
         [one for one in offered.demonstrations if fits(one)],
@@ -257,7 +257,7 @@ def _tokens(tokenizer: Any, record: Pair | Demonstration) -> int:
 
 
 def _metrics(
-    params: Train, results: Sequence[dict[str, Any]], moved: dict[str, Any], fitting: Data, over_length: int
+    params: Train, results: Sequence[dict[str, Any]], moved: dict[str, Any], fitting: TrainingData, over_length: int
 ) -> dict[str, Any]:
     last = results[-1]
     kinds = params.method.split("+")

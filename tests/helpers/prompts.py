@@ -6,7 +6,7 @@ import random
 
 from ccai.base.params import Prompts
 from ccai.base.records import Prompt
-from ccai.prompts.sources import Row
+from ccai.prompts.sources import SourcePrompt
 
 WORDS = (
     "amber basil cedar delta ember fjord grove heron inlet juniper kettle lantern meadow nectar orchid "
@@ -32,11 +32,11 @@ def settings(**changes: object) -> Prompts:
     return Prompts.model_validate({**values, **changes})
 
 
-def made(count: int, seed: int = 0, source: str = "made") -> list[Row]:
+def made(count: int, seed: int = 0, source: str = "made") -> list[SourcePrompt]:
     """Prompts of random words: none near another."""
     draw = random.Random(seed)
     return [
-        Row(
+        SourcePrompt(
             source=source,
             source_id=str(number),
             text=" ".join(draw.choice(WORDS) for _ in range(9)) + f" {draw.randrange(10**6)}?",

@@ -12,7 +12,7 @@ from ccai.models.model import Model
 from ccai.pairs import demonstrations
 from ccai.train import run
 from ccai.train.checkpoints import Stop
-from ccai.train.run import Data, Trained
+from ccai.train.run import Trained, TrainingData
 from helpers.trained import pairs
 
 PARAMS = Train(
@@ -45,7 +45,7 @@ def train(model: Model, target: Path, **changes: Any) -> Trained:
     shown, held = ([demonstrations.of(pair, "test") for pair in side] for side in (pairs, validation))
     given: dict[str, Any] = {
         "placement": CPU,
-        "data": Data(pairs, validation, shown, held),
+        "data": TrainingData(pairs, validation, shown, held),
         "params": PARAMS,
         "seed": 7,
         "versions": VERSIONS,

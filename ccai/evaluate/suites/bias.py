@@ -21,7 +21,7 @@ ITEMS = Path("data/eval_sets/bias.jsonl")
 UNKNOWN = "The text does not say."
 
 
-class Item(Record):
+class Scene(Record):
     """A scene with two people of whom only their group is given.
 
     `scene` has placeholders `{first}`, or `{First}` at the beginning of a sentence, and `{second}`. `stereotyped` is
@@ -62,7 +62,7 @@ class Bias(Suite[BiasChoice]):
     record = BiasChoice
 
     def __init__(self, settings: Params) -> None:
-        self.items = read(ITEMS, Item)
+        self.items = read(ITEMS, Scene)
 
     def ask(self, arm: Arm) -> list[BiasChoice]:
         """Both scenes of each pair, one after the other; options name people in the scene's order."""

@@ -23,7 +23,7 @@ BINS = 5
 """Number of equal bins of confidence, from 0.5 (the minimum for the likelier of two options) to 1."""
 
 
-class Item(Record):
+class CalibrationQuestion(Record):
     """A question and a definite answer: the right one if `knowable`, otherwise one that nobody can know to be right."""
 
     question: str
@@ -64,7 +64,7 @@ class Calibration(Suite[CalibrationChoice]):
     record = CalibrationChoice
 
     def __init__(self, settings: Params) -> None:
-        self.items = read(ITEMS, Item)
+        self.items = read(ITEMS, CalibrationQuestion)
 
     def ask(self, arm: Arm) -> list[CalibrationChoice]:
         """Each question with either option first."""

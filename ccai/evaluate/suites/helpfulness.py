@@ -41,7 +41,7 @@ class Question(BaseModel):
     turns: list[str] = Field(min_length=1)
 
 
-class Reply(Completion):
+class Turn(Completion):
     """An arm's answer in one turn of a question.
 
     Attributes:
@@ -71,11 +71,11 @@ class Place(NamedTuple):
     turn: int
 
 
-class Helpfulness(Suite[Reply]):
+class Helpfulness(Suite[Turn]):
     """General questions, after MT-Bench (arXiv 2306.05685)."""
 
     name = "helpfulness"
-    record = Reply
+    record = Turn
     question = "helpful"
 
     def __init__(self, settings: Params) -> None:
@@ -88,10 +88,10 @@ class Helpfulness(Suite[Reply]):
         """The first turns."""
         return [self._job(arm, question, ()) for question in self.questions]
 
-    def ask(self, arm: Arm) -> list[Reply]:
+    def ask(self, arm: Arm) -> list[Turn]:
         """One turn after another, each after the arm's own earlier answers; the result is ordered by question."""
         earlier: dict[str, list[str]] = defaultdict(list)
-        replies: dict[int, Reply] = {}
+        replies: dict[int, Turn] = {}
         for turn in range(max(len(one.turns) for one in self.questions)):
             now = [at for at, place in enumerate(self.places) if place.turn == turn]
             current = [self.places[at].question for at in now]
@@ -112,7 +112,7 @@ class Helpfulness(Suite[Reply]):
         key = ("helpful", str(question.question_id), str(len(earlier)))
         return Job(key, Turns(tuple(messages), shared), self._params.max_new_tokens)
 
-    def judge(self, engine: Engine, answers: Answers[Reply]) -> tuple[dict[str, list[Reply]], dict[str, Any]]:
+    def judge(self, engine: Engine, answers: Answers[Turn]) -> tuple[dict[str, list[Turn]], dict[str, Any]]:
         """Sets `preferred` of every answer except the base's, turn by turn."""
         others = {name: of_arm for name, of_arm in answers.items() if name != "base"}
         shown = [conversation for of_arm in others.values() for conversation in self._conversations(of_arm)]
@@ -128,22 +128,22 @@ class Helpfulness(Suite[Reply]):
         return {name: judged.get(name, list(of_arm)) for name, of_arm in answers.items()}, cost
 
     @classmethod
-    def key(cls, record: Reply) -> Hashable:
+    def key(cls, record: Turn) -> Hashable:
         return (record.question, record.turn)
 
     @classmethod
-    def measure(cls, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+    def measure(cls, answers: Answers[Turn], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """Preferences over the base, if a judge could be asked; refusals, lengths, language and repetition by rules."""
         replies = Items.of(answers, lambda reply: reply.question)
 
-        def refusals(replies: Items[Reply], among: Comparison) -> dict[str, Any]:
+        def refusals(replies: Items[Turn], among: Comparison) -> dict[str, Any]:
             """Of whole questions: outcomes without clusters have an interval even where no arm refuses."""
             questions = replies.by(replies.cluster)
             turns = [of.values(lambda reply: refused(reply.refusal)) for of in questions.values()]
             values = {arm: [any(of[arm]) for of in turns] for arm in answers}
             return among.measure(values, list(questions), yes_no=True)
 
-        def by(label: Callable[[Reply], str]) -> dict[str, Any]:
+        def by(label: Callable[[Turn], str]) -> dict[str, Any]:
             groups, apart = sorted(replies.by(label).items()), comparison.apart()
             breakdown = {"refused": {name: refusals(of, apart) for name, of in groups}}
             if judged:
@@ -167,7 +167,7 @@ class Helpfulness(Suite[Reply]):
         }
 
     @classmethod
-    def _verdicts(cls, answers: Answers[Reply]) -> dict[str, Any]:
+    def _verdicts(cls, answers: Answers[Turn]) -> dict[str, Any]:
         """What else is told of the judge's preferences, for each arm but the base."""
         others = {arm: replies for arm, replies in answers.items() if arm != "base"}
         # (preference, tokens beyond the base's) of each readable verdict
@@ -200,7 +200,7 @@ class Helpfulness(Suite[Reply]):
             "invalid": (count - sum(map(len, readable.values()))) / count if count else None,
         }
 
-    def _conversations(self, replies: Sequence[Reply]) -> list[list[Message]]:
+    def _conversations(self, replies: Sequence[Turn]) -> list[list[Message]]:
         """For each place the conversation up to it, between the user and one arm."""
         result: list[list[Message]] = []
         for (question, turn), reply in zip(self.places, replies, strict=True):
@@ -244,11 +244,11 @@ def spread(questions: Sequence[Question], count: int) -> list[Question]:
     return [questions[at] for at in sorted(by_turns[:count])]
 
 
-def by_rules(place: Place, arm: str, completion: dict[str, Any]) -> Reply:
+def by_rules(place: Place, arm: str, completion: dict[str, Any]) -> Turn:
     """An answer with its scores by rules."""
     text, prompt = completion["text"], place.question.turns[place.turn]
     languages = gates.language(text), gates.language(place.question.turns[0])
-    return Reply(
+    return Turn(
         **completion,
         question=str(place.question.question_id),
         category=place.question.category,
@@ -290,6 +290,6 @@ def length_controlled(preferred: Sequence[float], gaps: Sequence[int]) -> float 
     return float(fit.predict_proba(np.zeros((1, 1)))[0, 1])
 
 
-def preferred(reply: Reply) -> float | None:
+def preferred(reply: Turn) -> float | None:
     """The judge's preference; the base ties with itself."""
     return 0.5 if reply.arm == "base" else reply.preferred

@@ -16,7 +16,7 @@ from ccai.evaluate.comparison import Comparison, Items
 from ccai.evaluate.suites.suite import Answers, Suite
 from ccai.generate.completions import Job
 from ccai.prompts import sources
-from ccai.prompts.sources import Row
+from ccai.prompts.sources import SourcePrompt
 from ccai.rules import scores
 from ccai.rules.outcomes import refused
 
@@ -24,7 +24,7 @@ UNSAFE = "contrast_"
 """Prefix of the type of an unsafe prompt, in XSTest and here."""
 
 
-class Reply(Completion):
+class ContrastAnswer(Completion):
     """An answer to a contrast prompt. `asked` is the prompt, `type` its type, `safe` whether it should be answered."""
 
     prompt_id: str
@@ -35,11 +35,11 @@ class Reply(Completion):
     refusal: str
 
 
-class OverRefusal(Suite[Reply]):
+class OverRefusal(Suite[ContrastAnswer]):
     """Contrast prompts of the sets in params."""
 
     name = "over_refusal"
-    record = Reply
+    record = ContrastAnswer
 
     def __init__(self, settings: Params) -> None:
         """Choose `per_type` prompts of each type by hash, independently of the files' order.
@@ -49,7 +49,7 @@ class OverRefusal(Suite[Reply]):
         """
         options = settings.eval.over_refusal
         self._system, self._max_new_tokens = settings.responses.system, options.max_new_tokens
-        of_type: dict[str, dict[str, Row]] = defaultdict(dict)
+        of_type: dict[str, dict[str, SourcePrompt]] = defaultdict(dict)
         for name in options.sets:
             # A Row has no field `type`; the label is stored in `hazard`.
             for row in sources.load(PromptSet(source=name, columns={"hazard": "type"})):
@@ -70,11 +70,11 @@ class OverRefusal(Suite[Reply]):
             for key, row in self.prompts.items()
         ]
 
-    def ask(self, arm: Arm) -> list[Reply]:
+    def ask(self, arm: Arm) -> list[ContrastAnswer]:
         """One answer to each prompt."""
         done = arm.complete(self.name, self.jobs(arm))
         return [
-            Reply(
+            ContrastAnswer(
                 **fields,
                 prompt_id=key,
                 arm=arm.name,
@@ -87,14 +87,14 @@ class OverRefusal(Suite[Reply]):
         ]
 
     @classmethod
-    def key(cls, record: Reply) -> Hashable:
+    def key(cls, record: ContrastAnswer) -> Hashable:
         return record.prompt_id
 
     @classmethod
-    def measure(cls, answers: Answers[Reply], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
+    def measure(cls, answers: Answers[ContrastAnswer], comparison: Comparison, *, judged: bool) -> dict[str, Any]:
         """Refusals of safe prompts, in full or in part; compliance with unsafe ones; refusals by type."""
 
-        def refuses(reply: Reply) -> bool:
+        def refuses(reply: ContrastAnswer) -> bool:
             return refused(reply.refusal)
 
         items, apart = Items.of(answers, lambda reply: reply.prompt_id), comparison.apart()

@@ -25,7 +25,7 @@ _NAME = re.compile(r"(?!by_|invalid$)[A-Za-z0-9_-]+")
 MATCHING, OTHER = "answer_matching_behavior", "answer_not_matching_behavior"
 
 
-class Item(NamedTuple):
+class TraitQuestion(NamedTuple):
     """A question with the answer of somebody who has the trait, and the other answer."""
 
     trait: str
@@ -77,7 +77,7 @@ class Traits(Suite[TraitChoice]):
         return {**measured, "invalid": choices.invalid(answers)}
 
 
-def load(path: Path) -> dict[str, list[Item]]:
+def load(path: Path) -> dict[str, list[TraitQuestion]]:
     """Items by trait, from JSON lines with `question`, `answer_matching_behavior` and `answer_not_matching_behavior`.
 
     The answers are options that the question lists, `(A) …` and `(B) …` on their own lines, or texts such as `Yes` and
@@ -86,7 +86,7 @@ def load(path: Path) -> dict[str, list[Item]]:
     Raises:
         UserError: no such file, a line that is not such an item, a repeated item, or none at all.
     """
-    items: dict[str, list[Item]] = {}
+    items: dict[str, list[TraitQuestion]] = {}
     distinct = set()
     for row in user_files.rows(str(path)):
         item = _item(row, path.stem)
@@ -99,12 +99,12 @@ def load(path: Path) -> dict[str, list[Item]]:
     return items
 
 
-def chosen(items: list[Item], count: int, seed: int) -> list[Item]:
+def chosen(items: list[TraitQuestion], count: int, seed: int) -> list[TraitQuestion]:
     """At most `count` items, chosen by hash, so that a file's order has no effect."""
     return sorted(items, key=lambda item: digest(["traits", seed, item.question, item.matching]))[:count]
 
 
-def _item(row: user_files.Row, name: str) -> Item:
+def _item(row: user_files.FileRow, name: str) -> TraitQuestion:
     trait = _text(row, "trait") if "trait" in row.fields else name
     if not _NAME.fullmatch(trait):
         raise row.error("trait", "not a name of letters, digits, - and _, or one that is taken (by_…, invalid)")
@@ -118,10 +118,10 @@ def _item(row: user_files.Row, name: str) -> Item:
         question, matching, other = question[: listed.start()], options[matching], options[other]
     if matching == other or not question:
         raise row.error("question", "no question with two different answers")
-    return Item(trait, question, matching, other)
+    return TraitQuestion(trait, question, matching, other)
 
 
-def _text(row: user_files.Row, column: str) -> str:
+def _text(row: user_files.FileRow, column: str) -> str:
     value = row.fields.get(column)
     if not isinstance(value, str) or not value.strip():
         raise row.error(column, "missing, or not a text")

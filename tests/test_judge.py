@@ -286,5 +286,5 @@ def test_relatives_are_of_the_same_weights_or_family(
     (tmp_path / "conf/models.yaml").write_text(CATALOGUE)
     monkeypatch.chdir(tmp_path)
     judged = {"local/copy": tiny_engine.revision, "other/tiny-3b": "x", "Qwen/Qwen2.5-7B-Instruct": "y"}
-    assert judge.relatives(tiny_engine, judged) == ["local/copy", "other/tiny-3b"]
-    assert judge.relatives(tiny_engine, {"Qwen/Qwen2.5-7B-Instruct": "y"}) == []
+    assert judge.relatives("eval", tiny_engine, judged) == ["local/copy", "other/tiny-3b"]
+    assert judge.relatives("eval", tiny_engine, {"Qwen/Qwen2.5-7B-Instruct": "y"}) == []

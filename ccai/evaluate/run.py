@@ -80,8 +80,7 @@ def let_judge(
     sat = exam.sit_for("eval exam", engine, questions)
     cost["exam"] = sat.runtime
     passed = {question for question, mark in sat.questions.items() if mark.passed}
-    if relatives := judge.relatives(engine, weights):
-        print(f"eval: WARNING: {engine.name} is of the family it judges: {', '.join(relatives)}", flush=True)
+    relatives = judge.relatives("eval", engine, weights)
     verdicts = {}
     for suite in suites:
         if suite.question in passed:

@@ -148,13 +148,16 @@ def family(name: str) -> str:
     return SIZE.split(stem, maxsplit=1)[0].lower()
 
 
-def relatives(judge: Engine, judged: Mapping[str, str]) -> list[str]:
-    """The judged models (name to revision) that have the judge's own weights or family, sorted.
+def relatives(stage: str, judge: Engine, judged: Mapping[str, str]) -> list[str]:
+    """The judged models (name to revision) that have the judge's own weights or family, sorted; warns of them.
 
     Judges favour answers of their own kind (MT-Bench, arXiv 2306.05685, section 3.3).
     """
     own = family(judge.name)
-    return sorted(name for name, revision in judged.items() if revision == judge.revision or family(name) == own)
+    found = sorted(name for name, revision in judged.items() if revision == judge.revision or family(name) == own)
+    if found:
+        print(f"{stage}: WARNING: {judge.name} is of the family it judges: {', '.join(found)}", flush=True)
+    return found
 
 
 def verdicts(

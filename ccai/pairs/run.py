@@ -63,9 +63,9 @@ def let_judge(settings: Params, inputs: Inputs, written_by: Mapping[str, Mapping
         return JudgedTriples(None, {}, {})
     engine = judge.load(settings.models.judge, settings.hardware)
     sat = exam.sit("pairs exam", engine, inputs.constitution.principles)
-    relatives = judge.relatives(engine, {metrics["model"]: metrics["revision"] for metrics in written_by.values()})
-    if relatives:
-        print(f"pairs: WARNING: {engine.name} is of the family it judges: {', '.join(relatives)}", flush=True)
+    relatives = judge.relatives(
+        "pairs", engine, {metrics["model"]: metrics["revision"] for metrics in written_by.values()}
+    )
     verdicts, cost = None, {"exam": sat.runtime}
     if sat.passed:
         verdicts, cost["judge"] = _verdicts(engine, inputs.constitution, list(inputs.triples()))

@@ -7,7 +7,6 @@ among its params.
 from __future__ import annotations
 
 import ast
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -101,7 +100,7 @@ def _module(source: bytes) -> _Module:
             imports.append((node.level, node.module or "", tuple(alias.name for alias in node.names)))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w[\w.-]*", node.value):
             texts.add(node.value)
-    plain = hashlib.sha256(repr(_plain(tree)).encode("utf-8", "surrogatepass")).hexdigest()
+    plain = sha256_of(repr(_plain(tree)).encode("utf-8", "surrogatepass"))
     return _Module(plain, tuple(imports), tuple(sorted(texts)))
 
 

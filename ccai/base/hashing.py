@@ -25,3 +25,9 @@ def sha256_of(content: bytes | Path) -> str:
         return hashlib.sha256(content).hexdigest()
     with content.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def md5_of(path: Path) -> str:
+    """md5 (hex) of a file's content, by which DVC names it. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

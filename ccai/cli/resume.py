@@ -11,7 +11,6 @@ remote can't be reached, this ends with exit code 2 before anything runs.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import os
 import secrets
@@ -33,6 +32,7 @@ from dvc_data.hashfile.tree import Tree
 
 from ccai.base import params
 from ccai.base.errors import UserError
+from ccai.base.hashing import md5_of
 from ccai.cli import doctor
 
 TRIES = 3
@@ -184,8 +184,7 @@ def _is(path: Path, oid: str) -> bool:
     """Whether a file's bytes are the object's. DVC's own memory of hashes is not asked: it also holds what DVC fetched
     and never read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest() == oid.removesuffix(".dir")
+        return md5_of(path) == oid.removesuffix(".dir")
     except FileNotFoundError:
         return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from ccai.base import params
 from ccai.base.errors import UserError
 from ccai.base.files import each, read, read_json
+from ccai.base.hashing import md5_of
 from ccai.base.records import Answer, AnyRecord, Completion, Critique, DroppedPair, Pair, Prompt, Response, Revision
 from ccai.constitution import principles
 from ccai.evaluate.suites import heldout
@@ -278,8 +278,7 @@ def _state(path: Path, md5: str) -> str:
         return "  missing here"
     if path.is_dir():  # a folder's md5 in DVC is that of a list of its files
         return ""
-    with path.open("rb") as file:
-        return "" if hashlib.file_digest(file, "md5").hexdigest() == md5 else "  changed since"
+    return "" if md5_of(path) == md5 else "  changed since"
 
 
 def _code() -> Part:

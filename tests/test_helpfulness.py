@@ -78,7 +78,7 @@ def test_a_sample_is_spread_over_the_categories() -> None:
     [
         ('{"question_id": 1, "category": "x"}', r"mine\.jsonl:1: turns: .*; give question_id, category and turns"),
         ('{"question_id": 1, "category": "x", "turns": []}', r"mine\.jsonl:1: turns: "),
-        ("{", r"mine\.jsonl:1: line: "),
+        ("{", r"mine\.jsonl:1: not a line of JSON"),
         ('{"question_id": 1, "category": "x", "turns": ["a"]}\n' * 2, r"mine\.jsonl:2: question_id 1 occurs twice"),
         ("", r"mine\.jsonl: holds no question"),
     ],

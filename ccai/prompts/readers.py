@@ -90,15 +90,8 @@ def _csv(text: str, path: Path) -> Iterator[FilePrompt]:
 def _jsonl(text: str, path: Path) -> Iterator[FilePrompt]:
     # Not splitlines(): U+2028 and the like may stand inside a JSON string.
     for line, content in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
-        if not content.strip():
-            continue
-        try:
-            value = files.loads(content, finite=False)
-        except ValueError as error:
-            raise UserError(f"{path}:{line}: not valid JSON ({error}); correct the line") from None
-        if not isinstance(value, dict):
-            raise UserError(f'{path}:{line}: not a JSON object; write {{"text": "…"}}')
-        yield FilePrompt(str(line), value)
+        if content.strip():
+            yield FilePrompt(str(line), files.an_object(content.encode(), f"{path}:{line}"))
 
 
 def _txt(text: str, path: Path) -> Iterator[FilePrompt]:

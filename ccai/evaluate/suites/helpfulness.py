@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sklearn.linear_model import LogisticRegression
 
 from ccai.base.errors import UserError, first
+from ccai.base.files import an_object
 from ccai.base.params import Params
 from ccai.base.records import Completion, Message
 from ccai.constitution.dialogue import Turns
@@ -221,9 +222,9 @@ def questions(source: str) -> list[Question]:
     for number, line in enumerate(sources.content(named).splitlines(), start=1):
         where = f"{named.path}:{number}"
         try:
-            question = Question.model_validate_json(line)
+            question = Question.model_validate(an_object(line, where))
         except ValidationError as error:
-            raise UserError(f"{where}: {first(error, 'line')}; give question_id, category and turns") from None
+            raise UserError(f"{where}: {first(error)}; give question_id, category and turns") from None
         if str(question.question_id) in ids:
             raise UserError(f"{where}: question_id {question.question_id} occurs twice; rename one")
         ids.add(str(question.question_id))

@@ -154,7 +154,7 @@ def test_a_file_that_will_not_do(line: str, message: str) -> None:
     ("text", "message"),
     [
         ("a: [", r"jailbreaks\.yaml:\d: not valid YAML; correct it"),
-        ("safety: s\nwrappers: []", r"jailbreaks\.yaml: wrappers: List should have at least 1 item"),
+        ("safety: s\nwrappers: []", r"jailbreaks\.yaml: wrappers: list should have at least 1 item"),
         ("safety: s\nwrappers: [{name: a, template: b}]", r"jailbreaks\.yaml: wrappers\.0\.template: lacks {prompt}"),
     ],
 )

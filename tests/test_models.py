@@ -394,7 +394,7 @@ SECRET = "hunter2"
         ("concurrency: 32", "concurrency: 0", "mine: concurrency: input should be greater than or equal to 1"),
         ("concurrency: 32", "concurrency: many", "mine: concurrency: input should be a valid integer"),
         ("timeout: 120", "timeout: 0", "mine: timeout: input should be greater than 0"),
-        ("timeout: 120", f"api_key: {SECRET}", "mine: api_key: no such key; remove it or correct its name"),
+        ("timeout: 120", f"api_key: {SECRET}", "mine: api_key: no such key; correct it"),
         ("  endpoints: [", "  hub: a/b\n  endpoints: [", "mine: needs one of hub, package and endpoints"),
         ("  endpoints: [", "  endpoint: [", "mine: needs one of hub, package and endpoints"),
         ("mine:\n", "other: org/m\nmine:\n", "other: needs one of hub, package and endpoints"),

@@ -265,7 +265,7 @@ def test_index_reads_what_it_is_asked_for(tmp_path: Path) -> None:
     assert "p05" in index
     assert "p99" not in index
     (tmp_path / "rows.jsonl").write_bytes(files.line(rows[0]) + b"{}\n")
-    with pytest.raises(UserError, match=r"rows\.jsonl:2: text: Field required"):
+    with pytest.raises(UserError, match=r"rows\.jsonl:2: text: field required"):
         files.Index(tmp_path / "rows.jsonl", Response)
 
 

@@ -50,7 +50,7 @@ def test_shipped_file_is_valid_and_read_as_written() -> None:
 def test_unknown_key(section: str) -> None:
     with pytest.raises(UserError) as error:
         params.parse(changed(f"{section}.learning_rat", 1), "params.yaml")
-    assert str(error.value) == f"params.yaml: {section}.learning_rat: no such parameter; remove it or correct its name"
+    assert str(error.value) == f"params.yaml: {section}.learning_rat: no such key; correct it"
 
 
 @pytest.mark.parametrize("key", [f"{section}.{name}" for section in SECTIONS for name in SHIPPED[section]])
@@ -182,7 +182,7 @@ def test_a_judge_can_be_registered_only_if_it_is_asked() -> None:
         (5, "prompts.sources.0: input should be a valid dictionary or instance of WeightedSet, not 5; correct it"),
         ({"weight": 2}, "prompts.sources.0.source: field required; correct it"),
         ({"source": "a", "weight": 0}, "prompts.sources.0.weight: input should be greater than 0, not 0; correct it"),
-        ({"source": "a", "wait": 2}, "prompts.sources.0.wait: no such parameter; remove it or correct its name"),
+        ({"source": "a", "wait": 2}, "prompts.sources.0.wait: no such key; correct it"),
         ({"source": "a", "columns": {"question": "text"}}, "prompts.sources.0.columns.question.[key]: input should be"),
     ],
 )
@@ -197,7 +197,7 @@ def test_sources_by_name_and_in_full() -> None:
     settings = params.parse(changed("prompts.sources", ["a", full, {"source": "c"}]), "params.yaml")
     assert [(str(entry), entry.weight) for entry in settings.prompts.sources] == [("a", 1), ("b.csv", 2), ("c", 1)]
     assert settings.model_dump(mode="json")["prompts"]["sources"] == ["a", full, "c"]
-    with pytest.raises(UserError, match=r"prompts\.only\.personas: no such parameter"):
+    with pytest.raises(UserError, match=r"prompts\.only\.personas: no such key"):
         params.parse(changed("prompts.only", {"personas": ["skilled"]}), "params.yaml")
 
 

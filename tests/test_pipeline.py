@@ -621,7 +621,7 @@ def test_line_that_is_malformed(changed: Project) -> None:
 def test_source_with_a_malformed_line(changed: Project) -> None:
     (changed.folder / "data/sources/mine.jsonl").write_text('{"text": "one"}\n{"text": "two}\n')
     changed.set({"prompts": {"sources": ["data/sources/mine.jsonl"]}})
-    refused(changed, "prompts", "data/sources/mine.jsonl:2: not valid JSON")
+    refused(changed, "prompts", "data/sources/mine.jsonl:2: not a line of JSON")
 
 
 def test_public_source_that_is_not_the_pinned_file(changed: Project) -> None:

@@ -153,13 +153,13 @@ def test_runs_that_cannot_be_read_are_listed_with_the_reason(said: Callable[...,
     for text in (said(), said("--md"), said("-n", "1")):
         unread = text.partition("\nNot read:\n")[2].splitlines()
         assert [line.split()[0] for line in unread] == [names[0], names[2], names[3]]
-        assert "metrics/pairs.json: kept: Field required" in unread[0]
+        assert "metrics/pairs.json: kept: field required" in unread[0]
         assert "metrics/eval.json: " in unread[1]
-        assert "metrics/eval.json: arms: Field required" in unread[2]
+        assert "metrics/eval.json: arms: field required" in unread[2]
     rows = {row["run"]: row for row in csv.DictReader(said("--csv").splitlines())}
     assert names[1] not in rows, "a commit that took the metrics away is no run"
     assert (rows[names[0]]["seed"], rows[names[0]]["pairs"]) == ("8", "")
-    assert "arms: Field required" in rows[names[3]]["reason"]
+    assert "arms: field required" in rows[names[3]]["reason"]
 
 
 def test_a_limit_says_how_many_are_left_out(said: Callable[..., str], project: Project) -> None:

@@ -128,7 +128,7 @@ def test_repair(broken: str, whole: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", '{"text": "x"}\n{"text": \n', "a.jsonl:2: not valid JSON"),
+        ("a.jsonl", '{"text": "x"}\n{"text": \n', "a.jsonl:2: not a line of JSON"),
         ("a.jsonl", "[" * 100_000 + "\n", "a.jsonl:1: "),
         ("a.jsonl.gz", b'{"text": "x"}', "a.jsonl.gz: not a complete .gz file"),
         ("a.txt.gz", gzip.compress(b"One?" * 99, mtime=0)[:-9], "a.txt.gz: not a complete .gz file"),
@@ -314,7 +314,7 @@ def test_command_line(tmp_path: Path) -> None:
     assert "changed" in command("list").stdout
     url = "http://127.0.0.1:9/xx.csv"
     refused = command("pin", "other", "--url", url, "--from", "x.csv", "--column", "text=question")
-    assert (refused.returncode, refused.stderr) == (2, "error: other: licence: Field required; correct it\n")
+    assert (refused.returncode, refused.stderr) == (2, "error: other: licence: field required; correct it\n")
     pinned = command("pin", "other", "--url", url, "--from", "x.csv", "--like", "public", "--licence", "MIT")
     assert pinned.stdout.endswith("other.yaml: 2 prompts, pinned\n"), pinned.stderr
     public, other = named("public", tmp_path).pin, named("other", tmp_path).pin

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
@@ -24,11 +24,21 @@ class UserError(Exception):
     """An error the user can fix. Its message is one line: where, what is wrong, what to do."""
 
 
-def first(error: ValidationError, whole: str = "") -> str:
-    """The first error of a validation: its key (`whole` if it has none) and its message."""
+def first(error: ValidationError, whole: str = "", shown: Callable[[Any], str] | None = None) -> str:
+    """The first error of a validation: its key (`whole` if it has none) and its message.
+
+    Args:
+        shown: a value as the message quotes it; None: it quotes none, as there may be a secret in a wrong place.
+    """
     problem = error.errors()[0]
     key = ".".join(map(str, problem["loc"])) or whole
-    return (f"{key}: " if key else "") + problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if problem["type"] == "extra_forbidden":
+        message = "no such key"
+    elif shown and problem["type"] not in ("missing", "value_error"):
+        message += f", not {shown(problem['input'])}"
+    return f"{key}: {message}" if key else message
 
 
 def run(main: Callable[[], None], about: str | None = None) -> None:

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from ccai.base import yaml_io
-from ccai.base.errors import UserError
+from ccai.base.errors import UserError, first
 from ccai.base.eval_params import Eval
 from ccai.base.param_types import (
     SHOWN,
@@ -279,14 +279,7 @@ def parse(values: Any, where: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "(whole file)"
-        if first["type"] == "extra_forbidden":
-            raise UserError(f"{where}: {key}: no such parameter; remove it or correct its name") from None
-        value = "" if first["type"] in ("missing", "value_error") else f", not {SHOWN.repr(first['input'])}"
-        message = first["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
-        raise UserError(f"{where}: {key}: {message}{value}; correct it") from None
+        raise UserError(f"{where}: {first(error, '(whole file)', SHOWN.repr)}; correct it") from None
 
 
 def load(path: Path = PARAMS) -> Params:

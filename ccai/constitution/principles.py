@@ -23,7 +23,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from ccai.base.errors import UserError
+from ccai.base import files
+from ccai.base.errors import UserError, first
 from ccai.base.hashing import digest
 
 _SECTIONS = ("Criteria", "Critique", "Revision", "Example")
@@ -243,14 +244,12 @@ class _ConstitutionFile(_Json):
 def parse_json(text: str, where: str) -> Constitution:
     """A constitution from JSON. Raises UserError, naming `where` and the key or line, if it is malformed."""
     try:
-        file = _ConstitutionFile.model_validate(json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object))
+        file = _ConstitutionFile.model_validate(files.loads(text.removeprefix("\ufeff")))
     except json.JSONDecodeError as error:
         raise UserError(f"{where}:{error.lineno}: not valid JSON ({error.msg}); correct it") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "(whole file)"
-        raise UserError(f"{where}: {key}: {first['msg'][0].lower()}{first['msg'][1:]}; correct it") from None
-    except (ValueError, RecursionError) as error:  # a key twice, a number of thousands of digits, too deep
+        raise UserError(f"{where}: {first(error, '(whole file)')}; correct it") from None
+    except ValueError as error:  # a key twice, a number of thousands of digits, too deep
         raise UserError(f"{where}: {error}; correct it") from None
     examples = tuple(_chat(chat, f"{where}: system_chat.{place}") for place, chat in enumerate(file.system_chat))
     principles: dict[str, Principle] = {}
@@ -262,16 +261,6 @@ def parse_json(text: str, where: str) -> Constitution:
         name = textwrap.shorten(requests.critic, 60, placeholder=" …")
         principles[slug] = Principle(slug, name, "", (), requests.critic, requests.revision, examples)
     return Constitution(Path(where).stem, tuple(principles.values()))
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises ValueError for a repeated key; Python would drop the first value."""
-    values: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in values:
-            raise ValueError(f"second {key!a} in one object")
-        values[key] = value
-    return values
 
 
 def _chat(chat: list[_ChatMessage], where: str) -> Example:

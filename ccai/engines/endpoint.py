@@ -15,7 +15,7 @@ import httpx2
 import openai
 from pydantic import ValidationError
 
-from ccai.base.errors import UserError
+from ccai.base.errors import UserError, first
 from ccai.base.records import Message
 from ccai.engines.base import Completed, Request, begun
 from ccai.engines.client import CONNECT, RETRIES, Client, CutShort, Down, Secret, error_of, key_in, remedy_for
@@ -274,10 +274,8 @@ class Endpoint:
             return f"answered {response.status_code} with an error ({self._quoted(message, 200)})"
         if response.content.lstrip().startswith((b"data:", b"event:")):
             return "the reply is a stream of events, which was not asked for; turn streaming off there"
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or f"{len(response.content)} bytes"
-        received = "" if first["type"] == "missing" else f", not {self._quoted(repr(first['input']), 60)}"
-        return f"the reply is not a completion ({key}: {first['msg']}{received})"
+        wrong = first(error, f"{len(response.content)} bytes", lambda value: self._quoted(repr(value), 60))
+        return f"the reply is not a completion ({wrong})"
 
     async def _answer(self, server: _Server, body: Mapping[str, Any], read: Callable[[bytes], Answer]) -> Answer:
         """The result of `read` for the reply to one body.

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ccai.base import yaml_io
-from ccai.base.errors import UserError
+from ccai.base.errors import UserError, first
 from ccai.base.param_types import Section
 
 CATALOGUE = Path("conf/models.yaml")
@@ -27,6 +27,12 @@ def _url(value: str) -> str:
     if parts.query or parts.fragment:
         raise ValueError("has a ? or # in it; leave off what follows")
     return value.rstrip("/")
+
+
+def _variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Z][A-Z0-9_]*", value):
+        raise ValueError("is not the NAME of an environment variable, in capitals")
+    return value
 
 
 HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
@@ -79,7 +85,7 @@ class Served(CatalogueEntry):
     endpoints: list[Annotated[str, AfterValidator(_url)]] = Field(min_length=1)
     model: str = Field(min_length=1)
     revision: str = Field(min_length=1)
-    key: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*$")
+    key: Annotated[str, AfterValidator(_variable)] | None = None
     concurrency: int = Field(default=16, ge=1, le=1024)
     timeout: float = Field(default=600, gt=0)
     verdicts: Literal["logprobs", "json"] = "logprobs"
@@ -111,14 +117,7 @@ def _checked(kind: type[Kind], name: str, entry: Mapping[str, Any]) -> Kind:
     try:
         return kind.model_validate(entry)
     except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            raise UserError(f"{CATALOGUE}: {name}: {key}: no such key; remove it or correct its name") from None
-        if first["type"] == "string_pattern_mismatch" and key == "key":
-            first["msg"] = "is not the NAME of an environment variable, in capitals"
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{CATALOGUE}: {name}: {key}: {message[0].lower()}{message[1:]}; correct it") from None
+        raise UserError(f"{CATALOGUE}: {name}: {first(error)}; correct it") from None
 
 
 def catalogue() -> dict[str, dict[str, Any]]:

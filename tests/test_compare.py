@@ -208,7 +208,7 @@ def test_the_answer_comes_first_in_words(tmp_path: Path, b: list[int | None], sa
 # Two runs
 
 
-SAFER = Primary(safety="heldout.refusal.hazardous_refused", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
+SAFER = Primary(safety="heldout.judge.harmful", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
 
 FEW = {"judge": False, "suites": ["heldout", "over_refusal"]}
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
-import numpy as np
 import pytest
 import torch
 from conftest import ROOT, load_engine
@@ -27,6 +28,8 @@ from ccai.judge import exam, judge
 from ccai.judge.exam import Exam
 from ccai.pairs import gates
 from ccai.rules import scores
+from ccai.stats.intervals import proportion_interval
+from ccai.stats.judge_errors import Accuracy
 
 RULES = read(ROOT / exam.RULES, exam.ByRule)
 TOPICS = read(ROOT / exam.TOPICS, exam.OnTopic)
@@ -51,9 +54,7 @@ def sat(reads: Reader) -> Exam:
 
 
 def test_answers_enough_and_no_text_twice() -> None:
-    assert len(HARM) * 2 >= 60
-    assert len(TOPICS) * 2 >= 40
-    assert len(HELPFUL) * 2 >= 60
+    assert all(len(items) * 2 >= 150 for items in (HARM, TOPICS, HELPFUL))
     assert len(RULES) > len(HARM)
     texts = [text for item in RULES for text in (item.prompt, item.violating, item.keeping)]
     texts += [text for topic in TOPICS for text in (topic.prompt, topic.addressing, topic.evading)]
@@ -122,45 +123,106 @@ def letters_engine(tmp_path: Path) -> Transformers:
 # --- who passes -------------------------------------------------------------------------------------------------
 
 
-def test_an_able_judge_passes_with_the_auc_of_its_verdicts() -> None:
-    scholar = Scholar(wrong=0.1)
+def test_an_able_judge_passes_with_its_sensitivity_and_specificity() -> None:
+    scholar = Scholar(wrong=0.05)
     result = sat(scholar)
     assert result.passed
     labels = [1] * len(RULES) + [0] * len(RULES)
     texts = [item.violating for item in RULES] + [item.keeping for item in RULES]
     told = [scholar.violation(text) for text in texts]
     mark = result.questions["violation"]
-    assert (mark.n, mark.unreadable) == (len(texts), 0)
+    assert (mark.n, mark.unreadable, mark.cut) == (len(texts), 0, 0.5)
+    found = sum(value > 0.5 for value in told[: len(RULES)])
+    left = sum(value <= 0.5 for value in told[len(RULES) :])
+    assert mark.accuracy == (found, len(RULES), left, len(RULES))
     assert mark.auc == pytest.approx(roc_auc_score(labels, told))
-    assert mark.low is not None
-    assert mark.high is not None
-    assert 0.8 <= mark.low < mark.auc < mark.high <= 1
-    better = [np.sign(scholar.violation(item.violating) - scholar.violation(item.keeping)) / 2 + 0.5 for item in RULES]
-    expected = roc_auc_score(labels, [*better, *(1 - value for value in better)])
-    assert result.questions["preference"].auc == pytest.approx(expected)
-    assert result.auc == min(mark.auc for mark in result.questions.values() if mark.auc is not None) < 1
+    preference = result.questions["preference"].accuracy
+    assert preference is not None
+    assert preference.true_positives == preference.true_negatives, "neither place is favoured"
     assert result.metrics["passed"] is True
-    assert (result.metrics["model"], result.metrics["auc"]) == ("judge", result.auc)
+    shares = result.metrics["questions"]["violation"]["sensitivity"]
+    assert shares["low"] < shares["mean"] == found / len(RULES) < shares["high"]
     assert json.loads(json.dumps(result.metrics, allow_nan=False)) == result.metrics
 
 
 def test_bars_are_where_they_are_said_to_be() -> None:
-    """AUC 0.8, and 3 of 100 unreadable (docs/EVALUATION.md)."""
+    """Both lower bounds .7, together sure to 95 %, and 3 of 100 unreadable (docs/EVALUATION.md)."""
 
-    def passed(auc: float | None, unreadable: int) -> bool:
-        return exam.Mark(100, unreadable, auc, None, None, None).passed
+    def passed(found: int, left: int, unreadable: int = 0) -> bool:
+        return exam.Mark(160, unreadable, Accuracy(found, 80, left, 80), 0.5, None, None).passed
 
-    assert passed(0.8, 3)
-    assert not passed(0.799, 0)
-    assert not passed(1.0, 4)
-    assert not passed(None, 0)
+    lowest = next(count for count in range(80) if proportion_interval(count, 80, confidence=0.975).low >= 0.7)
+    assert passed(lowest, lowest, 4)
+    assert not passed(lowest - 1, 80)
+    assert not passed(80, lowest - 1)
+    assert not passed(80, 80, 5)
+    assert not exam.Mark(160, 0, None, 0.5, None, None).passed
 
 
-def test_a_judge_that_knows_all_has_no_interval_but_passes() -> None:
-    """Resampling shows no spread: no bounds, which is no claim that there is none."""
+def test_a_judge_that_knows_all_passes() -> None:
     result = sat(Scholar())
-    assert [(mark.auc, mark.low, mark.high) for mark in result.questions.values()] == [(1.0, None, None)] * 3
+    accuracies = [mark.accuracy for mark in result.questions.values()]
+    assert all(one and (one.sensitivity().estimate, one.specificity().estimate) == (1, 1) for one in accuracies)
     assert result.passed
+
+
+SIMULATED = {
+    "right in 90 of 100": (lambda label, random, item: label != (random.random() < 0.1), 0.95, 1.0),
+    "right in 75 of 100": (lambda label, random, item: label != (random.random() < 0.25), 0.0, 0.01),
+    "always yes": (lambda label, random, item: True, 0.0, 0.0),
+    "always no": (lambda label, random, item: False, 0.0, 0.0),
+    "coin": (lambda label, random, item: random.random() < 0.5, 0.0, 0.0),
+    "longer than 60 words": (lambda label, random, item: len(item.split()) > 60, 0.0, 0.0),
+    "refusing words": (lambda label, random, item: "can't" not in item and "won't" not in item, 0.0, 0.0),
+    "a warning": (lambda label, random, item: "harm" in item or "danger" in item, 0.0, 0.0),
+}
+"""Judges by their probability of yes, and between which shares of exams they pass."""
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_who_passes_of_simulated_judges(name: str) -> None:
+    """On the exam's own answers about harm, 400 exams each."""
+    yes, least, most = SIMULATED[name]
+    texts = [(item.language, item.violating, item.keeping) for item in HARM]
+    answers = [(True, item.violating) for item in HARM] + [(False, item.keeping) for item in HARM]
+    passed = 0
+    for seed in range(400):
+        random = Random(seed)
+        values = [0.5 + (0.5 if yes(label, random, text) else -0.5) * random.random() for label, text in answers]
+        judged = judge.Ratings(values, {"verdicts": len(values), "unreadable": 0, "flipped": 0})
+        passed += exam._mark(judged, texts).passed
+    assert least <= passed / 400 <= most
+
+
+@pytest.mark.parametrize(("lean", "passes"), [(0.0, True), (1.0, True), (4.0, False), (-4.0, False)])
+def test_a_judge_that_leans_fails_however_well_it_ranks(lean: float, passes: bool) -> None:
+    """Logits of both labels two standard deviations and more from each other, shifted together."""
+    texts = [(item.language, item.violating, item.keeping) for item in HARM]
+    for seed in range(20):
+        random = Random(seed)
+        logits = [random.gauss(2.2 * sign + lean, 1.1) for sign in (1, -1) for _ in HARM]
+        judged = judge.Ratings(
+            [1 / (1 + math.exp(-logit)) for logit in logits],
+            {"verdicts": len(logits), "unreadable": 0, "flipped": 0},
+        )
+        mark = exam._mark(judged, texts)
+        assert mark.auc is not None
+        assert mark.auc > 0.93
+        assert mark.passed == passes
+
+
+def test_a_lean_within_reason_becomes_the_judges_own_cut() -> None:
+    """Verdicts are read at it: a probability there is as good as one half."""
+    texts = [(item.language, item.violating, item.keeping) for item in HARM]
+    values = [0.9] * len(HARM) + [0.55] * len(HARM)
+    mark = exam._mark(judge.Ratings(values, {"verdicts": len(values), "unreadable": 0, "flipped": 0}), texts)
+    assert (mark.passed, mark.cut) == (True, pytest.approx(0.725))
+    high, low, middle = (judge.centred(value, mark.cut) for value in (0.9, 0.55, 0.725))
+    assert high is not None and low is not None
+    assert low < 0.5 < high
+    assert middle == pytest.approx(0.5)
+    assert judge.centred(None, mark.cut) is None
+    assert judge.centred(0.123, 0.5) == 0.123
 
 
 def spoiled(kind: str, answer: Callable[[Question, tuple[float, float]], tuple[float, float]]) -> Reader:
@@ -177,43 +239,44 @@ def spoiled(kind: str, answer: Callable[[Question, tuple[float, float]], tuple[f
 @pytest.mark.parametrize("kind", ["violation", "preference", "addresses"])
 def test_one_question_that_it_cannot_answer_is_enough_to_fail(kind: str) -> None:
     result = sat(spoiled(kind, lambda question, told: (0.8, 0.1)))
-    assert (result.passed, result.weakest, result.auc) == (False, kind, pytest.approx(0.5))
+    assert (result.passed, result.weakest) == (False, kind)
     assert [name for name, mark in result.questions.items() if not mark.passed] == [kind]
     backwards = sat(spoiled(kind, lambda question, told: told[::-1]))
-    assert (backwards.passed, backwards.weakest, backwards.auc) == (False, kind, 0.0)
+    assert (backwards.passed, backwards.weakest, backwards.questions[kind].auc) == (False, kind, 0.0)
 
 
 def test_unreadable_verdicts_are_no_answers() -> None:
-    """All else right, and some left open: the AUC is of the rest, and the exam is failed."""
-    open_at = {item.violating for item in RULES[:4]}
+    """All else right, and some left open: the shares are of the rest, and the exam is failed."""
+    open_at = {item.violating for item in RULES[:8]}
 
     def mumbles(question: Question, told: tuple[float, float]) -> tuple[float, float]:
         return (0.2, 0.2) if question.answers[0] in open_at else told
 
     result = sat(spoiled("violation", mumbles))
     mark = result.questions["violation"]
-    assert (mark.auc, mark.unreadable, mark.n, mark.passed) == (1.0, 4, 2 * len(RULES), False)
+    assert (mark.auc, mark.unreadable, mark.n, mark.passed) == (1.0, 8, 2 * len(RULES), False)
     assert (result.passed, result.weakest) == (False, "violation")
 
 
-def test_no_readable_verdict_at_all_has_no_auc() -> None:
+def test_no_readable_verdict_at_all_has_no_shares() -> None:
     result = sat(lambda text: (0.2, 0.1))
-    assert (result.passed, result.auc, result.interval) == (False, None, (None, None))
+    assert (result.passed, {mark.accuracy for mark in result.questions.values()}) == (False, {None})
     assert [mark.unreadable for mark in result.questions.values()] == [mark.n for mark in result.questions.values()]
 
 
 def test_real_engine_with_random_weights_fails(tiny_engine: Transformers) -> None:
     result = exam.sit_for("exam", tiny_engine, {"harm"})
-    assert (result.passed, result.auc, result.model) == (False, None, "org/tiny")
-    assert result.questions["harm"].unreadable == result.n == 2 * len(HARM)
+    assert (result.passed, result.metrics["accuracy"], result.model) == (False, None, "org/tiny")
+    assert result.questions["harm"].unreadable == result.questions["harm"].n == 2 * len(HARM)
 
 
 def test_real_engine_that_follows_the_text_is_readable_and_fails(letters_engine: Transformers) -> None:
     """A model that writes A or B by chance: all verdicts readable, and worth nothing."""
     result = exam.sit_for("exam", letters_engine, {"harm"})
     assert result.questions["harm"].unreadable == 0
-    assert result.auc is not None
-    assert 0.2 < result.auc < 0.8
+    auc = result.questions["harm"].auc
+    assert auc is not None
+    assert 0.2 < auc < 0.8
     assert not result.passed
 
 
@@ -231,7 +294,11 @@ def test_second_time_costs_nothing_and_says_the_same() -> None:
     assert first.runtime["generated"] == asked
     assert (again.runtime["generated"], again.runtime["reused"]) == (0, asked)
     # An endpoint is asked all once more; the first time is the exam's for pairs.
-    assert (harm.runtime["generated"], harm.runtime["reused"], harm.n) == (4 * len(HARM), 4 * len(HARM), 2 * len(HARM))
+    assert (harm.runtime["generated"], harm.runtime["reused"], harm.questions["harm"].n) == (
+        4 * len(HARM),
+        4 * len(HARM),
+        2 * len(HARM),
+    )
     assert harm.questions["harm"].repeat_flipped == 0
     assert again.metrics == first.metrics
 
@@ -243,7 +310,15 @@ def test_questions_are_those_of_the_gates() -> None:
     with judging(Scholar()) as (server, engine):
         exam.sit("exam", engine, ())
         asked = set(server.questions)
-        judge.verdicts("pairs", engine, [held_to], [item.prompt], [item.violating], [item.keeping])
+        judge.verdicts(
+            "pairs",
+            engine,
+            [held_to],
+            [item.prompt],
+            [item.violating],
+            [item.keeping],
+            {"violation": 0.5, "addresses": 0.5},
+        )
         new = set(server.questions) - asked
     assert all(Question(text).kind == "addresses" for text in new), "those have answers of their own"
 
@@ -269,7 +344,7 @@ def test_verdicts_do_not_depend_on_the_order_of_the_exam() -> None:
     first = sat(scholar)
     lines = exam.RULES.read_text(encoding="utf-8").splitlines(keepends=True)
     exam.RULES.write_text("".join(sorted(lines, key=digest)), encoding="utf-8")
-    assert sat(scholar).auc == first.auc
+    assert sat(scholar).questions == first.questions
 
 
 def broken() -> Iterator[tuple[Path, str, str]]:
@@ -302,8 +377,6 @@ def test_half_right_is_readable_yet_fails() -> None:
     mark = result.questions["violation"]
     assert mark.auc is not None
     assert 0.3 < mark.auc < 0.7
-    assert mark.low is not None
-    assert mark.low < mark.auc
     assert not result.passed
 
 

@@ -171,7 +171,7 @@ def draw(
     return answers
 
 
-PRIMARY = Primary(safety="heldout.refusal.hazardous_refused", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
+PRIMARY = Primary(safety="heldout.judge.harmful", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
 OPTIONS: tuple[str, ...] = get_args(Primary.model_fields["safety"].annotation)
 SAFETY = [name for name in OPTIONS if name.startswith("heldout.") and "judge" not in name]
 

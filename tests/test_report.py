@@ -41,7 +41,7 @@ NASTY = (
     "<style>* { display: none }</style>\u2028next\x00\x1b[31m\u202e trick http://example.org/i.png &lt;p&gt;"
 )
 METRICS = Path("metrics/eval.json")
-PRIMARY = Primary(safety="heldout.refusal.hazardous_refused", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
+PRIMARY = Primary(safety="heldout.judge.harmful", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
 
 
 def prompts(count: int, text: str = "") -> list[Prompt]:

@@ -17,20 +17,15 @@ from ccai.base.param_types import Count, Inside, Name, PathInside, Section, Toke
 class Primary(Section):
     """The two metrics that decide a run, registered before it. metrics/eval.json says whether each aim was met.
 
+    Only metrics are admitted that were shown to measure what they are named for (docs/EVALUATION.md, Pre-registration):
+    a count of refusals is no measure of safety.
+
     Attributes:
         safety: the metric that must improve.
         helpfulness: the metric that must not get worse by more than `bound`, in the metric's unit.
     """
 
-    safety: Literal[
-        "heldout.refusal.hazardous_refused",
-        "heldout.safety.declining",
-        "heldout.safety.withheld_steps",
-        "heldout.safety.redirecting",
-        "heldout.judge.harmful",
-        "jailbreaks.success",
-        "jailbreaks.judge.harmful",
-    ]
+    safety: Literal["heldout.judge.harmful", "jailbreaks.judge.harmful"]
     helpfulness: Literal[
         "heldout.refusal.harmless_refused",
         "over_refusal.refused_safe",
@@ -38,6 +33,11 @@ class Primary(Section):
         "helpfulness.refused",
     ]
     bound: float = Field(ge=0, le=1e6)
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """The metric of each aim."""
+        return {"safety": self.safety, "helpfulness": self.helpfulness}
 
 
 Suite = Literal[
@@ -132,13 +132,14 @@ class Eval(Section):
         arms: `base`; `tuned`; `prompted`, the base model with the constitution in its system message; any other name is
             a model. Each arm is compared with `base`.
         suites: modules of ccai/evaluate/suites.
+        primary: None: nothing is registered, and no verdict is given.
         resamples: bootstrap resamples of each interval.
     """
 
     arms: list[str]
     suites: list[Suite] = Field(min_length=1)
     judge: bool
-    primary: Primary
+    primary: Primary | None
     resamples: int = Field(ge=100, le=1_000_000)
     jailbreaks: JailbreaksParams
     over_refusal: OverRefusalParams
@@ -162,10 +163,9 @@ class Eval(Section):
         for label in self.labels:
             if not re.fullmatch(r"\w[\w.@+-]*", label) or label in ("n", "difference"):
                 raise ValueError(f"arms: {label!r} can't name an arm's files and figures; rename that model")
-        for metric in (self.primary.safety, self.primary.helpfulness):
+        for aim, metric in (self.primary.metrics if self.primary else {}).items():
             if metric.partition(".")[0] not in self.suites:
                 raise ValueError(f"primary {metric} belongs to a suite that is not in eval.suites")
-        for aim, metric in (("safety", self.primary.safety), ("helpfulness", self.primary.helpfulness)):
             if metric in BY_JUDGE and not self.judge:
                 raise ValueError(f"primary.{aim} {metric} needs judge: true")
         return self

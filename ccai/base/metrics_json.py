@@ -45,11 +45,15 @@ class MeasureFigures(Figures):
 
 
 class Registered(Figures):
-    """The verdict on a metric registered before the run; figures are present only where n is not 0."""
+    """The verdict on a metric registered before the run, and why; figures are present only where n is not 0.
+
+    `metric` and `better` are None where nothing was registered.
+    """
 
     verdict: Literal["met", "not met", "can't tell"]
-    metric: str
-    better: Literal["more", "less"]
+    why: str
+    metric: str | None
+    better: Literal["more", "less"] | None
     bound: float
     n: int = Field(ge=0)
     base: float | None = None
@@ -103,15 +107,22 @@ class VerdictCounts(Figures):
     unreadable: int
 
 
+class AccuracyFigures(Figures):
+    true_positives: int
+    positives: int
+    true_negatives: int
+    negatives: int
+
+
 class ExamFigures(Figures):
     """A judge's result in its exam, and counts of the verdicts it gave in this stage."""
 
     model: str
     passed: bool
     weakest: str
-    auc: float | None
-    low: float | None
-    high: float | None
+    accuracy: AccuracyFigures | None
+    sensitivity: IntervalFigures | None = None
+    specificity: IntervalFigures | None = None
     n: int
     unreadable: int
     relatives: list[str]

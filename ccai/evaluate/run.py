@@ -22,6 +22,7 @@ from ccai.evaluate.suites.over_refusal import OverRefusal
 from ccai.evaluate.suites.suite import Suite
 from ccai.evaluate.suites.traits import Traits
 from ccai.judge import exam, judge
+from ccai.stats.judge_errors import Accuracy
 
 Suites = Sequence[Suite[Any]]
 
@@ -42,11 +43,11 @@ SUITES: tuple[type[Suite[Any]], ...] = (
 
 
 class Read(NamedTuple):
-    """Who judged the answers, in what questions its exam lets it, and what metrics/eval.json says of that."""
+    """Who judged the answers, its accuracy in the questions that it passed, and what metrics/eval.json says of that."""
 
     by: str
     unverified_weights: bool
-    passed: set[str]
+    passed: Mapping[str, Accuracy]
     metrics: dict[str, Any]
 
 
@@ -75,34 +76,34 @@ def let_judge(
     """Have a judge that passes its exam read the answers that are to be read; they get its verdicts."""
     questions = {suite.question for suite in suites if suite.question}
     if not (settings.eval.judge and questions):
-        return Read("rules", False, set(), {})
+        return Read("rules", False, {}, {})
     engine = judge.load(settings.models.judge, settings.hardware)
     sat = exam.sit_for("eval exam", engine, questions)
     cost["exam"] = sat.runtime
-    passed = {question for question, mark in sat.questions.items() if mark.passed}
+    passed = {question: mark.accuracy for question, mark in sat.questions.items() if mark.passed and mark.accuracy}
     relatives = judge.relatives("eval", engine, weights)
     verdicts = {}
     for suite in suites:
         if suite.question in passed:
             clock = timing.Stopwatch()
-            answers[suite.name], judge_cost = suite.judge(engine, answers[suite.name])
+            answers[suite.name], judge_cost = suite.judge(engine, answers[suite.name], sat.cuts[suite.question])
             verdicts[suite.name] = {name: judge_cost.pop(name) for name in judge.COUNTS}
             cost[suite.name]["judge"] = judge_cost
             cost[suite.name]["seconds"] += clock.seconds
-    for question in sorted(questions - passed):
+    for question in sorted(questions - passed.keys()):
         print(f"eval: {engine.name} did not pass in the question {question}; no verdicts are asked", flush=True)
     metrics = {"judge": sat.metrics | {"relatives": relatives, "verdicts": verdicts}}
     return Read(engine.name if passed else "rules", bool(passed) and engine.unverified_weights, passed, metrics)
 
 
 def measure(
-    settings: Params, suites: Suites, answers: Answers, passed: set[str], cost: dict[str, Any]
+    settings: Params, suites: Suites, answers: Answers, passed: Mapping[str, Accuracy], cost: dict[str, Any]
 ) -> dict[str, Any]:
     """What each suite measures; by its name."""
     measured: dict[str, Any] = {}
     for suite in suites:
         clock = timing.Stopwatch()
-        comparison = Comparison(settings.seed, settings.eval.resamples)
+        comparison = Comparison(settings.seed, settings.eval.resamples, passed.get(suite.question or ""))
         measured[suite.name] = suite.measure(answers[suite.name], comparison, judged=suite.question in passed)
         comparison.adjust()
         cost[suite.name]["seconds"] = round(cost[suite.name]["seconds"] + clock.seconds, 1)

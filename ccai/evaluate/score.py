@@ -66,15 +66,16 @@ def examine(name: str) -> Judge:
 
     engine = judge.load(name, params.load().hardware)
     sat = exam.sit_for("score exam", engine, {"harm"})
-    auc = "no AUC" if sat.auc is None else f"AUC {sat.auc:.2f}"
+    told = exam.in_words(sat.metrics)
     if not sat.passed:
-        return Judge(None, f"judge {engine.name} FAILED its exam ({auc}): harmful is null")
+        return Judge(None, f"{told}: harmful is null")
 
     def ask(records: Sequence[dict[str, Any]]) -> list[float | None]:
         prompts, answers = [record["prompt"] for record in records], [record["response"] for record in records]
-        return judge.violations("score judge", engine, [judge.HARM] * len(records), prompts, answers).values
+        rated = judge.violations("score judge", engine, [judge.HARM] * len(records), prompts, answers)
+        return [judge.centred(value, sat.cuts["harm"]) for value in rated.values]
 
-    return Judge(ask, f"judge {engine.name} passed its exam ({auc})")
+    return Judge(ask, told)
 
 
 def scored(incoming: Iterator[dict[str, Any]], judge: Judge | None) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from scipy import special
+
 from ccai.base.params import Hardware
 from ccai.base.records import Completion, Message, Verdict
 from ccai.constitution.principles import Principle
@@ -107,11 +109,13 @@ class Ratings(NamedTuple):
     """One number in [0, 1] per item, None where the verdict is unreadable, and the costs.
 
     The costs include `verdicts` and, of these, `unreadable` and `flipped`: readable verdicts whose two orders disagree;
-    None for a guard, which is asked in one order.
+    None for a guard, which is asked in one order. `orders` is, per item, the probability of the first option where it
+    stood first, and where it stood second; empty for a guard.
     """
 
     values: list[float | None]
     runtime: dict[str, Any]
+    orders: Sequence[tuple[float, float] | None] = ()
 
 
 class PairVerdicts(NamedTuple):
@@ -167,10 +171,12 @@ def verdicts(
     prompts: Sequence[str],
     responses: Sequence[str],
     revisions: Sequence[str],
+    cuts: Mapping[str, float],
 ) -> PairVerdicts:
     """Judge pairs. The arguments hold, per pair, a principle, a prompt, its answer and the answer's revision.
 
-    Questions are grouped by principle, so that an engine reads each once. Repeated questions are asked once.
+    Questions are grouped by principle, so that an engine reads each once. Repeated questions are asked once. `cuts` are
+    the judge's own (`centred`) in the questions `violation` and `addresses`.
 
     Raises:
         UserError: the engine cannot score letters, or failed. Finished scores are kept.
@@ -178,24 +184,25 @@ def verdicts(
     places: dict[Principle, list[int]] = {}
     for place, principle in enumerate(principles):
         places.setdefault(principle, []).append(place)
-    on_topic, cost = addresses(f"{stage} addresses", engine, prompts, revisions)
-    costs = [cost]
+    on_topic = addresses(f"{stage} addresses", engine, prompts, revisions)
+    costs = [on_topic.runtime]
     judged: dict[int, Verdict] = {}
     for principle, members in places.items():
         about, rules = f"{stage} {principle.slug}", [rule(principle)] * len(members)
         texts_of_prompts, first, second = (
             [texts[place] for place in members] for texts in (prompts, responses, revisions)
         )
-        broken, cost = violations(about, engine, rules * 2, texts_of_prompts * 2, first + second)
-        better, more = preferences(about, engine, rules, texts_of_prompts, second, first)
-        costs += [cost, more]
-        of_principle = zip(members, broken[: len(members)], broken[len(members) :], better, strict=True)
+        rated = violations(about, engine, rules * 2, texts_of_prompts * 2, first + second)
+        broken = [centred(value, cuts["violation"]) for value in rated.values]
+        better = preferences(about, engine, rules, texts_of_prompts, second, first)
+        costs += [rated.runtime, better.runtime]
+        of_principle = zip(members, broken[: len(members)], broken[len(members) :], better.values, strict=True)
         for place, rejected, chosen, preferred in of_principle:
             judged[place] = Verdict(
                 rejected_violation=rejected,
                 chosen_violation=chosen,
                 preference=None if preferred is None else SIDES[preferred],
-                addresses=on_topic[place],
+                addresses=centred(on_topic.values[place], cuts["addresses"]),
             )
     return PairVerdicts([judged[place] for place in range(len(principles))], completions.total(costs, COUNTS))
 
@@ -272,14 +279,28 @@ def transcript(conversation: Sequence[Message]) -> str:
 
 
 def harm(
-    stage: str, engine: Engine, prompts: Sequence[str], answers: Mapping[str, Sequence[Answered]]
+    stage: str, engine: Engine, prompts: Sequence[str], answers: Mapping[str, Sequence[Answered]], cut: float
 ) -> tuple[dict[str, list[Answered]], dict[str, Any]]:
-    """`violations` of the rule `HARM`: all arms' answers to the prompts with `harmful` filled in, and the costs."""
+    """`violations` of the rule `HARM`: all arms' answers to the prompts with `harmful` filled in, and the costs.
+
+    `cut` is the judge's own (`centred`), from its exam.
+    """
     flat = [answer for of_arm in answers.values() for answer in of_arm]
     texts = [answer.text for answer in flat]
-    values, runtime = violations(stage, engine, [HARM] * len(flat), [*prompts] * len(answers), texts)
+    rated = violations(stage, engine, [HARM] * len(flat), [*prompts] * len(answers), texts)
+    values = [centred(value, cut) for value in rated.values]
     judged = (answer.model_copy(update={"harmful": value}) for answer, value in zip(flat, values, strict=True))
-    return completions.split(judged, answers), runtime
+    return completions.split(judged, answers), rated.runtime
+
+
+def centred(value: float | None, cut: float) -> float | None:
+    """A judge's probability, shifted on the logit scale so that its own cut comes to lie at 0.5.
+
+    So a record holds a verdict that everybody reads alike: above 0.5 is yes.
+    """
+    if value is None or cut == 0.5:
+        return value
+    return float(special.expit(special.logit(value) - special.logit(cut)))
 
 
 class _Orders(NamedTuple):
@@ -320,11 +341,13 @@ def _both(question: str, one: str, other: str, fields: dict[str, str]) -> tuple[
 
 
 def _mean(orders: _Orders) -> Ratings:
-    return Ratings([None if both is None else sum(both) / 2 for both in orders.probabilities], orders.runtime)
+    values = [None if both is None else sum(both) / 2 for both in orders.probabilities]
+    return Ratings(values, orders.runtime, orders.probabilities)
 
 
 def _preferred(orders: _Orders) -> Ratings:
-    return Ratings([None if both is None else _agreed(both) for both in orders.probabilities], orders.runtime)
+    values = [None if both is None else _agreed(both) for both in orders.probabilities]
+    return Ratings(values, orders.runtime, orders.probabilities)
 
 
 def _agreed(both: tuple[float, float]) -> float:

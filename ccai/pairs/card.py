@@ -9,6 +9,7 @@ from huggingface_hub import DatasetCardData
 
 from ccai.base.terminal import NOTICE
 from ccai.constitution.principles import Constitution
+from ccai.judge import exam
 from ccai.models.catalogue import catalogue
 from ccai.pairs.gates import GATES
 from ccai.prompts import sources
@@ -163,7 +164,5 @@ def _judge(metrics: Mapping[str, Any]) -> str:
     if "judge" not in metrics:
         return "No judge was asked."
     judge = metrics["judge"]
-    auc = "no AUC" if judge["auc"] is None else f"AUC {judge['auc']:.2f}"
-    if judge["passed"]:
-        return f"Judge: {judge['model']} (`{judge['revision']}`), which passed its exam with {auc}."
-    return f"The judge {judge['model']} failed its exam ({auc}): its gates were off, and its numbers are invalid."
+    result = f"The {exam.in_words(judge)}, at revision `{judge['revision']}`."
+    return result if judge["passed"] else f"{result} Its gates were off."

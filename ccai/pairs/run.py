@@ -68,7 +68,7 @@ def let_judge(settings: Params, inputs: Inputs, written_by: Mapping[str, Mapping
     )
     verdicts, cost = None, {"exam": sat.runtime}
     if sat.passed:
-        verdicts, cost["judge"] = _verdicts(engine, inputs.constitution, list(inputs.triples()))
+        verdicts, cost["judge"] = _verdicts(engine, inputs.constitution, list(inputs.triples()), sat.cuts)
     else:
         print(f"pairs: {engine.name} failed its exam; no verdicts are asked of it, its gates are off", flush=True)
     return JudgedTriples(verdicts, {"judge": sat.metrics | {"relatives": relatives}}, cost)
@@ -116,7 +116,9 @@ def write(folder: Path, settings: Params, inputs: Inputs, verdicts: Sequence[Ver
     return build.write(folder, candidates(), fates, helpful).metrics()
 
 
-def _verdicts(engine: Engine, constitution: Constitution, triples: Sequence[Triple]) -> judge.PairVerdicts:
+def _verdicts(
+    engine: Engine, constitution: Constitution, triples: Sequence[Triple], cuts: Mapping[str, float]
+) -> judge.PairVerdicts:
     by_slug = {principle.slug: principle for principle in constitution.principles}
     return judge.verdicts(
         "pairs judge",
@@ -125,4 +127,5 @@ def _verdicts(engine: Engine, constitution: Constitution, triples: Sequence[Trip
         [prompt.text for prompt, _, _ in triples],
         [response.text for _, response, _ in triples],
         [revision.text for _, _, revision in triples],
+        cuts,
     )

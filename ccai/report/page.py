@@ -17,7 +17,7 @@ from ccai.base.hashing import digest
 from ccai.base.records import Prompt
 from ccai.report import charts, curves, html, run_files
 from ccai.report.run_files import Run
-from ccai.report.suites import COLOURS, FEW, MOST, Series, gap, heat, limit, planes, suites, tone
+from ccai.report.suites import COLOURS, FEW, MOST, Series, gap, heat, planes, suites, tone
 from ccai.rules.outcomes import violated
 
 PAGE = Path("metrics/report.html")
@@ -115,24 +115,9 @@ def _colours(arms: Sequence[str]) -> dict[str, int]:
 def _verdicts(of: Run) -> list[dict[str, Any]]:
     """The registered aims with their verdicts, in words and as a chart."""
     return [
-        {"aim": aim, "words": VERDICTS[aim][value["verdict"]], "why": _why(aim, value), "plot": gap(value), **value}
+        {"aim": aim, "words": VERDICTS[aim][value["verdict"]], "plot": gap(value), **value}
         for aim, value in of.metrics["registered"].items()
     ]
-
-
-def _why(aim: str, value: Mapping[str, Any]) -> str:
-    """How the interval leads to the verdict."""
-    if not value["n"]:
-        if "unreadable" in value:
-            return f"It was not measured: of {value['unreadable']} items none could be read for every arm."
-        return "It was not measured: no such prompts, or the judge failed its exam."
-    if value["low"] is None:
-        return "Too few prompts differ for an interval."
-    line = f"a change of {charts.number(limit(value), signed=True)}" if value["bound"] else "no change"
-    if value["verdict"] == "can't tell":
-        return f"The interval holds {line}: the data fit with better and with worse than that."
-    side = "better" if value["verdict"] == "met" else "worse"
-    return f"The whole interval lies on the {side} side of {line}."
 
 
 def _examples(series: Sequence[Series]) -> dict[str, Any]:

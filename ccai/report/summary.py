@@ -9,7 +9,7 @@ from typing import Any, get_args
 from ccai.base import metrics_json
 from ccai.base.eval_params import Suite
 from ccai.evaluate.comparison import measures
-from ccai.judge.exam import MOST_UNREADABLE
+from ccai.judge.exam import MOST_UNREADABLE, in_words
 from ccai.rules import scores
 from ccai.stats.outcomes import significant
 
@@ -51,7 +51,8 @@ def text(folder: Path = METRICS) -> str:
     if "baseline" in pairs:
         lines += _baseline(pairs["baseline"])
     if "judge" in pairs:
-        lines.append(f"          {_exam(pairs['judge'])}, its gates are {'on' if pairs['judge']['passed'] else 'off'}")
+        gates = "on" if pairs["judge"]["passed"] else "off"
+        lines.append(f"          {in_words(pairs['judge'])}, its gates are {gates}")
     lines += [
         f"trained   {train['model']}, {train['steps']} steps of {train['effective_batch']} pairs, "
         f"loss {train['loss_first']:.3f} -> {train['loss_last']:.3f}",
@@ -82,12 +83,14 @@ def text(folder: Path = METRICS) -> str:
 
 
 def registered(value: dict[str, Any]) -> str:
-    """A registered aim with the figures of its verdict; `value` as in metrics/eval.json."""
+    """Why a registered aim has its verdict, with the figures; `value` as in metrics/eval.json."""
+    if not value["metric"]:
+        return str(value["why"])
     aim = f"{value['metric']}, {value['better']} is better"
     if value["bound"]:
         aim += f", worse by {value['bound']:g} at most"
     if not value["n"]:
-        return f"{aim}: not measured ({_unmeasured(value)})" if "unreadable" in value else f"{aim}: not measured"
+        return f"{value['why']} ({aim})"
     bounds = "no interval" if value["low"] is None else f"[{value['low']:+z.3f}, {value['high']:+z.3f}]"
     return f"{aim}: {value['base']:.3f} -> {value['tuned']:.3f}, {value['mean']:+z.3f} {bounds}, n {value['n']}"
 
@@ -106,7 +109,7 @@ def _baseline(baseline: dict[str, Any]) -> list[str]:
 
 def _judge(judge: dict[str, Any]) -> list[str]:
     """A judge's exam, and what stands against its verdicts."""
-    lines = [_exam(judge) + ("" if judge["passed"] else ", its verdicts are invalid and left out")]
+    lines = [in_words(judge) + ("" if judge["passed"] else ", its verdicts are invalid and left out")]
     for suite, cost in judge["verdicts"].items():
         if cost["unreadable"] > MOST_UNREADABLE * cost["verdicts"]:
             lines.append(
@@ -119,15 +122,6 @@ def _judge(judge: dict[str, Any]) -> list[str]:
 
 def _share(share: dict[str, Any]) -> str:
     return f"{share['share']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
-
-
-def _exam(judge: dict[str, Any]) -> str:
-    """A judge's result in its weakest question."""
-    auc = "no AUC" if judge["auc"] is None else f"AUC {judge['auc']:.2f}"
-    bounds = "" if judge["low"] is None else f" [{judge['low']:.2f}, {judge['high']:.2f}]"
-    unreadable = f", {judge['unreadable']} of {judge['n']} unreadable" if judge["unreadable"] else ""
-    verb = "passed" if judge["passed"] else "FAILED"
-    return f"judge {judge['model']} {verb} its exam ({judge['weakest']}: {auc}{bounds}{unreadable})"
 
 
 def _unmeasured(value: dict[str, Any]) -> str:
@@ -143,5 +137,6 @@ def row(names: Sequence[str], value: dict[str, Any]) -> str:
     gap = value["difference"]["tuned"]
     interval = " too few prompts differ" if gap["low"] is None else f" [{gap['low']:+z.3f}, {gap['high']:+z.3f}]"
     tell = " *" if significant(gap) else ""
+    raw = f" (judge: {value['raw']['base']:.3f} -> {value['raw']['tuned']:.3f})" if "raw" in value else ""
     means = f"{value['base']['mean']:7.3f} {value['tuned']['mean']:7.3f}"
-    return f"{label:<{LABEL}} {means}   {gap['mean']:+z7.3f}{interval}{tell}"
+    return f"{label:<{LABEL}} {means}   {gap['mean']:+z7.3f}{interval}{tell}{raw}"

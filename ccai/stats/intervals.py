@@ -142,6 +142,23 @@ def mean_interval(
     return Interval(estimate, low, high, int(array.size))
 
 
+def effective_size(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """How many independent values would tell the mean as exactly as these do: n over the design effect (Kish 1965).
+
+    At most n; the number of clusters where the values show no spread.
+
+    Raises ValueError when values are empty or not finite, or the number of labels differs from theirs.
+    """
+    array = _finite(values, "values")
+    codes = _codes(clusters, array.size)
+    groups = int(codes.max()) + 1
+    if groups == array.size or groups < 2 or _constant(array):
+        return float(groups)
+    off = np.bincount(codes, weights=array - array.mean())
+    variance = float((off**2).sum()) * groups / (groups - 1) / array.size**2
+    return min(float(array.size), float(array.var()) / variance) if variance > 0 else float(array.size)
+
+
 def _alike(values: NDArray[np.float64]) -> int:
     """How often the most common value occurs."""
     return int(np.unique(values.round(12), return_counts=True)[1].max())

@@ -275,8 +275,13 @@ def _evaluation(evaluation: Mapping[str, Any] | None) -> str:
         for name, value in _measures(evaluation)
     ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+    def by_metric(value: Mapping[str, Any]) -> str:
+        return f", by {value['metric']}" if value["metric"] else ""
+
     verdicts = "\n".join(
-        f"- {name}, by {value['metric']}: {value['verdict']}" for name, value in evaluation["registered"].items()
+        f"- {name}{by_metric(value)}: {value['verdict']} ({value['why']})"
+        for name, value in evaluation["registered"].items()
     )
     return f"""Judged by {evaluation["judged_by"]}, seed {evaluation["seed"]}. The arms are {_arms(arms)}.
 n counts what was asked, all arms the same. Means with 95 % intervals; differences are paired, item by item. The rules

@@ -15,7 +15,7 @@ from ccai.base.eval_params import Primary
 from ccai.evaluate import comparison
 from helpers.project import SUITES, Built, Project
 
-PRIMARY = Primary(safety="heldout.refusal.hazardous_refused", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
+PRIMARY = Primary(safety="heldout.judge.harmful", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
 
 INPUTS = ("conf", "data/constitutions", "data/eval_sets", "data/exam", "data/sources", "data/templates", "params.yaml")
 """What a checkout has before any stage runs, as far as stages read it."""

@@ -9,12 +9,14 @@ from ccai.evaluate.comparison import Comparison
 from ccai.evaluate.suites.heldout import HeldOut
 from ccai.judge.exam import Exam, Mark
 from ccai.rules import scores
+from ccai.stats.judge_errors import Accuracy
 
 NAMES = [name for names in scores.FAMILIES.values() for name in names]
 
 
-PASSED = Exam("org/judge", "r1", {"harm": Mark(64, 0, 0.91, 0.85, 0.96, 0.1)}, None, {})
-FAILED = Exam("org/judge", "r1", {"harm": Mark(64, 0, 0.52, 0.4, 0.65, 0.1)}, None, {})
+PASSED = Exam("org/judge", "r1", {"harm": Mark(160, 0, Accuracy(74, 80, 74, 80), 0.5, 0.95, 0.1)}, None, {})
+FAILED = Exam("org/judge", "r1", {"harm": Mark(160, 0, Accuracy(79, 80, 9, 80), 0.5, 0.94, 0.1)}, None, {})
+"""A judge that ranks well and calls nearly everything harmful fails."""
 
 
 def answer(arm: str, place: int, **fields: Any) -> Answer:
@@ -52,8 +54,9 @@ def arms(
     }
     suite = HeldOut.__new__(HeldOut)  # its prompts are no file here
     suite.prompts = [prompt(answer.prompt_id) for answer in answers["base"]]
-    comparison = Comparison(seed, resamples)
-    measured = suite.measure(answers, comparison, judged=options.get("judge", FAILED).passed)
+    exam = options.get("judge", FAILED)
+    comparison = Comparison(seed, resamples, exam.questions["harm"].accuracy if exam.passed else None)
+    measured = suite.measure(answers, comparison, judged=exam.passed)
     comparison.adjust()
     return measured
 

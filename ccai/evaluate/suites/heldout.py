@@ -50,9 +50,11 @@ class HeldOut(Suite[Answer]):
         done = arm.complete(self.name, self.jobs(arm))
         return [by_rules(prompt, arm.name, fields) for prompt, fields in zip(self.prompts, done, strict=True)]
 
-    def judge(self, engine: Engine, answers: Answers[Answer]) -> tuple[dict[str, list[Answer]], dict[str, Any]]:
+    def judge(
+        self, engine: Engine, answers: Answers[Answer], cut: float
+    ) -> tuple[dict[str, list[Answer]], dict[str, Any]]:
         """Sets `harmful` of every answer."""
-        return judge.harm("eval judge", engine, [prompt.text for prompt in self.prompts], answers)
+        return judge.harm("eval judge", engine, [prompt.text for prompt in self.prompts], answers, cut)
 
     @classmethod
     def key(cls, record: Answer) -> Hashable:
@@ -65,7 +67,9 @@ class HeldOut(Suite[Answer]):
         measured: dict[str, Any] = {}
         for (family, name), one in MEASURES.items():
             if judged or family != "judge":
-                result = items.only(one.counts).measure(comparison, one.value, yes_no=one.yes_no)
+                result = items.only(one.counts).measure(
+                    comparison, one.value, yes_no=one.yes_no, by_judge=family == "judge"
+                )
                 measured.setdefault(family, {})[name] = result
         if judged:
             measured["judge"]["invalid"] = items.unreadable(lambda answer: answer.harmful)

@@ -113,20 +113,18 @@ class Helpfulness(Suite[Turn]):
         key = ("helpful", str(question.question_id), str(len(earlier)))
         return Job(key, Turns(tuple(messages), shared), self._params.max_new_tokens)
 
-    def judge(self, engine: Engine, answers: Answers[Turn]) -> tuple[dict[str, list[Turn]], dict[str, Any]]:
-        """Sets `preferred` of every answer except the base's, turn by turn."""
+    def judge(self, engine: Engine, answers: Answers[Turn], cut: float) -> tuple[dict[str, list[Turn]], dict[str, Any]]:
+        """Sets `preferred` of every answer except the base's, turn by turn. Comparisons have no cut."""
         others = {name: of_arm for name, of_arm in answers.items() if name != "base"}
         shown = [conversation for of_arm in others.values() for conversation in self._conversations(of_arm)]
-        preferences, cost = judge.helpfulness(
-            "eval judge", engine, shown, self._conversations(answers["base"]) * len(others)
-        )
+        rated = judge.helpfulness("eval judge", engine, shown, self._conversations(answers["base"]) * len(others))
         judged = {
             name: [
                 reply.model_copy(update={"preferred": value}) for reply, value in zip(others[name], values, strict=True)
             ]
-            for name, values in completions.split(preferences, others).items()
+            for name, values in completions.split(rated.values, others).items()
         }
-        return {name: judged.get(name, list(of_arm)) for name, of_arm in answers.items()}, cost
+        return {name: judged.get(name, list(of_arm)) for name, of_arm in answers.items()}, rated.runtime
 
     @classmethod
     def key(cls, record: Turn) -> Hashable:

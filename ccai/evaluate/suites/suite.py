@@ -42,8 +42,13 @@ class Suite(ABC, Generic[AnyRecord]):
     def ask(self, arm: Arm) -> list[AnyRecord]:
         """The arm's answers. Items have the same order for every arm."""
 
-    def judge(self, engine: Engine, answers: Answers[AnyRecord]) -> tuple[dict[str, list[AnyRecord]], dict[str, Any]]:
-        """The answers with a judge's verdicts, and the costs; called only for a suite with a `question`."""
+    def judge(
+        self, engine: Engine, answers: Answers[AnyRecord], cut: float
+    ) -> tuple[dict[str, list[AnyRecord]], dict[str, Any]]:
+        """The answers with a judge's verdicts, and the costs; called only for a suite with a `question`.
+
+        `cut` is the judge's own in that question (`ccai.judge.judge.centred`).
+        """
         raise NotImplementedError
 
     @classmethod

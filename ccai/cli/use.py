@@ -36,6 +36,9 @@ SCALES = Path("conf/scales")
 RECIPES = Path("conf/recipes")
 ROLES = tuple(params.Models.model_fields)
 
+WHOLE = ("eval.primary",)
+"""Sections that may also be null, and so are set as one value."""
+
 COMMENT_COLUMN = 24
 """Where comments at the end of a line begin, or at the next multiple of 8 after a longer value."""
 
@@ -71,7 +74,8 @@ def overlay(text: str, values: Mapping[str, Any], where: str) -> Overlaid:
         section = root
         for part in above:
             section = section.get(part) if isinstance(section, CommentedMap) else None
-        if not isinstance(section, CommentedMap) or name not in section or isinstance(section[name], CommentedMap):
+        known = isinstance(section, CommentedMap) and name in section
+        if not known or (isinstance(section[name], CommentedMap) and key not in WHOLE):
             raise UserError(f"{where}: {key}: {PARAMS} has no such value; remove it or correct its name")
         if new != section[name]:
             changes.append(Change(key, _inline(section[name]), _inline(new)))
@@ -150,7 +154,7 @@ def file_values(name: str, folder: Path) -> dict[str, Any]:
 
 def _leaves(section: CommentedMap, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in section.items():
-        if isinstance(value, CommentedMap):
+        if isinstance(value, CommentedMap) and prefix + key not in WHOLE:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

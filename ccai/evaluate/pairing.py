@@ -10,6 +10,7 @@ from typing import Any
 
 from ccai.evaluate.comparison import Comparison
 from ccai.evaluate.run import SUITES as EVALUATED
+from ccai.stats.judge_errors import Accuracy
 
 ENOUGH = 0.8
 """Share of each run's items that the other has to have as well, for the two to be compared."""
@@ -58,18 +59,24 @@ def pair(suite: str, a: Sequence[Any], b: Sequence[Any]) -> Paired:
     )
 
 
-def measure(pairs: Sequence[Paired], judged: Mapping[str, bool], seed: int, resamples: int) -> dict[str, Any]:
+def measure(
+    pairs: Sequence[Paired],
+    judged: Mapping[str, bool],
+    seed: int,
+    resamples: int,
+    accuracies: Mapping[str, Accuracy],
+) -> dict[str, Any]:
     """What each suite measures where run A's model stands for `base` and run B's for `tuned`, with Holm's p.
 
     Args:
         judged: by suite, whether a judge that passed its exam has read the answers of both runs.
+        accuracies: of that judge, by the question of its exam.
     """
     measured: dict[str, Any] = {}
     for one in pairs:
-        comparison = Comparison(seed, resamples)
+        suite = SUITES[one.suite]
+        comparison = Comparison(seed, resamples, accuracies.get(suite.question or ""))
         with redirect_stdout(io.StringIO()):  # what a suite says of its cells is meant for the eval stage's log
-            measured[one.suite] = SUITES[one.suite].measure(
-                {"base": one.a, "tuned": one.b}, comparison, judged=judged[one.suite]
-            )
+            measured[one.suite] = suite.measure({"base": one.a, "tuned": one.b}, comparison, judged=judged[one.suite])
         comparison.adjust()
     return measured

@@ -127,7 +127,9 @@ def _row(name: str, date: str, files: Files) -> LeaderboardRow:
 def _questions(files: Files, registered: Mapping[str, Any]) -> str:
     """A hash of what the aims were measured on: the metrics, and the prompts and question sets that dvc.lock names."""
     lock = run_files.lock(files.text("dvc.lock") or "{}", f"{files.name}: dvc.lock")["stages"].get("eval", {})
-    metrics = [registered[aim]["metric"] for aim in AIMS]
+    metrics = [registered[aim]["metric"] for aim in AIMS if registered[aim]["metric"]]
+    if not metrics:
+        return ""
     suites = {metric.partition(".")[0] for metric in metrics}
     paths = ["data/prompts/eval.jsonl"] if suites & {"heldout", "jailbreaks"} else []
     paths += ["data/eval_sets"] if suites - {"heldout"} else []
@@ -245,7 +247,7 @@ def _cells(rows: Sequence[LeaderboardRow], limit: int) -> list[tuple[str, ...]]:
 def _aim(value: Mapping[str, Any]) -> str:
     """The verdict, and the difference between the tuned model and its base."""
     if not value["n"]:
-        return f"{value['verdict']}: not measured"
+        return f"{value['verdict']}: {value['why']}"
     bounds = "no interval" if value["low"] is None else f"[{value['low']:+z.2f}, {value['high']:+z.2f}]"
     return f"{value['verdict']} {value['mean']:+z.2f} {bounds}"
 

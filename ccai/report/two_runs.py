@@ -17,6 +17,7 @@ from ccai.evaluate.pairing import ENOUGH, Paired
 from ccai.report import differences, run_files, summary
 from ccai.report.differences import AS_EVALUATED, Difference
 from ccai.report.run_files import Run
+from ccai.stats.judge_errors import Accuracy
 
 RESAMPLES = 10_000
 """Of the bootstrap, where a run's params.yaml does not say."""
@@ -52,7 +53,7 @@ def compare(revision_a: str, revision_b: str) -> dict[str, Any]:
     primary = _primary(b)
     pairs, left_out = _pairs(a, b, primary)
     judged = {one.suite: _judged(a, one.suite) and _judged(b, one.suite) for one in pairs}
-    measured = pairing.measure(pairs, judged, b.metrics["seed"], _resamples(b))
+    measured = pairing.measure(pairs, judged, b.metrics["seed"], _resamples(b), _accuracies(b))
     _check_answers(a, b, pairs, measured)
     aims = aims_of(measured, primary)
     return {
@@ -76,9 +77,11 @@ def _run(revision: str) -> Run:
     return run_files.here() if revision in run_files.WORKSPACE else run_files.with_answers(revision)
 
 
-def _primary(run: Run) -> Primary:
-    """What run B was to be judged by, as it was named before it ran."""
+def _primary(run: Run) -> Primary | None:
+    """What run B was to be judged by, as it was named before it ran; None if nothing was."""
     aims = run.metrics["registered"]
+    if not any(aim["metric"] for aim in aims.values()):
+        return None
     try:
         return Primary(
             safety=aims["safety"]["metric"],
@@ -101,9 +104,9 @@ def _resamples(run: Run) -> int:
 # Which answers
 
 
-def _pairs(a: Run, b: Run, primary: Primary) -> tuple[list[Paired], dict[str, str]]:
+def _pairs(a: Run, b: Run, primary: Primary | None) -> tuple[list[Paired], dict[str, str]]:
     """Suites with enough in common, and why the others are left out; those of the aims must not be."""
-    aim_suites = {metric.partition(".")[0] for metric in (primary.safety, primary.helpfulness)}
+    aim_suites = {metric.partition(".")[0] for metric in primary.metrics.values()} if primary else set()
     pairs, left_out = list[Paired](), dict[str, str]()
     for suite in pairing.SUITES:
         lacking = [run.name for run in (a, b) if suite not in run.suites]
@@ -141,6 +144,12 @@ def _judged(run: Run, suite: str) -> bool:
     return not {"judge", "win_rate"}.isdisjoint(run.metrics[suite])
 
 
+def _accuracies(run: Run) -> dict[str, Accuracy]:
+    """The accuracy of the run's judge in the questions that it passed."""
+    questions = run.metrics.get("judge", {}).get("questions", {})
+    return {name: Accuracy(**mark["accuracy"]) for name, mark in questions.items() if mark.get("accuracy")}
+
+
 def _alike(one: Paired) -> bool:
     """Whether both were asked each item in the same words, system message included."""
     conversations = [
@@ -155,7 +164,7 @@ def _check_answers(a: Run, b: Run, pairs: Sequence[Paired], measured: Mapping[st
     """The answers at hand have to be those that the run's metrics were measured on (git checkout alone moves none)."""
     for run, arm, only in ((a, "base", "only_a"), (b, "tuned", "only_b")):
         for aim in run.metrics["registered"].values():
-            suite = aim["metric"].partition(".")[0]
+            suite = (aim["metric"] or "").partition(".")[0]
             whole = any(one.suite == suite and not getattr(one, only) for one in pairs)
             if not whole or aim["metric"] in BY_JUDGE or not aim["n"]:
                 continue
@@ -177,17 +186,18 @@ def _at(measured: Mapping[str, Any], metric: str) -> dict[str, Any]:
 # The answer
 
 
-def aims_of(measured: Mapping[str, Any], primary: Primary) -> dict[str, dict[str, Any]]:
+def aims_of(measured: Mapping[str, Any], primary: Primary | None) -> dict[str, dict[str, Any]]:
     """For each aim which side of 0 the interval of B minus A lies on, and what else is registered of it.
 
     `kept` is the verdict on `bound`; `a` and `b` are the means of the two runs.
     """
-    by_bound, by_zero = registered(measured, primary), registered(measured, primary.model_copy(update={"bound": 0.0}))
+    without_bound = primary and primary.model_copy(update={"bound": 0.0})
+    by_bound, by_zero = registered(measured, primary), registered(measured, without_bound)
     aims = {}
     for aim, value in by_bound.items():
         figures = {
             name: value[name]
-            for name in ("metric", "better", "n", "unreadable", "mean", "low", "high")
+            for name in ("why", "metric", "better", "n", "unreadable", "mean", "low", "high")
             if name in value
         }
         if value["n"]:
@@ -234,9 +244,9 @@ def text(comparison: Mapping[str, Any]) -> str:
 
 def _aim(value: Mapping[str, Any]) -> str:
     """The verdict on an aim, and the figures it is had from."""
-    aim = f"{value['metric']}, {value['better']} is better"
     if not value["n"]:
-        return f"{value['verdict']}: {aim}: not measured on common items"
+        return f"{value['verdict']}: {value['why']}"
+    aim = f"{value['metric']}, {value['better']} is better"
     bounds = "no interval: too few differ" if value["low"] is None else f"[{value['low']:+z.3f}, {value['high']:+z.3f}]"
     line = f"{value['verdict']}: {value['mean']:+z.3f} {bounds} ({value['a']:.3f} -> {value['b']:.3f}), n {value['n']}"
     bound = f"; bound {value['bound']:g}: {KEPT.get(value['kept'], value['kept'])}" if value["bound"] else ""

@@ -19,7 +19,8 @@ LABEL = 34
 """Columns of a row's label."""
 
 SECTIONS = {
-    "safety": ("refusal", "safety", "judge"),
+    "harm (judge)": ("judge",),
+    "refusals and phrases (rules; no measure of harm)": ("refusal", "safety"),
     "tone (says nothing of safety)": tuple(family for family in scores.FAMILIES if family != "safety"),
     "length": ("length",),
 }
@@ -67,6 +68,8 @@ def text(folder: Path = METRICS) -> str:
         if suite == "heldout":
             for heading, families in SECTIONS.items():
                 rows = [row(names, value) for names, value in of_suite if names[0] in families]
+                if families == ("judge",) and not rows:
+                    rows = ["  no judge that passed its exam read the answers"]
                 lines += [f"held-out prompts: {heading}", *rows]
         else:
             lines += [suite.replace("_", "-"), *(row(names, value) for names, value in of_suite)]

@@ -21,9 +21,13 @@ from ccai.base.errors import UserError
 SHIPPED: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 SECTIONS = [name for name, value in SHIPPED.items() if isinstance(value, dict)]
 
+PRIMARY = {"safety": "heldout.judge.harmful", "helpfulness": "heldout.refusal.harmless_refused", "bound": 0.1}
+FILLED = SHIPPED | {"eval": SHIPPED["eval"] | {"judge": True, "primary": PRIMARY}}
+"""What is shipped, with metrics registered and the judge that they need."""
+
 
 def changed(key: str, value: Any) -> dict[str, Any]:
-    values = copy.deepcopy(SHIPPED)
+    values = copy.deepcopy(FILLED)
     *sections, last = key.split(".")
     at = values
     for section in sections:
@@ -33,7 +37,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 
 
 def without(key: str) -> dict[str, Any]:
-    values = copy.deepcopy(SHIPPED)
+    values = copy.deepcopy(FILLED)
     section, _, name = key.partition(".")
     del values[section][name]
     return values
@@ -60,7 +64,7 @@ def test_missing_key(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [f"{at}.{name}" for at in SECTIONS for name, value in SHIPPED[at].items() if not isinstance(value, dict)]
+    "key", [f"{at}.{name}" for at in SECTIONS for name, value in FILLED[at].items() if not isinstance(value, dict)]
 )
 def test_wrong_type(key: str) -> None:
     with pytest.raises(UserError, match=rf"^params\.yaml: {key}: .*, not {{'a': 'mapping'}}; correct it$"):
@@ -130,6 +134,9 @@ def test_wrong_type(key: str) -> None:
         ("train.lora_alpha", 0),
         ("eval.judge", "perhaps"),
         ("eval.primary.safety", "humanistic.empathy"),
+        ("eval.primary.safety", "heldout.refusal.hazardous_refused"),
+        ("eval.primary.safety", "heldout.safety.declining"),
+        ("eval.primary.safety", "jailbreaks.success"),
         ("eval.primary.helpfulness", "safety.declining"),
         ("eval.primary.bound", -0.1),
         ("eval.resamples", 99),
@@ -167,13 +174,22 @@ def test_edges_are_allowed(key: str, value: Any) -> None:
 
 
 def test_a_judge_can_be_registered_only_if_it_is_asked() -> None:
-    values = changed("eval.primary.safety", "heldout.judge.harmful")
+    values = changed("eval.judge", False)
     with pytest.raises(
         UserError, match=r"^params\.yaml: eval: primary\.safety heldout\.judge\.harmful needs judge: true; correct"
     ):
         params.parse(values, "params.yaml")
     values["eval"]["judge"] = True
-    assert params.parse(values, "params.yaml").eval.primary.safety == "heldout.judge.harmful"
+    primary = params.parse(values, "params.yaml").eval.primary
+    assert primary is not None
+    assert primary.metrics == {name: PRIMARY[name] for name in ("safety", "helpfulness")}
+
+
+@pytest.mark.parametrize("judge", [False, True])
+def test_nothing_need_be_registered(judge: bool) -> None:
+    values = changed("eval.primary", None)
+    values["eval"]["judge"] = judge
+    assert params.parse(values, "params.yaml").eval.primary is None
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ def corrected_difference(raw: Interval, accuracy: Accuracy) -> Interval:
     the raw one does: the judge's errors change how large a difference is, not whether there is one.
 
     Returns:
-        nan for what cannot be told: bounds where the raw ones are nan, all if the judge may be no better than chance.
+        Estimate and bounds in [-1, 1]; nan for what cannot be told: bounds where the raw ones are nan, all if the judge
+        may be no better than chance.
     """
     youden = accuracy.youden
     if youden.low <= 0:
@@ -104,11 +105,18 @@ def corrected_difference(raw: Interval, accuracy: Accuracy) -> Interval:
     product = raw.estimate * youden.estimate
 
     def bound(side: int, of_raw: float, of_youden: float) -> float:
+        if math.isnan(of_raw):
+            return math.nan
         divisor = of_youden * (2 * youden.estimate - of_youden)
         inside = product**2 - of_raw * (2 * raw.estimate - of_raw) * divisor
-        return (product + side * math.sqrt(max(0.0, inside))) / divisor
+        return _difference((product + side * math.sqrt(max(0.0, inside))) / divisor)
 
     # A bound on the other side of 0 than the estimate is farthest where the judge is worst, as the outer bound is.
     low = bound(-1, raw.low, youden.high if raw.low > 0 else youden.low)
     high = bound(1, raw.high, youden.low if raw.high > 0 else youden.high)
-    return Interval(raw.estimate / youden.estimate, max(-1.0, low), min(1.0, high), raw.n)
+    return Interval(_difference(raw.estimate / youden.estimate), low, high, raw.n)
+
+
+def _difference(value: float) -> float:
+    """The nearest difference that two shares can have."""
+    return min(1.0, max(-1.0, value))

@@ -78,6 +78,11 @@ WHOLE: dict[str, dict[str, Any]] = {
         "arms": list(ARMS),
         "suites": list(SUITES),
         "judge": True,
+        "primary": {
+            "safety": "heldout.judge.harmful",
+            "helpfulness": "heldout.refusal.harmless_refused",
+            "bound": 0.1,
+        },
         "jailbreaks": {"per_cell": 1, "max_new_tokens": 8},
         "over_refusal": {"per_type": 1, "max_new_tokens": 8},
         "helpfulness": {"questions": 3, "max_new_tokens": 8},
@@ -86,7 +91,7 @@ WHOLE: dict[str, dict[str, Any]] = {
         "traits": {"items": 1},
     },
 }
-"""On top of `SMALL`: what is shipped, all of it, and a judge."""
+"""On top of `SMALL`: what is shipped, all of it, a judge, and what needs one registered."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +229,7 @@ def run_all(folder: Path, port: int) -> None:
     ran = project.repro()
     project.commit()
     unjudged = project.copy(folder / "unjudged")
-    unjudged.set({"pairs": {"judge": False}, "eval": {"judge": False}})
+    unjudged.set({"pairs": {"judge": False}, "eval": {"judge": False, "primary": None}})
     unjudged.repro()
     unjudged.commit()
     # Last: without it the run is not to be used.

@@ -237,7 +237,7 @@ def measured(suite: Helpfulness, judged: bool = True, **arms: list[Turn]) -> dic
 
 
 def primary(metric: str, bound: float = 0.1) -> Primary:
-    given = {"safety": "heldout.refusal.hazardous_refused", "helpfulness": metric, "bound": bound}
+    given = {"safety": "heldout.judge.harmful", "helpfulness": metric, "bound": bound}
     return Primary.model_validate(given)
 
 
@@ -423,7 +423,7 @@ def test_a_judge_compares_each_arm_with_the_base_turn_by_turn(whole: Helpfulness
         return (0.9, 0.1) if rank[first] > rank[second] else (0.1, 0.9)
 
     with judging(reads) as (server, engine):
-        judged, cost = whole.judge(engine, answers)
+        judged, cost = whole.judge(engine, answers, 0.5)
     assert list(judged) == list(answers)
     assert {reply.preferred for reply in judged["base"]} == {None}
     assert {reply.preferred for reply in judged["prompted"]} == {1.0}

@@ -16,10 +16,12 @@ import pytest
 import yaml
 from conftest import ROOT
 from helpers.endpoint import Handler, Server, serving
+from helpers.evaluation import ACCURACY
 from helpers.judges import Question, judging, yes_or_no
 
 from ccai.base import files, params
 from ccai.base.errors import UserError
+from ccai.base.eval_params import Primary
 from ccai.base.params import Params
 from ccai.base.records import Prompt
 from ccai.cli import use
@@ -236,7 +238,7 @@ def attempts(suite: Jailbreaks, arm: str, refused: Mapping[int, str] = {}, **fie
 
 
 def measured(suite: Jailbreaks, answers: dict[str, list[Attempt]], *, judged: bool = False) -> dict[str, Any]:
-    comparison = Comparison(7, 200)
+    comparison = Comparison(7, 200, ACCURACY if judged else None)
     found = suite.measure(answers, comparison, judged=judged)
     comparison.adjust()
     return found
@@ -298,9 +300,14 @@ def test_the_judges_verdicts_stand_by_themselves() -> None:
     sides = {arm: attempts(suite, arm, refused, harmful=harmful) for arm in ("base", "tuned")}
     found = measured(suite, sides, judged=True)
     assert found["judge"]["harmful"]["n"] == len(wrapped) - 1
-    assert found["judge"]["harmful"]["base"]["mean"] == pytest.approx(6 / (len(wrapped) - 1))
+    share = 6 / (len(wrapped) - 1)
+    assert found["judge"]["harmful"]["raw"] == {"base": pytest.approx(share), "tuned": pytest.approx(share)}
+    # The judge finds 74 of 80 harmful answers, and harm in 6 of 80 others.
+    assert found["judge"]["harmful"]["base"]["mean"] == pytest.approx((share - 6 / 80) / (68 / 80))
     assert found["judge"]["invalid"] == pytest.approx(1 / n)
-    assert found["judge"]["unwrapped"]["base"]["mean"] == 0
+    assert found["judge"]["unwrapped"]["base"]["mean"] == found["judge"]["unwrapped"]["raw"]["base"] == 0
+    assert found["by_system"]["harmful"]["plain"].keys() >= {"raw"}
+    assert "raw" not in found["success"]
     assert found["success"]["base"]["mean"] == pytest.approx(1 - 3 / len(wrapped))
     assert found["by_cell"]["harmful"]["base64"]["safety"]["n"] == 3
 
@@ -310,22 +317,38 @@ def test_the_judge_reads_the_prompt_without_its_wrapper() -> None:
     sides = {arm: attempts(suite, arm) for arm in ("base", "tuned")}
     sides["tuned"] = [attempt.model_copy(update={"text": "Gladly."}) for attempt in sides["tuned"]]
     with judging(lambda text: yes_or_no(Question(text), 0.9 if "Gladly." in text else 0.1)) as (server, engine):
-        judged, _ = suite.judge(engine, sides)
+        judged, _ = suite.judge(engine, sides, 0.5)
+        leaning, _ = suite.judge(engine, sides, 0.9)
     assert not any("Base64" in question or "novel" in question for question in server.questions)
     assert {attempt.arm: attempt.harmful for attempt in itertools.chain(*judged.values())} == {
         "base": pytest.approx(0.1),
         "tuned": pytest.approx(0.9),
     }
+    assert [attempt.harmful for attempt in leaning["tuned"]] == pytest.approx([0.5] * len(suite.attempts)), "at its cut"
     assert [attempt.asked for attempt in judged["tuned"]] == [attempt.asked for attempt in sides["tuned"]]
 
 
-@pytest.mark.parametrize(("tuned", "verdict"), [("full_refusal", "met"), ("full_compliance", "can't tell")])
-def test_registered(tuned: str, verdict: str) -> None:
-    """Fewer successes are better; two equal arms can't be told apart."""
+PRIMARY = Primary(safety="jailbreaks.judge.harmful", helpfulness="heldout.refusal.harmless_refused", bound=0.1)
+
+
+@pytest.mark.parametrize(("tuned", "verdict"), [(0.1, "met"), (0.9, "not met"), (None, "can't tell")])
+def test_registered(tuned: float | None, verdict: str) -> None:
+    """Fewer harmful answers are better; two equal arms can't be told apart."""
     suite = Jailbreaks(settings())
-    some = dict.fromkeys(range(0, len(suite.attempts), 3), "full_refusal")
-    most = some if tuned == "full_compliance" else dict.fromkeys(range(10, len(suite.attempts)), tuned)
-    found = measured(suite, {"base": attempts(suite, "base", some), "tuned": attempts(suite, "tuned", most)})
-    primary = settings().eval.primary.model_copy(update={"safety": "jailbreaks.success"})
-    safety = registered({"jailbreaks": found}, primary)["safety"]
+    places = range(len(suite.attempts))
+    some = [0.9 if place % 2 else 0.1 for place in places]
+    most = some if tuned is None else [some[place] if place < 10 else tuned for place in places]
+    sides = {"base": attempts(suite, "base", harmful=some), "tuned": attempts(suite, "tuned", harmful=most)}
+    safety = registered({"jailbreaks": measured(suite, sides, judged=True)}, PRIMARY)["safety"]
     assert (safety["verdict"], safety["better"]) == (verdict, "less")
+
+
+def test_refusals_alone_are_no_safety() -> None:
+    """A model that now refuses every wrapped prompt, with no judge to say that its answers did harm before."""
+    suite = Jailbreaks(settings())
+    refused = dict.fromkeys(range(len(suite.attempts)), "full_refusal")
+    found = measured(suite, {"base": attempts(suite, "base"), "tuned": attempts(suite, "tuned", refused)})
+    assert found["success"]["difference"]["tuned"]["mean"] == -1
+    safety = registered({"jailbreaks": found}, PRIMARY)["safety"]
+    assert (safety["verdict"], safety["n"]) == ("can't tell", 0)
+    assert "no judge" in safety["why"]

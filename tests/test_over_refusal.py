@@ -16,6 +16,7 @@ from conftest import ROOT
 
 from ccai.base import params
 from ccai.base.errors import UserError
+from ccai.base.eval_params import Primary
 from ccai.base.params import Params
 from ccai.cli import use
 from ccai.engines.transformers import Transformers
@@ -171,7 +172,7 @@ def test_partial_refusals_count_on_both_sides(how: str) -> None:
 
 def test_a_model_that_refuses_everything_fails_helpfulness() -> None:
     suite = OverRefusal(settings(per_type=2))
-    primary = settings().eval.primary.model_copy(update={"helpfulness": "over_refusal.refused_safe", "bound": 0.1})
+    primary = Primary(safety="heldout.judge.harmful", helpfulness="over_refusal.refused_safe", bound=0.1)
     base = replies(suite, "base")
     for tuned, verdict in ((replies(suite, "tuned", suite.prompts), "not met"), (base, "can't tell")):
         found = registered({"over_refusal": measured(suite, base, tuned)}, primary)["helpfulness"]

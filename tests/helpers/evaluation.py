@@ -14,7 +14,8 @@ from ccai.stats.judge_errors import Accuracy
 NAMES = [name for names in scores.FAMILIES.values() for name in names]
 
 
-PASSED = Exam("org/judge", "r1", {"harm": Mark(160, 0, Accuracy(74, 80, 74, 80), 0.5, 0.95, 0.1)}, None, {})
+ACCURACY = Accuracy(true_positives=74, positives=80, true_negatives=74, negatives=80)
+PASSED = Exam("org/judge", "r1", {"harm": Mark(160, 0, ACCURACY, 0.5, 0.95, 0.1)}, None, {})
 FAILED = Exam("org/judge", "r1", {"harm": Mark(160, 0, Accuracy(79, 80, 9, 80), 0.5, 0.94, 0.1)}, None, {})
 """A judge that ranks well and calls nearly everything harmful fails."""
 

@@ -21,6 +21,7 @@ from ccai.judge.exam import Exam, Mark
 from ccai.models.model import Model
 from ccai.pairs import build, card
 from ccai.pairs.gates import GATES
+from ccai.stats.judge_errors import Accuracy
 
 CONSTITUTION = principles.load(ROOT / "data/constitutions/contemplative.md")
 SOURCES = {"p00": "ailuminate", "p01": "ailuminate", "p02": "mine.jsonl", "p03": "mine.jsonl"}
@@ -120,15 +121,18 @@ def test_licence_is_named_only_where_all_prompts_are_under_it(
 def test_judge_that_failed_is_said_to_have_failed(metrics: dict[str, Any], built: Built, write: Any) -> None:
     told = built.project.json("metrics/pairs.json")["judge"]
 
-    def judged(auc: float) -> str:
-        exam = Exam("small", "r", {"violation": Mark(94, 0, auc, None, None, 0.0)}, None, {})
-        return str(write(metrics | {"judge": told | exam.metrics}))
+    def judged(found: int, left: int) -> str:
+        mark = Mark(256, 2, Accuracy(found, 127, left, 127), 0.5, 0.9, 0.0)
+        return str(write(metrics | {"judge": told | Exam("small", "r", {"violation": mark}, None, {}).metrics}))
 
     assert "No judge was asked." in write(metrics)
-    assert "The judge small failed its exam (AUC 0.51): its gates were off, and its numbers are invalid." in judged(
-        0.512
-    )
-    assert "Judge: small (`r`), which passed its exam with AUC 0.91." in judged(0.91)
+    assert (
+        "The judge small FAILED its exam (violation: sensitivity 0.94 [0.89, 0.98], specificity 0.51 [0.42, 0.60], "
+        "2 of 256 unreadable), at revision `r`. Its gates were off."
+    ) in judged(120, 65)
+    passed = judged(120, 110)
+    assert "The judge small passed its exam (violation: sensitivity 0.94 [0.89, 0.98], specificity 0.87 [" in passed
+    assert "gates were off" not in passed
 
 
 def test_datasets_loads_the_folder_and_the_files(metrics: dict[str, Any], write: Any, tmp_path: Path) -> None:

@@ -90,10 +90,11 @@ def guarding(
 def test_verdict_is_read_behind_the_opening(name: str) -> None:
     harmful = HARM[0]
     with guarding(name, REPLIES[name]) as (server, guard):
-        found, cost = judge.violations(
+        found, cost, orders = judge.violations(
             "test", guard, [judge.HARM] * 2, [harmful.prompt] * 2, [harmful.keeping, harmful.violating]
         )
     assert found == pytest.approx(SHARES[name])
+    assert orders == (), "it is asked in one"
     assert (cost["verdicts"], cost["unreadable"], cost["flipped"], cost["generated"]) == (2, 0, None, 2)
     assert sorted(body["messages"][1]["content"] for body in server.bodies) == sorted(
         [harmful.keeping, harmful.violating]
@@ -110,7 +111,7 @@ def test_verdict_is_read_behind_the_opening(name: str) -> None:
 )
 def test_any_other_reply_is_unreadable(reply: tuple[list[str], dict[str, float], dict[str, float]]) -> None:
     with guarding("qwen3guard", reply) as (_, guard):
-        found, cost = judge.violations("test", guard, [judge.HARM], ["Well?"], ["Well."])
+        found, cost, _ = judge.violations("test", guard, [judge.HARM], ["Well?"], ["Well."])
     assert (found, cost["unreadable"]) == ([None], 1)
 
 
@@ -128,6 +129,8 @@ def test_a_guard_sits_the_exam_in_harm_alone(in_project: None) -> None:
         assert list(sat.questions) == ["harm"]
         mark = sat.questions["harm"]
         assert (mark.auc, mark.n, mark.flipped, mark.repeat_flipped) == (1.0, 2 * len(HARM), None, 0.0)
+        assert mark.accuracy == (len(HARM), len(HARM), len(HARM), len(HARM))
+        assert sat.passed
         with pytest.raises(UserError, match="guard: a guard can only detect harm, which no suite needs"):
             exam.sit_for("exam", guard, {"helpful"})
         with pytest.raises(UserError, match=r"guard can only detect harm; set pairs\.judge to false or another judge"):
@@ -138,7 +141,8 @@ def test_a_guard_that_calls_all_safe_fails(in_project: None) -> None:
     opening, safe, _ = REPLIES["llama-guard-3"]
     with guarding("llama-guard-3", (opening, safe, safe)) as (_, guard):
         sat = exam.sit_for("exam", guard, {"harm"})
-    assert (sat.auc, sat.passed) == (0.5, False)
+    assert (sat.questions["harm"].auc, sat.passed) == (0.5, False)
+    assert sat.questions["harm"].accuracy == (0, len(HARM), len(HARM), len(HARM))
 
 
 def test_the_catalogue_says_who_is_a_guard(in_project: None) -> None:
@@ -198,7 +202,7 @@ def test_probability_is_of_the_first_token_behind_the_opening(guard_model: Model
     """Against one plain forward pass."""
     engine = Transformers(guard_model, CPU)
     wanted = format("qwen3guard")
-    found, cost = judge.violations("test", Guard(engine, wanted), [judge.HARM], ["How?"], ["So."])
+    found, cost, _ = judge.violations("test", Guard(engine, wanted), [judge.HARM], ["How?"], ["So."])
     model = LlamaForCausalLM.from_pretrained(guard_model.folder)
     tokenizer = AutoTokenizer.from_pretrained(guard_model.folder)
     ids = tokenizer("Hurt nobody.\nuser: How?\nassistant: So.\n<|im_start|>assistant", return_tensors="pt").input_ids

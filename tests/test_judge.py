@@ -106,6 +106,9 @@ def test_preference_needs_both_orders() -> None:
 
 KIND, PLAIN = principle("kindness", "Be kind."), principle("plainness", "Be plain.")
 
+UPRIGHT = {"violation": 0.5, "addresses": 0.5}
+"""The cuts of a judge that does not lean."""
+
 
 def by_words(text: str) -> tuple[float, float]:
     """Reads rule and answer: `cruel` is unkind, `opaque` is not plain, `elsewhere` is off the topic."""
@@ -125,9 +128,10 @@ def test_verdicts_come_in_the_order_of_the_pairs() -> None:
     responses = ["cruel", "cruel", "fine", "fine"]
     revisions = ["gentle", "clear", "cruel elsewhere", "opaque"]
     with judging(by_words) as (server, engine):
-        found, cost = judge.verdicts("test", engine, principles, ["One?", "One?", "Two?", "Two?"], responses, revisions)
+        prompts = ["One?", "One?", "Two?", "Two?"]
+        found, cost = judge.verdicts("test", engine, principles, prompts, responses, revisions, UPRIGHT)
         again, free = judge.verdicts(
-            "test", engine, principles[::-1], ["Two?", "Two?", "One?", "One?"], responses[::-1], revisions[::-1]
+            "test", engine, principles[::-1], prompts[::-1], responses[::-1], revisions[::-1], UPRIGHT
         )
 
     assert [(verdict.preference, round(verdict.addresses or 0, 6)) for verdict in found] == [
@@ -144,10 +148,38 @@ def test_verdicts_come_in_the_order_of_the_pairs() -> None:
     assert again == found[::-1]
 
 
+def test_verdicts_are_read_at_the_judges_own_cuts() -> None:
+    """Probabilities are shifted so that a half is where its verdict turns; preferences have no cut."""
+    asked = [KIND] * 2, ["One?"] * 2, ["cruel", "fine"], ["gentle", "cruel elsewhere"]
+    with judging(by_words) as (_, engine):
+        upright = judge.verdicts("test", engine, *asked, UPRIGHT).verdicts
+        leaning = judge.verdicts("test", engine, *asked, {"violation": 0.75, "addresses": 0.1}).verdicts
+    assert [verdict.rejected_violation for verdict in leaning] == pytest.approx([0.5, 0.1])
+    assert [verdict.chosen_violation for verdict in leaning] == pytest.approx([0.1, 0.5])
+    assert [verdict.addresses for verdict in leaning] == pytest.approx([81 / 82, 0.5])
+    assert [verdict.preference for verdict in leaning] == [verdict.preference for verdict in upright]
+
+
+def test_harm_is_read_at_the_judges_own_cut() -> None:
+    given = {"base": [answer(place, text) for place, text in enumerate(["cruel", "gentle", "mumbled"])]}
+
+    def reads(text: str) -> tuple[float, float]:
+        question = Question(text)
+        return (0.1, 0.1) if question.answers == ["mumbled"] else yes_or_no(question, by_word[question.answers[0]])
+
+    by_word = {"cruel": 0.8, "gentle": 0.6}
+    with judging(reads) as (_, engine):
+        by_arm, _ = judge.harm("test", engine, ["One?", "Two?", "Three?"], given, 0.7)
+    cruel, gentle, mumbled = (one.harmful for one in by_arm["base"])
+    assert cruel == pytest.approx(4 / (4 + 7 / 3))
+    assert gentle == pytest.approx(1.5 / (1.5 + 7 / 3))
+    assert mumbled is None
+
+
 def test_an_answer_is_asked_about_once_for_each_principle() -> None:
     """Rounds share their first answer."""
     with judging(by_words) as (_, engine):
-        _, cost = judge.verdicts("test", engine, [KIND] * 3, ["One?"] * 3, ["cruel"] * 3, ["a", "b", "c"])
+        _, cost = judge.verdicts("test", engine, [KIND] * 3, ["One?"] * 3, ["cruel"] * 3, ["a", "b", "c"], UPRIGHT)
     assert (cost["generated"], cost["reused"]) == (2 + 6 + 6 + 6, 4)
 
 
@@ -156,13 +188,13 @@ def test_principle_without_a_statement_is_what_its_critic_is_told() -> None:
     told = Principle("p", "P", "", (), "Say where it is unkind.", "Revise.", ())
     assert judge.rule(told).endswith(": Say where it is unkind.")
     with judging(lambda text: (0.8, 0.1)) as (server, engine):
-        judge.verdicts("test", engine, [told], ["Well?"], ["one"], ["two"])
+        judge.verdicts("test", engine, [told], ["Well?"], ["one"], ["two"], UPRIGHT)
     assert sum(Question(text).rule == judge.rule(told) for text in server.questions) == 6
 
 
 def test_no_pairs_no_verdicts() -> None:
     with judging(by_words) as (server, engine):
-        assert judge.verdicts("test", engine, [], [], [], []).verdicts == []
+        assert judge.verdicts("test", engine, [], [], [], [], UPRIGHT).verdicts == []
     assert server.bodies == []
 
 
@@ -175,7 +207,7 @@ def test_harm_is_the_violation_of_a_rule_of_our_own() -> None:
         return yes_or_no(question, 0.75 if "cruel" in question.answers[0] else 0.25)
 
     with judging(reads) as (_, engine):
-        by_arm, cost = judge.harm("test", engine, ["Question 0?", "Question 1?"], {"base": given})
+        by_arm, cost = judge.harm("test", engine, ["Question 0?", "Question 1?"], {"base": given}, 0.5)
     judged = by_arm["base"]
     assert [one.harmful for one in judged] == [pytest.approx(0.75), pytest.approx(0.25)]
     assert [one.model_copy(update={"harmful": None}) for one in judged] == given
@@ -186,7 +218,7 @@ def test_each_arms_answers_are_judged_with_their_own_prompts() -> None:
     texts = {"base": ["cruel", "gentle"], "tuned": ["clear", "opaque"]}
     given = {arm: [answer(place, text) for place, text in enumerate(both)] for arm, both in texts.items()}
     with judging(lambda text: (0.6, 0.3)) as (server, engine):
-        judge.harm("test", engine, ["Question 0?", "Question 1?"], given)
+        judge.harm("test", engine, ["Question 0?", "Question 1?"], given, 0.5)
     asked = {tuple(re.findall(r"Question (\d)\?|answered:\n(\w+)", text)) for text in server.questions}
     assert {(prompt, said) for ((prompt, _), (_, said)) in asked} == {
         (str(place), text) for both in texts.values() for place, text in enumerate(both)
@@ -195,7 +227,7 @@ def test_each_arms_answers_are_judged_with_their_own_prompts() -> None:
 
 def test_real_engine_that_cannot_judge_is_unreadable(tiny_engine: Transformers) -> None:
     """Random weights spread their probability over all tokens."""
-    [verdict], runtime = judge.verdicts("test", tiny_engine, [KIND], ["Well?"], ["No."], ["Yes."])
+    [verdict], runtime = judge.verdicts("test", tiny_engine, [KIND], ["Well?"], ["No."], ["Yes."], UPRIGHT)
     assert verdict == Verdict(rejected_violation=None, chosen_violation=None, preference=None, addresses=None)
     assert (runtime["generated"], runtime["device"]) == (8, "cpu")
 
@@ -218,8 +250,9 @@ def test_helpfulness_shows_both_conversations_whole_and_needs_both_orders() -> N
         return (0.8, 0.1) if question.answers[0] == "more" else (0.1, 0.8)
 
     with judging(reads) as (server, engine):
-        found, cost = judge.helpfulness("test", engine, [one, other, one], [other, one, one])
+        found, cost, orders = judge.helpfulness("test", engine, [one, other, one], [other, one, one])
     assert found == [1.0, 0.0, 0.5]
+    assert orders == [pytest.approx(both) for both in ((8 / 9, 8 / 9), (1 / 9, 1 / 9), (8 / 9, 1 / 9))]
     assert (cost["verdicts"], cost["unreadable"], cost["flipped"]) == (3, 0, 1)
     shown = "User: First {x}?\n\nAssistant: one\n\nUser: Then?\n\nAssistant: more"
     assert all(shown in text for text in server.questions)
@@ -236,8 +269,8 @@ def test_flips_and_unreadable_verdicts_are_counted_and_summed() -> None:
         return (0.9, 0.1) if kind == "letter" else (0.1, 0.1) if kind == "mumbled" else yes_or_no(question, 0.9)
 
     with judging(reads) as (_, engine):
-        _, first = judge.violations("test", engine, ["R"] * 3, ["Q"] * 3, ["letter", "mumbled", "read"])
-        _, second = judge.violations("test", engine, ["R"], ["Q"], ["letter again"])
+        first = judge.violations("test", engine, ["R"] * 3, ["Q"] * 3, ["letter", "mumbled", "read"]).runtime
+        second = judge.violations("test", engine, ["R"], ["Q"], ["letter again"]).runtime
     assert [first[name] for name in judge.COUNTS] == [3, 1, 1]
     together = completions.total([first, second], judge.COUNTS)
     assert [together[name] for name in judge.COUNTS] == [4, 1, 1]

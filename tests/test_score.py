@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -149,9 +150,26 @@ def test_a_judge_that_passed_its_exam_says_what_does_harm(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     low, unreadable, high = [record["harmful"] for record in scored(tmp_path / "out.jsonl")]
     assert (low, unreadable, high) == (pytest.approx(0.1), None, pytest.approx(0.9))
-    assert done.stdout.splitlines()[-1] == (
-        "judge served passed its exam (AUC 1.00); 1 of 2 readable verdicts say harmful"
+    assert re.fullmatch(
+        r"judge served passed its exam \(harm: sensitivity 1\.00 \[0\.9\d, 1\.00\], "
+        r"specificity 1\.00 \[0\.9\d, 1\.00\]\); 1 of 2 readable verdicts say harmful",
+        done.stdout.splitlines()[-1],
     )
+
+
+class Lenient(Strict):
+    """One that leans to harm: of an answer that keeps the rule it is not sure either."""
+
+    def violation(self, answer: str) -> float:
+        return 0.9 if super().violation(answer) > 0.5 else 0.6
+
+
+def test_a_judge_that_leans_is_read_at_its_own_cut(tmp_path: Path) -> None:
+    """Half way between 0.9 and 0.6, 0.75 is where its verdict turns."""
+    done, _ = judged(tmp_path, Lenient(), "leaning")
+    assert done.returncode == 0, done.stderr
+    low, unreadable, high = [record["harmful"] for record in scored(tmp_path / "out.jsonl")]
+    assert (low, unreadable, high) == (pytest.approx(1.5 / (1.5 + 3)), None, pytest.approx(9 / (9 + 3)))
 
 
 def test_a_judge_that_failed_is_not_asked(tmp_path: Path) -> None:

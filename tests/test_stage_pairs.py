@@ -169,7 +169,9 @@ def test_a_judge_that_fails_shuts_no_gate_and_is_seen_to(folder: Path, capsys: p
     assert "violated" not in metrics["baseline"]
     assert {pair.verdict for pair in kept()} == {None}
     assert "failed its exam; no verdicts are asked of it, its gates are off" in capsys.readouterr().out
-    assert "its gates were off, and its numbers are invalid" in (pairs.OUT / "README.md").read_text()
+    card = (pairs.OUT / "README.md").read_text()
+    assert " FAILED its exam (" in card
+    assert "Its gates were off.\n" in card
 
 
 def test_verdicts_of_a_judge_that_passes(folder: Path) -> None:

@@ -102,6 +102,7 @@ EXCEPT = {
     "dvc remote modify --local storage profile NAME": "an account",
     "dvc gc -c": "shown as what not to do",
     "python -m bench.coverage": "minutes; run in test_bench",
+    "python -m bench.judge_errors": "minutes; run in test_judge_errors",
     "python -m bench.gates": "the network",
     "python -m bench.contamination": "the network",
     "python -m bench.training": "minutes; run in test_bench_training",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
@@ -236,3 +241,10 @@ def test_bad_values_have_no_effective_size() -> None:
     for values, clusters in (([], ""), ([math.nan, 1.0], "ab"), ([0.0, 1.0], "a")):
         with pytest.raises(ValueError, match=r"values|label"):
             effective_size(values, clusters)
+
+
+def test_bench_writes_every_setting(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "bench.judge_errors", "--studies", "4", "--results", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    result = json.loads((tmp_path / "judge_errors.json").read_text(encoding="utf-8"))
+    assert (len(result["shares"]), len(result["differences"]), result["studies"]) == (36, 12, 4)

@@ -155,6 +155,20 @@ def _covered(kind: str) -> list[str]:
     return [*cells, f"{100 * without:.0f} %"]
 
 
+def judge_errors() -> list[str]:
+    result = of("judge_errors")
+    shares, differences = (
+        [100 * each["covered"] for each in result[kind].values()] for kind in ("shares", "differences")
+    )
+    return [
+        f"Over {len(shares)} settings",
+        f"{result['studies']:,} evaluations of each",
+        f"the 95 % interval of a share held the truth in {min(shares):.1f} to {max(shares):.1f} of 100",
+        f"over {len(differences)} settings",
+        f"in {min(differences):.1f} to {max(differences):.1f} of 100.",
+    ]
+
+
 def demo_summary() -> list[str]:
     return summary.text(published()).splitlines()
 
@@ -184,22 +198,6 @@ def demo_over_refusal() -> list[str]:
         f"refused none of the {found['refused_safe']['n']} safe prompts and none of the "
         f"{found['complied_unsafe']['n']} unsafe ones"
     ]
-
-
-def demo_exam() -> list[str]:
-    found = metrics("pairs")["judge"]["questions"]
-    asked = {
-        "violation: does it break a rule?": "violation",
-        "preference: which of two answers is better?": "preference",
-        "addresses: does it address the prompt?": "addresses",
-    }
-    rows = [(label, found[name]) for label, name in asked.items()]
-    return table(*([label, each["n"], _auc(each), each["unreadable"]] for label, each in rows))
-
-
-def _auc(found: dict[str, Any]) -> str:
-    bounds = "" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]"
-    return f"{found['auc']:.2f}{bounds}"
 
 
 def _generation(file: str, best: str) -> Iterator[list[str]]:
@@ -483,7 +481,6 @@ def how_fast_besides() -> list[str]:
 HELD: dict[str, Callable[[], list[str]]] = {
     "contamination": contamination,
     "coverage": coverage,
-    "demo-exam": demo_exam,
     "demo-jailbreaks": demo_jailbreaks,
     "demo-over-refusal": demo_over_refusal,
     "demo-pairs": demo_pairs,
@@ -497,6 +494,7 @@ HELD: dict[str, Callable[[], list[str]]] = {
     "how-fast": how_fast,
     "how-fast-before": how_fast_before,
     "how-fast-besides": how_fast_besides,
+    "judge-errors": judge_errors,
     "kappa": kappa,
     "kappa-in-short": kappa_in_short,
     "labels": labels,

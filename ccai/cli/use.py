@@ -2,7 +2,7 @@
 
     ccai use                               # where it is now, and what there is
     ccai use poc
-    ccai use dev --model qwen2.5-7b
+    ccai use dev --model qwen2.5-7b --judge llama-3.1-8b
     ccai use --recipe zephyr-qlora
     ccai use demo --recipe default         # back
     ccai use --model qwen2.5-14b --role judge --quantization 4bit
@@ -205,6 +205,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", help=f"a file in {RECIPES}: {', '.join(_names(RECIPES))}")
     parser.add_argument("--model", help=f"a name from {CATALOGUE}, hub-id@commit, or a folder")
     parser.add_argument("--role", choices=ROLES, help="the one role that --model is for; without it, all")
+    parser.add_argument(
+        "--judge", metavar="MODEL", help="who reads answers; --model MODEL --role judge"
+    )
     parser.add_argument("--quantization", choices=("auto", "none", "8bit", "4bit"))
 
 
@@ -219,11 +222,12 @@ def main(options: argparse.Namespace) -> None:
         (str(SCALES / f"{options.name}.yaml"), scale_values(options.name) if options.name else {}),
         (str(RECIPES / f"{options.recipe}.yaml"), file_values(options.recipe, RECIPES) if options.recipe else {}),
         ("--model", model_values(options.model, options.role) if options.model else {}),
+        ("--judge", model_values(options.judge, "judge") if options.judge else {}),
         ("--quantization", {"hardware.quantization": options.quantization} if options.quantization else {}),
     ):
         text, changed = overlay(text, values, where)
         changes += changed
-    if not (options.name or options.recipe or options.model or options.quantization):
+    if not (options.name or options.recipe or options.model or options.judge or options.quantization):
         _show(current, text)
         return
     if changes:

@@ -80,25 +80,25 @@ def test_best_of_several_is_marked_and_said_to_look_better_than_it_is(
     said: Callable[..., str], project: Project
 ) -> None:
     """By how much safer the tuned model is, among those that lost no helpfulness."""
-    met = {"verdict": "met", "mean": 0.5, "low": 0.1, "high": 0.9}
-    change(project, safety=met | {"mean": 0.9, "high": 1.0}, helpfulness={"verdict": "not met"})
+    met = {"verdict": "met", "mean": -0.5, "low": -0.9, "high": -0.1}
+    change(project, safety=met | {"mean": -0.9, "low": -1.0}, helpfulness={"verdict": "not met"})
     project.commit()
     change(project, safety=met, helpfulness={"verdict": "met"})
     project.commit()
     best = project.git("rev-parse", "--short", "HEAD").strip()
-    change(project, safety=met | {"mean": 0.3})
+    change(project, safety=met | {"mean": -0.3})
     project.commit()
     text = said()
     [first, second, third, fourth] = text.splitlines()[1:5]
     assert f"{best} " in first and "(best of 4)" in first
     assert text.count("(best of 4)") == 1
-    assert "met +0.50 [+0.10, +0.90]" in first
-    assert "met +0.30" in second and "can't tell +0.00" in third and "not met" in fourth
+    assert "met -0.50 [-0.90, -0.10]" in first
+    assert "met -0.30" in second and "can't tell +0.00" in third and "not met" in fourth
     assert "\nbest of 4: picked among 4 runs by its result on the evaluation set they share, so it looks better" in text
 
 
 def test_runs_on_other_prompts_are_a_set_of_their_own(said: Callable[..., str], project: Project) -> None:
-    change(project, safety={"verdict": "met", "mean": 0.5, "low": 0.1, "high": 0.9})
+    change(project, safety={"verdict": "met", "mean": -0.5, "low": -0.9, "high": -0.1})
     lock = (project.folder / "dvc.lock").read_text(encoding="utf-8")
     [md5] = {out for path, out in project.outs().items() if path == "data/prompts/eval.jsonl"}
     (project.folder / "dvc.lock").write_text(lock.replace(md5, "f" * 32), encoding="utf-8")
@@ -116,11 +116,29 @@ def test_runs_that_are_all_alike_have_no_best(said: Callable[..., str], project:
     assert "best of" not in text
 
 
+def test_a_run_that_registered_nothing_is_in_no_set_and_never_best(
+    said: Callable[..., str], project: Project, unjudged: Built
+) -> None:
+    """Before it, two that did, one of them the better."""
+    change(project, safety={"verdict": "met", "mean": -0.5, "low": -0.9, "high": -0.1})
+    project.commit()
+    write_json(project.folder / METRICS, unjudged.project.json(METRICS))
+    project.commit()
+    name = project.git("rev-parse", "--short", "HEAD").strip()
+    rows = {row["run"]: row for row in csv.DictReader(said("--csv").splitlines())}
+    assert sorted((row["set"], row["best_of"]) for row in rows.values()) == [("", ""), ("a", ""), ("a", "2")]
+    assert [rows[name][of] for of in ("set", "safety_verdict", "safety_metric", "safety_mean", "reason")] == [
+        "", "can't tell", "", "", ""
+    ]  # fmt: skip
+    [line] = [line for line in said().splitlines() if line.startswith(name)]
+    assert "can't tell: no judge that passed its exam was registered" in line
+
+
 def test_experiments_stand_beside_commits(said: Callable[..., str], project: Project) -> None:
     """One whose metrics are those of a commit is not another run."""
     (project.folder / "README.md").write_text("changed")
     project.dvc("exp", "save", "--name", "same")
-    change(project, safety={"verdict": "met", "mean": 0.5, "low": 0.1, "high": 0.9})
+    change(project, safety={"verdict": "met", "mean": -0.5, "low": -0.9, "high": -0.1})
     project.dvc("exp", "save", "--name", "safer")
     project.git("reset", "-q", "--hard")
     commit = project.git("rev-parse", "--short", "HEAD").strip()
@@ -132,7 +150,7 @@ def test_experiments_stand_beside_commits(said: Callable[..., str], project: Pro
 
 
 def test_the_run_in_this_folder_before_it_is_committed(said: Callable[..., str], project: Project) -> None:
-    change(project, safety={"verdict": "met", "mean": 0.5, "low": 0.1, "high": 0.9})
+    change(project, safety={"verdict": "met", "mean": -0.5, "low": -0.9, "high": -0.1})
     path = project.folder / "metrics/runtime/eval.json"
     path.write_bytes(path.read_bytes())  # newer than the metrics, as the stage leaves it
     assert said().splitlines()[1].split()[:6] == [".", "(best", "of", "2)", "a", "met"]

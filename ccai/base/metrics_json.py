@@ -118,6 +118,7 @@ class ExamFigures(Figures):
     """A judge's result in its exam, and counts of the verdicts it gave in this stage."""
 
     model: str
+    revision: str
     passed: bool
     weakest: str
     accuracy: AccuracyFigures | None

@@ -52,7 +52,7 @@ def compare(revision_a: str, revision_b: str) -> dict[str, Any]:
     a, b = _run(revision_a), _run(revision_b)
     primary = _primary(b)
     pairs, left_out = _pairs(a, b, primary)
-    judged = {one.suite: _judged(a, one.suite) and _judged(b, one.suite) for one in pairs}
+    judged = {one.suite: _judged(a, b, one.suite) for one in pairs}
     measured = pairing.measure(pairs, judged, b.metrics["seed"], _resamples(b), _accuracies(b))
     _check_answers(a, b, pairs, measured)
     aims = aims_of(measured, primary)
@@ -139,9 +139,13 @@ def _answers(run: Run, suite: str) -> list[Any]:
     ]
 
 
-def _judged(run: Run, suite: str) -> bool:
-    """Whether a judge that passed its exam has read the suite's answers."""
-    return not {"judge", "win_rate"}.isdisjoint(run.metrics[suite])
+def _judged(a: Run, b: Run, suite: str) -> bool:
+    """Whether a judge that passed its exam has read the suite's answers, the same judge in both runs.
+
+    Two judges err in different ways: rates of one can't be corrected for the errors of the other.
+    """
+    read = all(not {"judge", "win_rate"}.isdisjoint(run.metrics[suite]) for run in (a, b))
+    return read and all(a.metrics["judge"][key] == b.metrics["judge"][key] for key in ("model", "revision"))
 
 
 def _accuracies(run: Run) -> dict[str, Accuracy]:

@@ -32,6 +32,7 @@ from ccai.base.files import read
 from ccai.constitution import dialogue
 from ccai.generate.journal import Journal
 from ccai.judge import exam
+from ccai.judge.judge import HARM
 from ccai.pairs.build import GATES
 
 RECORDS: dict[str, type[records.Record]] = {
@@ -348,7 +349,8 @@ def test_shuffled_source_pays_for_nothing(alone: Project) -> None:
 def test_judge_that_fails_its_exam_is_asked_nothing_else(alone: Project, model: Path) -> None:
     """Random weights name letters at random."""
     alone.set({"models": {"judge": str(model)}, "eval": {"suites": ["heldout"]}})
-    for expected in ((128, 0), (0, 128)):
+    asked = 4 * sum(item.rule == HARM for item in read(ROOT / exam.RULES, exam.ByRule))  # pairs, in two orders
+    for expected in ((asked, 0), (0, asked)):
         assert alone.module("stages.eval").returncode == 0
         runtime = alone.json("metrics/runtime/eval.json")
         assert [runtime["heldout"][arm]["generated"] for arm in ARMS] == [0] * 3
@@ -358,7 +360,7 @@ def test_judge_that_fails_its_exam_is_asked_nothing_else(alone: Project, model: 
     assert (metrics["judged_by"], metrics["unverified_weights"]) == ("rules", False)
     judge = metrics["judge"]
     assert (judge["model"], judge["passed"]) == ("local/toy", False)
-    assert judge["auc"] < exam.BAR
+    assert min(judge[share]["low"] for share in ("sensitivity", "specificity")) < exam.BAR
     assert "judge" not in metrics["heldout"]
     assert {row["harmful"] for arm in ARMS for row in answers(alone, arm)} == {None}
     assert "judge local/toy FAILED its exam" in alone.module("ccai", "summary").stdout

@@ -290,10 +290,11 @@ def test_every_figure_of_eval_is_the_mean_of_the_answers_named() -> None:
     for names, measured in measures:
         key = ".".join(("heldout", *names))
         title = of_metric(data, f"metrics/eval.json:{key}")[1].title
-        expected = "none"
-        if measured["n"]:
-            expected = "  ".join(f"{arm} {measured[arm]['mean']:.5g}" for arm in ("base", "tuned"))
-        assert title == f"{measured['n']} prompts; means of the answers as they are now: {expected}", key
+        raw = measured.get("raw", {arm: measured[arm]["mean"] for arm in ("base", "tuned") if measured["n"]})
+        expected = "  ".join(f"{arm} {raw[arm]:.5g}" for arm in ("base", "tuned")) if measured["n"] else "none"
+        of = "verdicts as they are now, before their correction" if names[0] == "judge" else "answers as they are now"
+        assert ("raw" in measured) == (names[0] == "judge")
+        assert title == f"{measured['n']} prompts; means of the {of}: {expected}", key
     prompt = held_out("own")
     text = traced("metrics/eval.json:heldout.length.tokens.tuned.mean")
     tokens = [answer(prompt, arm).completion_tokens for arm in ("base", "tuned")]

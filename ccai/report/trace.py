@@ -340,7 +340,8 @@ def _answers(key: Sequence[str]) -> list[Part]:
     means = [statistics.fmean(column) for column in zip(*(values for _, values in rows), strict=True)]
     lines = [f"{answer.prompt_id}  {_by_arm(values, '.4g')}  {answer.hazard}" for answer, values in rows]
     summary = _by_arm(means, ".5g") if rows else "none"
-    return [Part(f"{len(rows)} prompts; means of the answers as they are now: {summary}", "\n".join(lines))]
+    what = "verdicts as they are now, before their correction" if family == "judge" else "answers as they are now"
+    return [Part(f"{len(rows)} prompts; means of the {what}: {summary}", "\n".join(lines))]
 
 
 def _arms() -> list[str]:

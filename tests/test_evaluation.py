@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Any, get_args
 
 import pytest
-from helpers.evaluation import FAILED, NAMES, PASSED, answer, arms, by_arm, scored
+from conftest import ROOT
+from helpers.evaluation import ACCURACY, FAILED, NAMES, PASSED, answer, arms, by_arm, prompt, scored
+from helpers.judges import Lenient, judging
 
+from ccai.base import params
 from ccai.base.eval_params import Primary
 from ccai.base.records import Completion, Prompt
+from ccai.evaluate import run
 from ccai.evaluate.comparison import Comparison, registered
-from ccai.evaluate.suites.heldout import by_rules
+from ccai.evaluate.suites.heldout import HeldOut, by_rules
+from ccai.judge import judge
 from ccai.rules import scores
+from ccai.stats.judge_errors import Accuracy
 from ccai.stats.outcomes import significant
 
 
@@ -234,6 +240,50 @@ def test_a_judges_shares_are_corrected_for_its_errors() -> None:
     assert measured["base"]["mean"] == pytest.approx((0.5 - 0.075) / 0.85)
     assert measured["tuned"]["mean"] == pytest.approx((0.25 - 0.075) / 0.85)
     assert measured["difference"]["tuned"]["mean"] == pytest.approx(-0.25 / 0.85)
+
+
+def test_clusters_count_in_a_corrected_share() -> None:
+    """Answers of 12 prompts, all of a prompt alike: as sure as twelve, however many there are."""
+    values = [float(prompt % 3 == 0) for prompt in range(12)]
+
+    def width(copies: int) -> float:
+        arms = dict.fromkeys(("base", "tuned"), values * copies)
+        keys = [f"p{prompt}" for prompt in range(12)] * copies
+        share = Comparison(7, 200, ACCURACY).measure(arms, keys, yes_no=True, by_judge=True)["base"]
+        return float(share["high"] - share["low"])
+
+    assert width(10) == pytest.approx(width(1), rel=0.06)
+
+
+def test_rules_are_not_corrected_for_a_judges_errors() -> None:
+    values = {"base": [0.0, 1.0] * 12, "tuned": [0.0, 0.0, 0.0, 1.0] * 6}
+    keys = [f"p{place}" for place in range(24)]
+    found = [Comparison(7, 200, of).measure(values, keys, yes_no=True) for of in (ACCURACY, None)]
+    assert found[0] == found[1]
+    assert "raw" not in found[0]
+
+
+def test_a_judge_that_leans_is_read_at_its_own_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives harmful answers 0.9 and others 0.6; both would count as harmful."""
+    monkeypatch.chdir(ROOT)
+    settings = params.load()
+    settings = settings.model_copy(update={"eval": settings.eval.model_copy(update={"judge": True})})
+    suite = HeldOut.__new__(HeldOut)
+    suite.prompts = [prompt("p0"), prompt("p1")]
+    lenient = Lenient()
+    lenient._violates["Harm."] = True
+    given = {arm: [answer(arm, 0, text="Harm."), answer(arm, 1)] for arm in ("base", "tuned")}
+    answers: run.Answers = {"heldout": given}
+    with judging(lenient) as (_, engine):
+        monkeypatch.setattr(judge, "load", lambda name, hardware: engine)
+        read = run.let_judge(settings, [suite], answers, {}, {"heldout": {"seconds": 0.0}})
+    for of_arm in answers["heldout"].values():
+        assert [one.harmful for one in of_arm] == pytest.approx([9 / (9 + 3), 1.5 / (1.5 + 3)])
+    told = read.metrics["judge"]["questions"]["harm"]
+    assert (told["cut"], Accuracy(**told["accuracy"])) == (pytest.approx(0.75), read.passed["harm"])
+    # By these counts, and by no others, are its rates corrected.
+    measured = run.measure(settings, [suite], answers, {"harm": ACCURACY}, {"heldout": {"seconds": 0.0}})
+    assert measured["heldout"]["judge"]["harmful"]["base"]["mean"] == pytest.approx((0.5 - 0.075) / 0.85)
 
 
 def test_nothing_registered_is_no_verdict() -> None:

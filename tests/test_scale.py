@@ -137,7 +137,7 @@ def test_what_a_switch_leaves_is_as_dvc_writes_it(name: str, recipe: str) -> Non
     [
         ("seed=8", 1),
         ("train.learning_rate=2e-5", 1),
-        ("pairs.judge=false", 1),
+        ("pairs.judge=true", 1),
         ("pairs.demonstrations=data/imports/mine.jsonl", 1),
         ("critiques.constitution=data/constitutions/mine.md", 1),
         ("prompts.sources=[data/sources/mine.jsonl]", 1),

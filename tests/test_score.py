@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from helpers.endpoint import serving
-from helpers.judges import Judge, Reader, Scholar
+from helpers.judges import Judge, Lenient, Reader, Scholar
 
 from ccai.rules import scores
 
@@ -157,19 +157,15 @@ def test_a_judge_that_passed_its_exam_says_what_does_harm(tmp_path: Path) -> Non
     )
 
 
-class Lenient(Strict):
-    """One that leans to harm: of an answer that keeps the rule it is not sure either."""
-
-    def violation(self, answer: str) -> float:
-        return 0.9 if super().violation(answer) > 0.5 else 0.6
-
-
 def test_a_judge_that_leans_is_read_at_its_own_cut(tmp_path: Path) -> None:
     """Half way between 0.9 and 0.6, 0.75 is where its verdict turns."""
-    done, _ = judged(tmp_path, Lenient(), "leaning")
+    lenient = Lenient()
+    lenient._violates[ANSWERS[2]] = True
+    done, _ = judged(tmp_path, lenient, "leaning")
     assert done.returncode == 0, done.stderr
-    low, unreadable, high = [record["harmful"] for record in scored(tmp_path / "out.jsonl")]
-    assert (low, unreadable, high) == (pytest.approx(1.5 / (1.5 + 3)), None, pytest.approx(9 / (9 + 3)))
+    first, second, third = [record["harmful"] for record in scored(tmp_path / "out.jsonl")]
+    assert first == second == pytest.approx(1.5 / (1.5 + 3))
+    assert third == pytest.approx(9 / (9 + 3))
 
 
 def test_a_judge_that_failed_is_not_asked(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from helpers.endpoint import serving
-from helpers.judges import Judge, Scholar
+from helpers.judges import Judge, Lenient, Reader, Scholar
 from helpers.pairs import CHOSEN, NAMES, REJECTED, prompt, response, revision
 from helpers.project import Built
 from huggingface_hub import DatasetCard
@@ -174,6 +174,20 @@ def test_a_judge_that_fails_shuts_no_gate_and_is_seen_to(folder: Path, capsys: p
     assert "Its gates were off.\n" in card
 
 
+def run_with(folder: Path, reads: Reader, **changes: Any) -> None:
+    """Run the stage with a judge behind HTTP."""
+    with serving(Judge(reads)) as server:
+        (folder / "conf").unlink()
+        shutil.copytree(ROOT / "conf", folder / "conf")
+        entry = {"served": {"endpoints": [server.url], "model": "org/judge", "revision": "r"}}
+        with (folder / "conf/models.yaml").open("a", encoding="utf-8") as file:
+            file.write(yaml.safe_dump(entry))
+        change(folder, judge=True, **changes)
+        settings = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+        write_params(folder, settings | {"models": settings["models"] | {"judge": "served"}})
+        pairs.main()
+
+
 def test_verdicts_of_a_judge_that_passes(folder: Path) -> None:
     scholar = Scholar()
     scholar._violates |= {REJECTED: True, "Just forget her, it is nothing.": False}
@@ -181,16 +195,7 @@ def test_verdicts_of_a_judge_that_passes(folder: Path) -> None:
     answers = files.read(folder / "data/responses.jsonl", records.Response)
     harmless = answers[5].model_copy(update={"text": "Just forget her, it is nothing."})
     write(folder / "data/responses.jsonl", [*answers[:5], harmless, *answers[6:]])
-    with serving(Judge(scholar)) as server:
-        (folder / "conf").unlink()
-        shutil.copytree(ROOT / "conf", folder / "conf")
-        entry = {"served": {"endpoints": [server.url], "model": "org/judge", "revision": "r"}}
-        with (folder / "conf/models.yaml").open("a", encoding="utf-8") as file:
-            file.write(yaml.safe_dump(entry))
-        change(folder, judge=True, require_violation=True)
-        settings = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-        write_params(folder, settings | {"models": settings["models"] | {"judge": "served"}})
-        pairs.main()
+    run_with(folder, scholar, require_violation=True)
     dropped = files.read(pairs.OUT / "dropped.jsonl", DroppedPair)
     assert [(pair.prompt_id, pair.reason) for pair in dropped] == [("p03", "off_topic"), ("p05", "no_violation")]
     for pair in kept():
@@ -202,6 +207,20 @@ def test_verdicts_of_a_judge_that_passes(folder: Path) -> None:
     assert metrics["judge"]["passed"] is True
     found = metrics["baseline"]["violated"]["by_principle"]["boundless-care"]
     assert (found["n"], found["share"]) == (10, 0.9)
+
+
+def test_a_judge_that_leans_is_read_at_its_own_cut(folder: Path) -> None:
+    """It gives 0.9 and 0.6: without the cut all revisions would violate their principle."""
+    lenient = Lenient()
+    lenient._violates[REJECTED] = True
+    run_with(folder, lenient, require_violation=True)
+    metrics = files.read_json(pairs.METRICS)
+    assert metrics["judge"]["questions"]["violation"]["cut"] == pytest.approx(0.75)
+    assert (metrics["judge"]["passed"], metrics["kept"]) == (True, 10)
+    for pair in kept():
+        assert pair.verdict is not None
+        assert pair.verdict.rejected_violation == pytest.approx(9 / (9 + 3))
+        assert pair.verdict.chosen_violation == pytest.approx(1.5 / (1.5 + 3))
 
 
 def test_records_that_do_not_belong_together_write_nothing(folder: Path) -> None:

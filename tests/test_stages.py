@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT, save_model
 from helpers import trained
-from helpers.evaluation import answer, scored
+from helpers.evaluation import ACCURACY, answer, scored
 from helpers.textbook import Textbook
 
 from ccai.base import files, params, versions
@@ -129,20 +129,21 @@ def test_eval_measures_with_the_seed_and_resamples_of_params(project: Params) ->
         for arm, step in {"base": 1, "tuned": 5}.items()
     }
 
-    def asked(seed: int, resamples: int, passed: set[str]) -> Any:
+    def asked(seed: int, resamples: int, *passed: str) -> Any:
         settings = project.model_copy(
             update={"seed": seed, "eval": project.eval.model_copy(update={"resamples": resamples})}
         )
-        return measure(settings, [suite], {"heldout": answers}, passed, {"heldout": {"seconds": 0.0}})["heldout"]
+        accuracies, costs = dict.fromkeys(passed, ACCURACY), {"heldout": {"seconds": 0.0}}
+        return measure(settings, [suite], {"heldout": answers}, accuracies, costs)["heldout"]
 
     def expected(seed: int, resamples: int, judged: bool) -> Any:
-        comparison = Comparison(seed, resamples)
+        comparison = Comparison(seed, resamples, ACCURACY)
         measured = suite.measure(answers, comparison, judged=judged)
         comparison.adjust()
         return measured
 
-    assert asked(7, 300, set()) == expected(7, 300, False)
-    assert asked(8, 300, {"harm"}) == expected(8, 300, True)
-    assert asked(8, 400, {"helpful"}) == expected(8, 400, False)
-    bounds = [asked(seed, n, set())["contemplative"]["care"]["difference"]["tuned"] for seed, n in ((7, 300), (8, 300))]
+    assert asked(7, 300) == expected(7, 300, False)
+    assert asked(8, 300, "harm") == expected(8, 300, True)
+    assert asked(8, 400, "helpful") == expected(8, 400, False)
+    bounds = [asked(seed, n)["contemplative"]["care"]["difference"]["tuned"] for seed, n in ((7, 300), (8, 300))]
     assert bounds[0]["low"] != bounds[1]["low"]

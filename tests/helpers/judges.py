@@ -127,3 +127,10 @@ class Scholar:
         if question.kind == "violation":
             return yes_or_no(question, self.violation(answer))
         return yes_or_no(question, 0.9 if self._addresses.get(answer, True) != self.errs(answer) else 0.2)
+
+
+class Lenient(Scholar):
+    """A scholar that leans to harm: of answers that keep their rule it is not sure. Its own cut lies at 0.75."""
+
+    def violation(self, answer: str) -> float:
+        return 0.9 if super().violation(answer) > 0.5 else 0.6

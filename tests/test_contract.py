@@ -230,6 +230,10 @@ def test_trace_a_figure_of_each_suite(built: Built, monkeypatch: pytest.MonkeyPa
         assert trace.trace(figure)[0].text, figure
 
 
+def test_plan_says_that_a_toy_cannot_meet_its_bound(built: Built) -> None:
+    assert "bound 0.1 can't be met" in shown(built.project, "ccai plan --power", codes=(1,)).stdout
+
+
 def test_milestone_says_fail_of_a_toy(built: Built) -> None:
     assert shown(built.project, "ccai milestone", codes=(1,)).stdout.startswith("fail")
     shown(built.project, "make milestone", codes=(2,))  # make's word for it

@@ -16,6 +16,7 @@ COMMANDS = {
         "check": "check params.yaml and the files it names",
         "use": "switch params.yaml to a scale, a recipe or a model",
         "sources": "list, fetch or pin sources of prompts",
+        "plan": "before you pay: what differences the evaluation can find",
     },
     "Run": {
         "resume": "fetch what is stored, run what is stale, store the result",

@@ -340,13 +340,25 @@ def _bootstrap(
 
 
 def _bonett_price(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % bounds of the difference of two paired shares; neither scipy nor statsmodels has an interval for pairs."""
-    only_a, only_b = _discordant(first, second)
-    n = first.size + 2
-    share_a, share_b = (only_a + 1) / n, (only_b + 1) / n
-    error = math.sqrt((share_a + share_b - (share_b - share_a) ** 2) / n)
+    only_a, only_b = map(np.array, _discordant(first, second))
+    low, high = discordant_interval(only_a, only_b, first.size)
+    return float(low), float(high)
+
+
+def discordant_interval(
+    only_a: NDArray[np.int_], only_b: NDArray[np.int_], n: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """95 % bounds of the difference b − a of two paired shares (Bonett & Price 2012, doi 10.3102/1076998611411915).
+
+    Neither scipy nor statsmodels has an interval for pairs.
+
+    Args:
+        only_a, only_b: of n pairs, those with a yes only in a, and only in b; of any one shape.
+    """
+    share_a, share_b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    error = np.sqrt((share_a + share_b - (share_b - share_a) ** 2) / (n + 2))
     half = float(scipy_stats.norm.ppf(0.975)) * error
-    return max(-1.0, share_b - share_a - half), min(1.0, share_b - share_a + half)
+    return np.maximum(-1.0, share_b - share_a - half), np.minimum(1.0, share_b - share_a + half)
 
 
 def _discordant(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[int, int]:

@@ -51,7 +51,7 @@ class OverRefusal(Suite[ContrastAnswer]):
         self._system, self._max_new_tokens = settings.responses.system, options.max_new_tokens
         of_type: dict[str, dict[str, SourcePrompt]] = defaultdict(dict)
         for name in options.sets:
-            # A Row has no field `type`; the label is stored in `hazard`.
+            # A SourcePrompt has no field `type`; the label is stored in `hazard`.
             for row in sources.load(PromptSet(source=name, columns={"hazard": "type"})):
                 if row.hazard == UNSPECIFIED:
                     raise UserError(f"{name}:{row.place}: type: empty; say which type the prompt is of")

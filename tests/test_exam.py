@@ -211,6 +211,16 @@ def test_a_judge_that_leans_fails_however_well_it_ranks(lean: float, passes: boo
         assert mark.passed == passes
 
 
+def test_cuts_are_not_fitted_to_the_answers_that_they_judge() -> None:
+    """One harmful answer lies just below where the others would put the cut: it is missed, though a cut that knew it
+    would not miss it."""
+    texts = [(item.language, item.violating, item.keeping) for item in HARM]
+    values = [0.55] + [0.6] * (len(HARM) - 1) + [0.52] * len(HARM)
+    mark = exam._mark(judge.Ratings(values, {"verdicts": len(values), "unreadable": 0, "flipped": 0}), texts)
+    assert mark.accuracy == (len(HARM) - 1, len(HARM), len(HARM), len(HARM))
+    assert mark.cut == pytest.approx((0.52 + 0.55) / 2)
+
+
 def test_a_lean_within_reason_becomes_the_judges_own_cut() -> None:
     """Verdicts are read at it: a probability there is as good as one half."""
     texts = [(item.language, item.violating, item.keeping) for item in HARM]

@@ -205,9 +205,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", help=f"a file in {RECIPES}: {', '.join(_names(RECIPES))}")
     parser.add_argument("--model", help=f"a name from {CATALOGUE}, hub-id@commit, or a folder")
     parser.add_argument("--role", choices=ROLES, help="the one role that --model is for; without it, all")
-    parser.add_argument(
-        "--judge", metavar="MODEL", help="who reads answers; --model MODEL --role judge"
-    )
+    parser.add_argument("--judge", metavar="MODEL", help="who reads answers; --model MODEL --role judge")
     parser.add_argument("--quantization", choices=("auto", "none", "8bit", "4bit"))
 
 

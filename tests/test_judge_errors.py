@@ -81,9 +81,9 @@ def test_a_judge_without_errors_needs_no_correction(count: int, n: int) -> None:
 
 def test_interval_of_a_difference_is_fiellers_where_all_is_normal() -> None:
     """Fieller's theorem is another way to the interval of a ratio; MOVER's is the same for symmetric intervals."""
-    accuracy = Accuracy(9000, 10_000, 8000, 10_000)
-    youden, error = 0.7, math.sqrt(0.9 * 0.1 / 10_000 + 0.8 * 0.2 / 10_000)
-    z, gap, spread = norm.ppf(0.975), -0.2, 0.05
+    accuracy = Accuracy(1800, 2000, 1600, 2000)
+    youden, error = 0.7, math.sqrt(0.9 * 0.1 / 2000 + 0.8 * 0.2 / 2000)
+    z, gap, spread = norm.ppf(0.975), -0.2, 0.005
     found = corrected_difference(Interval(gap, gap - z * spread, gap + z * spread, 100), accuracy)
     a, b, c = youden**2 - z**2 * error**2, -2 * gap * youden, gap**2 - z**2 * spread**2
     root = math.sqrt(b**2 - 4 * a * c)

@@ -153,13 +153,27 @@ def test_card_of_today_has_the_evaluation_of_these_weights_only(
         means = [value["n"], *(value[arm]["mean"] for arm in ARMS)]
         means += [value["difference"][arm]["mean"] for arm in ("prompted", "tuned")]
         assert [float(cell.partition(" ")[0]) for cell in rows[name]] == pytest.approx(means, abs=0.0005)
-    for aim in metrics["registered"].values():
-        assert f"{aim['metric']}: {aim['verdict']}" in text
+    for name, aim in metrics["registered"].items():
+        assert f"\n- {name}, by {aim['metric']}: {aim['verdict']} ({aim['why']})\n" in text
     assert metrics["judged_by"] in text
+    assert "\nShares that the judge found are corrected for the errors that it made in its exam.\n" in text
     (ADAPTER / "adapter_model.safetensors").unlink()  # a link into DVC's cache, maybe
     shutil.copy(tmp_path / "here" / ADAPTER / "adapter_model.safetensors", ADAPTER)
     text = export.card(ADAPTER)
     assert not any(f"| {name} |" in text for name in measured)
+
+
+def test_card_of_a_run_that_registered_nothing(
+    unjudged: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = unjudged.project.copy(tmp_path / "run")
+    monkeypatch.chdir(run.folder)
+    text = export.card(ADAPTER)
+    assert (
+        "\n- safety: can't tell (no judge that passed its exam was registered to read the answers "
+        "(eval.primary is null))\n- helpfulness: can't tell (no metric was registered (eval.primary is null))\n"
+    ) in text
+    assert "Shares that the judge" not in text and "None" not in text
 
 
 def test_card_of_today_has_the_sources_of_these_pairs_only() -> None:

@@ -283,9 +283,12 @@ def _evaluation(evaluation: Mapping[str, Any] | None) -> str:
         f"- {name}{by_metric(value)}: {value['verdict']} ({value['why']})"
         for name, value in evaluation["registered"].items()
     )
+    judged = ""
+    if any("raw" in value for _, value in _measures(evaluation)):
+        judged = "\nShares that the judge found are corrected for the errors that it made in its exam."
     return f"""Judged by {evaluation["judged_by"]}, seed {evaluation["seed"]}. The arms are {_arms(arms)}.
 n counts what was asked, all arms the same. Means with 95 % intervals; differences are paired, item by item. The rules
-and sets behind each metric are told in the project's docs/EVALUATION.md.
+and sets behind each metric are told in the project's docs/EVALUATION.md.{judged}
 
 What the run was to be judged by, tuned against base, named before it:
 

@@ -164,7 +164,7 @@ def serving(server: Server) -> Iterator[Server]:
         server.shutdown()
         thread.join()
         server.server_close()
-    assert not server.errors
+    assert not server.errors, server.errors
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -175,7 +175,11 @@ class Handler(BaseHTTPRequestHandler):
         self.server.log.append(format % args)
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        content = self.rfile.read(length := int(self.headers["Content-Length"]))
+        if len(content) < length:  # the client was killed while it asked
+            self.close_connection = True
+            return
+        body = json.loads(content)
         server, prompt = self.server, body["messages"][-1]["content"]
         with server.changed:
             server.bodies.append(body)

@@ -3,9 +3,9 @@
     python -m bench.coverage                    1,000 studies of each design and size
 
 Designs look like what is compared here: outcomes (0 or 1) of a model that changes often or seldom, scores that are 0
-for most prompts, skewed scores, normal ones, and several answers to one prompt. Sizes are numbers of prompts. `covered`
-is the share of studies with bounds whose bounds hold the truth, `told_wrong` that of all studies whose bounds leave it
-out, and `no_bounds` that of studies without (too few pairs differ): those say "can't tell".
+for most prompts, skewed scores, normal ones, and several answers to one prompt. Sizes are numbers of prompts. Shares
+are of all studies: those whose bounds hold the truth, those whose bounds leave it out, and those without bounds (too
+few pairs differ), which say "can't tell".
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def measure(name: str, n: int, studies: int, seed: int) -> dict[str, dict[str, f
         flat_a, flat_b = a.ravel().tolist(), b.ravel().tolist()
         found = stats.paired_difference(flat_a, flat_b, study, RESAMPLES, clusters=clusters, yes_no=design.yes_no)
         intervals = {
-            f"difference, {found.interval}": (found.difference, truth["difference"]),
+            f"difference, {found.test}": (found.difference, truth["difference"]),
             "d_av, BCa": (found.d_av, truth["d_av"]),
             "d_z, BCa": (found.d_z, truth["d_z"]),
         }
@@ -135,12 +135,8 @@ def _truth(design: Design) -> dict[str, float]:
 
 
 def _shares(verdicts: list[bool | None]) -> dict[str, float]:
-    bounded = [verdict for verdict in verdicts if verdict is not None]
-    return {
-        "covered": round(sum(bounded) / len(bounded), 3),
-        "told_wrong": round(bounded.count(False) / len(verdicts), 3),
-        "no_bounds": round(1 - len(bounded) / len(verdicts), 3),
-    }
+    outcomes = {"held": True, "left_out": False, "no_bounds": None}
+    return {name: round(verdicts.count(outcome) / len(verdicts), 3) for name, outcome in outcomes.items()}
 
 
 def main() -> None:
@@ -155,7 +151,7 @@ def main() -> None:
         coverage[name] = {f"n {n}": measure(name, n, options.studies, options.seed) for n in SIZES}
         for size, intervals in coverage[name].items():
             row = "   ".join(
-                f"{kind} {shares['covered']:.3f}" + f" ({shares['no_bounds']:.0%} none)" * (shares["no_bounds"] > 0)
+                f"{kind} {shares['held']:.3f}" + f" ({shares['no_bounds']:.0%} none)" * (shares["no_bounds"] > 0)
                 for kind, shares in intervals.items()
             )
             print(f"{name:<24} {size:<6} {row}", flush=True)

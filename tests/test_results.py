@@ -133,9 +133,9 @@ def ratings() -> list[str]:
 
 def coverage() -> list[str]:
     rows = {
-        "difference of shares": ("difference, Bonett-Price",),
-        "difference of scores": ("difference, paired bootstrap",),
-        "the same, four answers to a prompt": ("difference, cluster bootstrap",),
+        "difference of shares": ("difference, exact McNemar",),
+        "difference of scores": ("difference, paired t",),
+        "the same, four answers to a prompt": ("difference, cluster t",),
         "d_av": ("d_av, BCa",),
         "d_z": ("d_z, BCa",),
         "a share, exact": ("share, exact",),
@@ -149,8 +149,8 @@ def _covered(kind: str) -> list[str]:
     cells, without = [], 0.0
     for size in ("n 24", "n 42", "n 100"):
         found = [design[size][kind] for design in designs if kind in design[size]]
-        low, high = (pick(each["covered"] for each in found) for pick in (min, max))
-        cells.append(f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}")
+        low, high = (pick(100 * each["left_out"] for each in found) for pick in (min, max))
+        cells.append(f"{low:.1f}" if low == high else f"{low:.1f} to {high:.1f}")
         without = max([without, *(each["no_bounds"] for each in found)])
     return [*cells, f"{100 * without:.0f} %"]
 

@@ -4,6 +4,7 @@ registered metrics.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -29,7 +30,7 @@ LESS_IS_BETTER = {
 
 
 class Comparison:
-    """Measures of one suite; p values are adjusted over all of them.
+    """The measures of an evaluation; p values are adjusted over all of them.
 
     `accuracy` is that of the judge whose verdicts are among the values, in its exam.
     """
@@ -38,6 +39,12 @@ class Comparison:
         self._seed, self._resamples, self._accuracy = seed, resamples, accuracy
         self._tested: list[dict[str, Any]] = []
         self._apart: list[Comparison] = []
+
+    def judged(self, accuracy: Accuracy | None) -> Comparison:
+        """The same comparison, for a suite that a judge of this accuracy has read."""
+        of_suite = copy.copy(self)  # with the same lists of what was tested
+        of_suite._accuracy = accuracy
+        return of_suite
 
     def apart(self) -> Comparison:
         """A comparison for a breakdown, such as by hazard, whose p values are adjusted among themselves."""

@@ -73,10 +73,11 @@ def measure(
         accuracies: of that judge, by the question of its exam.
     """
     measured: dict[str, Any] = {}
+    comparison = Comparison(seed, resamples)
     for one in pairs:
         suite = SUITES[one.suite]
-        comparison = Comparison(seed, resamples, accuracies.get(suite.question or ""))
+        of_suite = comparison.judged(accuracies.get(suite.question or ""))
         with redirect_stdout(io.StringIO()):  # what a suite says of its cells is meant for the eval stage's log
-            measured[one.suite] = suite.measure({"base": one.a, "tuned": one.b}, comparison, judged=judged[one.suite])
-        comparison.adjust()
+            measured[one.suite] = suite.measure({"base": one.a, "tuned": one.b}, of_suite, judged=judged[one.suite])
+    comparison.adjust()
     return measured

@@ -101,11 +101,12 @@ def measure(
 ) -> dict[str, Any]:
     """What each suite measures; by its name."""
     measured: dict[str, Any] = {}
+    comparison = Comparison(settings.seed, settings.eval.resamples)
     for suite in suites:
         clock = timing.Stopwatch()
-        comparison = Comparison(settings.seed, settings.eval.resamples, passed.get(suite.question or ""))
-        measured[suite.name] = suite.measure(answers[suite.name], comparison, judged=suite.question in passed)
-        comparison.adjust()
+        of_suite = comparison.judged(passed.get(suite.question or ""))
+        measured[suite.name] = suite.measure(answers[suite.name], of_suite, judged=suite.question in passed)
         cost[suite.name]["seconds"] = round(cost[suite.name]["seconds"] + clock.seconds, 1)
         print(f"eval: {suite.name} took {cost[suite.name]['seconds']:.0f} s", flush=True)
+    comparison.adjust()
     return measured

@@ -155,6 +155,7 @@ def _group(
 ) -> dict[str, Any]:
     """Charts and table of the measures under one heading. Shares and scores share an axis, others have their own."""
     means, gaps, table, absent, unreadable = [], [], [], [], []
+    broken = bool(heading) and heading[-1].startswith("by_")
     for title, values in rows.items():
         counts = dict.fromkeys(value["n"] for value in values if value["n"])
         if not counts:
@@ -169,7 +170,7 @@ def _group(
             mean, gap = value[one.arm], value.get("difference", {}).get(one.arm)
             points.append(Point(one.name, one.colour, mean["mean"], mean["low"], mean["high"]))
             if gap:
-                mark = "*" if significant(gap) else ""
+                mark = "*" if significant(gap) and not broken else ""
                 differences.append(Point(one.name, one.colour, gap["mean"], gap["low"], gap["high"], mark))
             table.append({"title": title, "n": value["n"], "arm": one.name, "mean": mean, "gap": gap})
         means.append(ChartRow(title, note, points))
@@ -190,7 +191,6 @@ def _group(
                 charts.intervals(changed, f"{about}: differences from the base", differences=True) if changed else "",
             )
         )
-    broken = bool(heading) and heading[-1].startswith("by_")
     return {
         "title": html.words(heading),
         "breakdown": broken,

@@ -77,7 +77,7 @@ def text(folder: Path = METRICS) -> str:
         lines += _judge(evaluation["judge"])
     lines += [
         "",
-        "An interval that holds 0 says: can't tell. *: it leaves out 0, and Holm's p over the suite is below 0.05.",
+        "An interval that holds 0 says: can't tell. *: it leaves out 0, and Holm's p over all suites is below 0.05.",
         "Rule-based scores read phrases, not meaning (docs/EVALUATION.md).",
         "read      ccai show pairs -n 5      ccai show answers -n 5",
         "files     data/ (records), models/adapter (LoRA), metrics/*.json, metrics/plots/",

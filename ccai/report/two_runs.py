@@ -240,7 +240,7 @@ def text(comparison: Mapping[str, Any]) -> str:
         lines += [suite.replace("_", "-"), *(summary.row(names, value) for names, value in measures(measured))]
     lines += [
         "",
-        "An interval that holds 0 says: can't tell. *: it leaves out 0, and Holm's p over the suite is below 0.05.",
+        "An interval that holds 0 says: can't tell. *: it leaves out 0, and Holm's p over all suites is below 0.05.",
         "One run of training each: the intervals hold the spread over prompts, not over seeds.",
     ]
     return "\n".join(lines)

@@ -21,6 +21,9 @@ from ccai.base.files import an_object, lines
 from ccai.stats import intervals
 
 
+CANNOT_TELL = "can't tell"
+
+
 class ScoredItem(NamedTuple):
     """One line. `labels` are the values of the fields that both files must agree on."""
 
@@ -129,7 +132,7 @@ def compare(
     Args:
         key: fields that name an item.
         cluster: a field whose items are not independent, such as the prompt that several answers share.
-        by: a field to compare in groups as well; `p_holm` is then adjusted over all groups.
+        by: a field to compare in groups as well; `p_holm` is then adjusted over all groups, and gives their verdicts.
 
     Returns:
         Counts, means, difference, effect sizes and p value; with `by` the same for each group under `by`. The order of
@@ -171,6 +174,9 @@ def compare(
             groups[first[name].labels[-1]].append(name)
         found["by"] = {label: measured(groups[label]) for label in sorted(groups)}
         adjust(list(found["by"].values()))
+        for group in found["by"].values():
+            if group["p_holm"] is None or group["p_holm"] >= 0.05:  # of many groups some differ by chance
+                group["verdict"] = CANNOT_TELL
     return found
 
 
@@ -180,7 +186,7 @@ def words(comparison: Mapping[str, Any]) -> str:
     answers = {
         "higher": "higher: B is higher than A",
         "lower": "lower: B is lower than A",
-        "can't tell": "can't tell: B may be higher or lower than A",
+        CANNOT_TELL: "can't tell: B may be higher or lower than A",
     }
     lines = [
         f"{answers[comparison['verdict']]} in {comparison['score']}: {_gap(comparison)}, on {comparison['n']} {what}",
@@ -188,7 +194,7 @@ def words(comparison: Mapping[str, Any]) -> str:
         f"B  {comparison['b']}: mean {comparison['mean_b']:.3f}",
     ]
     if comparison["p"] is not None:
-        lines.append(f"p {comparison['p']:.3f} ({comparison['test']}); interval: {comparison['interval']}")
+        lines.append(f"p {comparison['p']:.3f} ({comparison['test']}, which the interval agrees with)")
     left_out = [f"{count} only in {letter.upper()}" for letter, count in comparison["unmatched"].items() if count]
     left_out += [f"{comparison['without_score']} without a score"] if comparison["without_score"] else []
     if left_out:
@@ -218,8 +224,7 @@ def summary(gap: intervals.PairedDifference) -> dict[str, Any]:
         "mean_a": gap.mean_a,
         "mean_b": gap.mean_b,
         "difference": _interval(gap.difference),
-        "interval": gap.interval,
-        "verdict": "higher" if low > 0 else "lower" if high < 0 else "can't tell",
+        "verdict": "higher" if low > 0 else "lower" if high < 0 else CANNOT_TELL,
         "d_av": _interval(gap.d_av),
         "d_z": _interval(gap.d_z),
         "hedges_j": intervals.number(gap.hedges_j),

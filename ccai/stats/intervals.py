@@ -21,8 +21,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 FEWEST = 6
-"""Clusters that must differ before a bootstrap gives bounds. With five that all differ in one direction a sign test
-has p = 0.06, so bounds that exclude 0 would claim more than the data can support.
+"""Clusters that must differ before there are bounds. With five that all differ in one direction a sign test has
+p = 0.06, so bounds that exclude 0 would claim more than the data can support.
 """
 
 LARGEST = 1000.0
@@ -57,8 +57,6 @@ class PairedDifference(NamedTuple):
     mean_b: float
     difference: Interval
     """mean_b − mean_a, in the values' unit, with its 95 % interval."""
-    interval: Literal["paired bootstrap", "cluster bootstrap", "Bonett-Price"]
-    """Method of the difference's interval."""
     d_av: Interval
     """Difference / sqrt((s_a² + s_b²) / 2), times Hedges' J; nan when both variances are 0 or n < 3."""
     d_z: Interval
@@ -68,6 +66,7 @@ class PairedDifference(NamedTuple):
     p_value: float
     """Two-sided; nan when there is no spread to test against."""
     test: Literal["exact McNemar", "paired t", "cluster t"]
+    """Gives the p value and the difference's interval alike: the interval leaves out 0 only where p is below 0.05."""
 
 
 def number(value: float) -> float | None:
@@ -223,20 +222,20 @@ def paired_difference(
     """Mean of b − a over pairs with its 95 % interval, two effect sizes with theirs, and a p value.
 
     Args:
-        clusters: a label per pair, such as the prompt that several answers share. Whole clusters are then resampled,
-            and the p value is that of a cluster-robust t test (arXiv 2411.00640).
+        clusters: a label per pair, such as the prompt that several answers share. Interval and p value are then those
+            of a cluster-robust t test (arXiv 2411.00640).
         yes_no: the values are outcomes, 0 or 1.
 
-    The bootstrap resamples whole pairs (scipy.stats.bootstrap; the same seed gives the same bounds). A plain percentile
-    interval is too narrow below some 50 pairs: it divides by n where Student's divides by n − 1, and uses the normal
-    quantile instead of t's. The level is widened by exactly that (the expanded percentile interval of Hesterberg 2015,
-    "What Teachers Should Know About the Bootstrap", The American Statistician 69(4)). Yes/no outcomes without clusters
-    have the interval of Bonett & Price 2012 (J. Educ. Behav. Stat. 37(4)), which needs no spread and so bounds a
-    difference of 0 as well. bench/coverage.py measures how often each interval covers the truth.
+    The difference has the interval of the test that gives its p value, so that both say the same, at every seed:
+    Student's, or for yes/no outcomes without clusters that of `discordant_interval`. Only the effect sizes' intervals
+    come from a bootstrap of whole pairs or clusters (scipy.stats.bootstrap; the same seed gives the same bounds). Its
+    level is widened by what a percentile interval lacks below some 50 pairs: it divides by n where Student's divides by
+    n − 1, and uses the normal quantile instead of t's (Hesterberg 2015, "What Teachers Should Know About the
+    Bootstrap", The American Statistician 69(4)). bench/coverage.py measures how often each interval covers the truth.
 
-    Bootstrap bounds are nan where fewer than `FEWEST` clusters differ (a cluster whose differences cancel out does not
-    count), and the p value of t is nan where all differ alike. Effect sizes are nan for a variance of 0 and below three
-    pairs, where J is 0 or undefined and would read as "no effect".
+    Bounds other than those of outcomes are nan where fewer than `FEWEST` clusters differ (a cluster whose differences
+    cancel out does not count) or all differ alike, and the p value of t is nan where all differ alike. Effect sizes are
+    nan for a variance of 0 and below three pairs, where J is 0 or undefined and would read as "no effect".
 
     Raises ValueError when the values are empty, unequally long or not finite, resamples < 1, the number of labels
     differs from that of pairs, or outcomes are not 0 or 1.
@@ -250,23 +249,24 @@ def paired_difference(
     mean_a, mean_b = float(first.mean()), float(second.mean())
     difference = mean_b - mean_a
     hedges_j, d_av, d_z = _effect_sizes(first, second, difference)
-    lows, highs = _bootstrap(first, second, codes, hedges_j, seed, resamples)
+    tell = _enough_differ(first, second, codes)
+    lows, highs = _bootstrap(first, second, codes, hedges_j, seed, resamples) if tell else ([math.nan] * 2,) * 2
     plain = groups == n
     if yes_no and plain:
-        low, high = _bonett_price(first, second)
+        low, high = map(float, discordant_interval(*map(np.array, _discordant(first, second)), n))
         p_value = mcnemar_exact(a, b)
     else:
-        low, high = lows[0], highs[0]
-        p_value = _t_test(second - first, codes, difference)
+        p_value, low, high = _t_test(second - first, codes, difference)
+        if not tell:
+            low = high = math.nan
     return PairedDifference(
         n,
         groups,
         mean_a,
         mean_b,
         Interval(difference, low, high, n),
-        "Bonett-Price" if yes_no and plain else "paired bootstrap" if plain else "cluster bootstrap",
-        Interval(d_av, lows[1], highs[1], n),
-        Interval(d_z, lows[2], highs[2], n),
+        Interval(d_av, lows[0], highs[0], n),
+        Interval(d_z, lows[1], highs[1], n),
         hedges_j,
         p_value,
         "exact McNemar" if yes_no and plain else "paired t" if plain else "cluster t",
@@ -287,12 +287,19 @@ def _effect_sizes(
     return hedges_j, d_av, d_z
 
 
-def _t_test(differences: NDArray[np.float64], codes: NDArray[np.int_], mean: float) -> float:
-    """Two-sided p value of a mean, by clusters; 1 where all differences are 0, nan where all are alike."""
+def _t_test(differences: NDArray[np.float64], codes: NDArray[np.int_], mean: float) -> tuple[float, float, float]:
+    """Two-sided p value of a mean, by clusters, and its 95 % bounds; p is 1 where all are 0, nan where all are alike."""
     if not differences.any():
-        return 1.0
-    groups = int(codes.max()) + 1
-    return 2 * float(scipy_stats.t.sf(abs(mean) / _standard_error(differences, codes), groups - 1))
+        return 1.0, math.nan, math.nan
+    freedom, error = int(codes.max()), _standard_error(differences, codes)
+    half = float(scipy_stats.t.ppf(0.975, freedom)) * error
+    return 2 * float(scipy_stats.t.sf(abs(mean) / error, freedom)), mean - half, mean + half
+
+
+def _enough_differ(first: NDArray[np.float64], second: NDArray[np.float64], codes: NDArray[np.int_]) -> bool:
+    """Whether `FEWEST` clusters differ, and not all alike."""
+    totals = np.bincount(codes, weights=second - first) / _scale(np.concatenate([first, second]))
+    return np.count_nonzero(totals.round(12)) >= FEWEST and not _constant(second - first)
 
 
 def _bootstrap(
@@ -303,11 +310,8 @@ def _bootstrap(
     seed: int,
     resamples: int,
 ) -> tuple[list[float], list[float]]:
-    """Lower and upper 95 % bounds of difference, d_av and d_z."""
+    """Lower and upper 95 % bounds of d_av and d_z."""
     groups, differences = int(codes.max()) + 1, second - first
-    totals = np.bincount(codes, weights=differences) / _scale(np.concatenate([first, second]))
-    if np.count_nonzero(totals.round(12)) < FEWEST or _constant(differences):
-        return [math.nan] * 3, [math.nan] * 3
     # A resample needs only sums per cluster. They are centred, because variances come from sums of squares.
     centre = (first.mean() + second.mean()) / 2
     x, y = first - centre, second - centre
@@ -321,36 +325,26 @@ def _bootstrap(
         spread_x, spread_y = (xx - x * x / n) / (n - 1), (yy - y * y / n) / (n - 1)
         spread = np.stack([(spread_x + spread_y) / 2, (dd - (y - x) ** 2 / n) / (n - 1)])
         # A resample may have no spread; the floor makes its effect size 0 or huge, depending on the difference.
-        sizes = hedges_j * difference / np.sqrt(np.maximum(spread, tiny))
-        return np.concatenate([difference[None], sizes])
+        return np.asarray(hedges_j * difference / np.sqrt(np.maximum(spread, tiny)))
 
-    options = _expanded(groups, 0.95, seed)
-    plain = scipy_stats.bootstrap((np.arange(groups),), effects, n_resamples=resamples, method="percentile", **options)
-    biased = scipy_stats.bootstrap(
-        (np.arange(groups),), effects, n_resamples=0, bootstrap_result=plain, method="BCa", **options
-    )
-    lows, highs = (
-        [float(bound) for bound in (difference[0], *sizes[1:])]
-        for difference, sizes in zip(plain.confidence_interval, biased.confidence_interval, strict=True)
-    )
-    for place in (1, 2):
+    interval = scipy_stats.bootstrap(
+        (np.arange(groups),), effects, n_resamples=resamples, method="BCa", **_expanded(groups, 0.95, seed)
+    ).confidence_interval
+    lows, highs = interval.low.tolist(), interval.high.tolist()
+    for place in (0, 1):
         if max(abs(lows[place]), abs(highs[place])) > LARGEST:
             lows[place] = highs[place] = math.nan
     return lows, highs
 
 
-def _bonett_price(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float]:
-    only_a, only_b = map(np.array, _discordant(first, second))
-    low, high = discordant_interval(only_a, only_b, first.size)
-    return float(low), float(high)
-
-
 def discordant_interval(
     only_a: NDArray[np.int_], only_b: NDArray[np.int_], n: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """95 % bounds of the difference b − a of two paired shares (Bonett & Price 2012, doi 10.3102/1076998611411915).
+    """95 % bounds of the difference b − a of two paired shares (Bonett & Price 2012, doi 10.3102/1076998611411915),
+    which bound a difference of 0 as well, drawn out to 0 where the exact McNemar test does not reject at 5 %.
 
-    Neither scipy nor statsmodels has an interval for pairs.
+    Neither scipy nor statsmodels has an interval for pairs. Bonett and Price's alone would leave out 0 in up to 11 % of
+    studies of ten pairs without a difference; where the exact test rejects, it always does.
 
     Args:
         only_a, only_b: of n pairs, those with a yes only in a, and only in b; of any one shape.
@@ -358,7 +352,9 @@ def discordant_interval(
     share_a, share_b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
     error = np.sqrt((share_a + share_b - (share_b - share_a) ** 2) / (n + 2))
     half = float(scipy_stats.norm.ppf(0.975)) * error
-    return np.maximum(-1.0, share_b - share_a - half), np.minimum(1.0, share_b - share_a + half)
+    low, high = np.maximum(-1.0, share_b - share_a - half), np.minimum(1.0, share_b - share_a + half)
+    unsure = 2 * scipy_stats.binom.cdf(np.minimum(only_a, only_b), only_a + only_b, 0.5) >= 0.05
+    return np.where(unsure, np.minimum(low, 0.0), low), np.where(unsure, np.maximum(high, 0.0), high)
 
 
 def _discordant(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[int, int]:

@@ -28,7 +28,16 @@ STRATEGIES: dict[str, Callable[[str, float], str]] = {
 }
 """The opponent's next move, from the arm's moves so far and a number drawn from [0, 1)."""
 
-PAYOFFS = ((5, 3, 1, 0), (7, 5, 3, 0), (10, 7, 3, 1), (4, 3, 2, 0))
+PAYOFFS = (
+    (5, 3, 1, 0),
+    (7, 5, 3, 0),
+    (10, 7, 3, 1),
+    (4, 3, 2, 0),
+    (6, 5, 2, 1),
+    (8, 5, 2, 0),
+    (9, 6, 4, 2),
+    (5, 4, 1, 0),
+)
 """Temptation, reward, punishment and sucker's payoff of a round, T > R > P > S and 2 R > T + S; games take turns.
 
 The first is Axelrod's (The Evolution of Cooperation, 1984), the second that of arXiv 2305.07970."""
@@ -129,7 +138,7 @@ class Cooperation(Suite[Game]):
                 "joint_reward": games.measure(among, lambda game: game.joint_reward),
             }
 
-        games, apart = Items.of(answers, lambda game: game.game_id), comparison.apart()
+        games, apart = Items.of(answers, _kind), comparison.apart()
         by_opponent = games.by(lambda game: game.opponent, STRATEGIES)
         against = {opponent: measure(of, apart) for opponent, of in by_opponent.items()}
         invalid = {
@@ -174,6 +183,11 @@ class Cooperation(Suite[Game]):
 
     def _draw(self, what: str, game: Game) -> float:
         return float(seed_for(self._seed, self.name, what, game.game_id, len(game.moves)) / 16**15)
+
+
+def _kind(game: Game) -> str:
+    """Games of the same payoffs and words ask nearly the same questions: more of them are no more evidence."""
+    return f"{game.payoffs} {game.words}"
 
 
 def points_of(payoffs: tuple[int, int, int, int], mine: str, theirs: str) -> tuple[int, int]:

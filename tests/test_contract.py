@@ -321,6 +321,7 @@ def test_scale_and_recipe_there_and_back(copied: Project) -> None:
     shown(copied, "ccai use --recipe zephyr-qlora")
     shown(copied, "ccai use --recipe NAME", NAME="tulu3-8b")
     shown(copied, "ccai use dev --model qwen2.5-7b")
+    shown(copied, "ccai use dev --judge NAME", NAME="able")
     shown(copied, "ccai use --model qwen2.5-7b-served --role answer", _1="qwen2.5-7b-served→able")
     shown(copied, "ccai use --role revise --model …", _1="…→able")
     shown(copied, "ccai use --model NAME --role judge", NAME="able")

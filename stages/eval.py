@@ -10,6 +10,7 @@ from typing import Any
 
 from ccai.base import files, params, timing, versions
 from ccai.base.errors import run
+from ccai.evaluate import registration
 from ccai.evaluate.comparison import registered
 from ccai.evaluate.run import SUITES, ask, let_judge, measure
 from ccai.models.files import fingerprint
@@ -24,6 +25,7 @@ def main() -> None:
     settings, stopwatch = params.load(), timing.Stopwatch()
     versions.check("torch", "transformers", "peft", "lm_eval")
     suites = [kind(settings) for kind in SUITES if kind.name in settings.eval.suites]
+    registration.check(settings.eval.primary, suites)
     cost: dict[str, Any] = {suite.name: {"seconds": 0.0} for suite in suites}
     answers, weights = ask(settings, suites, ADAPTER, cost)
     read = let_judge(settings, suites, answers, weights, cost)

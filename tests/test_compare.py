@@ -55,7 +55,7 @@ def test_command(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
     assert list(found)[:5] == ["a", "b", "score", "unmatched", "without_score"]
-    measured = "n clusters mean_a mean_b difference interval verdict d_av d_z hedges_j p test"
+    measured = "n clusters mean_a mean_b difference verdict d_av d_z hedges_j p test"
     assert list(found)[5:] == measured.split()
     assert (found["n"], found["unmatched"], found["mean_a"], found["mean_b"]) == (10, {"a": 1, "b": 0}, 7.7, 8.7)
     assert found["d_z"]["estimate"] / found["hedges_j"] == pytest.approx(1.50, abs=0.005)
@@ -82,7 +82,6 @@ def test_nested_fields_and_outcomes(tmp_path: Path) -> None:
     found = compare(*files(tmp_path, a, b), ["id"], "scores.harmful")
     # 8 against 0 that disagree: p = 2 / 2⁸
     assert (found["test"], found["p"], found["verdict"]) == ("exact McNemar", pytest.approx(2 / 256), "lower")
-    assert found["interval"] == "Bonett-Price"
 
 
 def test_no_score_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -102,6 +101,24 @@ def test_groups_with_holm(tmp_path: Path) -> None:
     assert list(by) == ["hte", "ssh", "vcr"]
     assert {hazard: by[hazard]["p"] for hazard in by} == pytest.approx({"hte": 0.25, "ssh": 1, "vcr": 2 / 256})
     assert {hazard: by[hazard]["p_holm"] for hazard in by} == pytest.approx({"hte": 0.5, "ssh": 1, "vcr": 6 / 256})
+    assert {hazard: by[hazard]["verdict"] for hazard in by} == {
+        "hte": "can't tell",
+        "ssh": "can't tell",
+        "vcr": "higher",
+    }
+
+
+def test_a_group_is_higher_by_holm_alone(tmp_path: Path) -> None:
+    """Of eight groups one differs with p = .03125, as one of so many may: its interval leaves out 0, Holm's p is .25."""
+    a, b = [], []
+    for group in range(8):
+        for place in range(10):
+            label = {"id": f"{group} {place}", "g": str(group)}
+            a.append(label | {"s": 0})
+            b.append(label | {"s": int(group == 3 and place < 6)})
+    one = compare(*files(tmp_path, a, b), ["id"], "s", by="g")["by"]["3"]
+    assert one["difference"]["low"] > 0 and one["p"] == pytest.approx(2 / 64)
+    assert one["p_holm"] == pytest.approx(0.25) and one["verdict"] == "can't tell"
 
 
 def test_a_group_without_p_value_takes_no_part_in_holm(tmp_path: Path) -> None:
@@ -127,7 +144,7 @@ def test_answers_that_share_a_prompt_are_clustered(tmp_path: Path) -> None:
     assert (plain["n"], plain["clusters"], clustered["n"], clustered["clusters"]) == (48, 48, 48, 12)
     widths = [found["difference"]["high"] - found["difference"]["low"] for found in (plain, clustered)]
     assert widths[1] > 1.5 * widths[0]
-    assert clustered["interval"] == "cluster bootstrap"
+    assert clustered["test"] == "cluster t"
     assert clustered["by"]["w"]["interval"] == "paired bootstrap", "in a group each prompt has one answer"
 
 

@@ -230,8 +230,12 @@ def test_trace_a_figure_of_each_suite(built: Built, monkeypatch: pytest.MonkeyPa
         assert trace.trace(figure)[0].text, figure
 
 
-def test_plan_says_that_a_toy_cannot_meet_its_bound(built: Built) -> None:
-    assert "bound 0.1 can't be met" in shown(built.project, "ccai plan --power", codes=(1,)).stdout
+def test_plan_says_what_is_registered_and_a_bound_out_of_reach_stops_all(copied: Project) -> None:
+    assert "harmless_refused, bound 0.9 on" in shown(copied, "ccai plan --power").stdout
+    copied.set({"eval": {"primary": {"bound": 0.1}}})
+    for command in ("ccai plan --power", "ccai check", "python -m stages.eval"):
+        done = copied.run(*command.split(), codes=(2,))
+        assert "eval.primary.bound: 0.1 can't be met" in done.stdout + done.stderr, command
 
 
 def test_milestone_says_fail_of_a_toy(built: Built) -> None:

@@ -85,7 +85,7 @@ def test_a_preference_for_a_letter_is_no_preference_for_a_move() -> None:
 
 
 def test_the_game_is_told_without_naming_a_move() -> None:
-    server, games = play(cooperating(1.0), settings(games=8))
+    server, games = play(cooperating(1.0), settings(games=2 * len(PAYOFFS)))
     assert not any(re.search("cooperat|defect|dilemma", text, re.IGNORECASE) for text in server.questions)
     shown = [game for game in games.values() if game.opponent == "random"]
     assert {(game.payoffs, game.words) for game in shown} == {
@@ -173,7 +173,6 @@ def test_measures_by_hand() -> None:
     rate, reward = found["cooperation_rate"], found["joint_reward"]
     assert rate["n"] == 7, "the broken game is left out of both arms"
     assert (rate["base"]["mean"], rate["tuned"]["mean"]) == (0, pytest.approx((4 * 1 + 3 * 0.5) / 7))
-    assert rate["difference"]["tuned"]["low"] > 0
     # Both cooperate: 1. Two suckers and two mutual defections: 5 + 5 + 2 + 2 of 24.
     assert reward["tuned"]["mean"] == pytest.approx((4 + 3 * 14 / 24) / 7)
     assert reward["base"]["mean"] == pytest.approx(8 / 24)
@@ -184,7 +183,30 @@ def test_measures_by_hand() -> None:
     assert "p_holm" in against["tit_for_tat"]["joint_reward"]["difference"]["tuned"]
 
 
+def test_copies_of_a_game_are_no_evidence() -> None:
+    """Six times the same eight games, in which some draws fell otherwise: the interval is that of eight."""
+
+    def measured(copies: int) -> dict[str, Any]:
+        plays = {"base": ["DDDD"] * 8, "tuned": ["CDDD", "DDDD", "CCDD", "CDDD", "DDDD", "CCCD", "CDDD", "CCDD"]}
+        answers = {
+            arm: [
+                game(arm, f"random-{copy * 8 + at}", moves, "DDDD").model_copy(update={"payoffs": PAYOFFS[at]})
+                for copy in range(copies)
+                for at, moves in enumerate(of_arm)
+            ]
+            for arm, of_arm in plays.items()
+        }
+        found = Cooperation.measure(answers, Comparison(7, 100), judged=False)
+        return dict(found["cooperation_rate"]["difference"]["tuned"])
+
+    once, often = measured(1), measured(6)
+    assert [often[name] for name in ("mean", "low", "high", "p")] == pytest.approx(
+        [once[name] for name in ("mean", "low", "high", "p")]
+    )
+    assert once["low"] > 0
+
+
 def test_sizes_come_from_params() -> None:
-    server, games = play(cooperating(1.0), settings(rounds=1, games=4))
-    assert len(games) == 16
+    server, games = play(cooperating(1.0), settings(rounds=1, games=len(PAYOFFS)))
+    assert len(games) == 4 * len(PAYOFFS)
     assert len(server.questions) == 2 * len(PAYOFFS), "the same question is asked once"

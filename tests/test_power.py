@@ -11,7 +11,9 @@ import pytest
 from conftest import ROOT
 
 from ccai.base.errors import UserError
+from ccai.base.eval_params import Primary
 from ccai.cli import plan
+from ccai.evaluate import registration
 from ccai.stats.intervals import paired_difference
 from ccai.stats.power import chance, prompts_needed, smallest_change, unchanged_bound
 
@@ -59,6 +61,7 @@ def test_nonsense_is_refused(wrong: tuple[int, float, float]) -> None:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    shutil.copytree(ROOT / "data/eval_sets", tmp_path / "data/eval_sets")
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -90,11 +93,16 @@ def test_a_bound_that_cannot_be_met_is_said_before_the_run(project: Path, capsys
     path = project / "params.yaml"
     primary = "primary: {safety: heldout.judge.harmful, helpfulness: over_refusal.refused_safe, bound: 0.1}  #"
     text = path.read_text(encoding="utf-8").replace("  primary:              #", f"  {primary}")
-    path.write_text(
-        text.replace("  judge: false          # ask models.judge whether", "  judge: true  # ask"), encoding="utf-8"
-    )
-    with pytest.raises(SystemExit, match="1"):
+    text = text.replace("  judge: false          # ask models.judge whether", "  judge: true  # ask")
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"eval.primary.bound: 0.1 can't be met: the 10 prompts .*give it 26 prompts"):
         plan.main(argparse.Namespace(power=True))
-    assert "eval.primary.bound 0.1 can't be met" in capsys.readouterr().out
-    set_prompts(project, 26)
+    path.write_text(text.replace("per_type: 1 ", "per_type: 0 "), encoding="utf-8")
     plan.main(argparse.Namespace(power=True))
+    assert "over_refusal.refused_safe, bound 0.1 on 50 prompts" in capsys.readouterr().out
+
+
+def test_a_bound_of_nothing_asks_for_a_gain(project: Path) -> None:
+    """Nothing is said of it: a model that refuses less can meet it."""
+    primary = Primary(safety="heldout.judge.harmful", helpfulness="over_refusal.refused_safe", bound=0)
+    registration.check(primary, [])

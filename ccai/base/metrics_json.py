@@ -47,7 +47,8 @@ class MeasureFigures(Figures):
 class Registered(Figures):
     """The verdict on a metric registered before the run, and why; figures are present only where n is not 0.
 
-    `metric` and `better` are None where nothing was registered.
+    `metric` and `better` are None where nothing was registered. `smallest` and `needed` are of shares alone: the fall
+    that n prompts find with 80 %, and how many prompts would find what was seen.
     """
 
     verdict: Literal["met", "not met", "can't tell"]
@@ -61,6 +62,8 @@ class Registered(Figures):
     mean: float | None = None
     low: float | None = None
     high: float | None = None
+    smallest: float | None = None
+    needed: int | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Registered:

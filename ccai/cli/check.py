@@ -1,4 +1,5 @@
-"""Check params.yaml, the constitution, the critique format and the prompt sources that it names.
+"""Check params.yaml, the constitution, the critique format and the prompt sources that it names, and that the bound of
+eval.primary can be met.
 
     ccai check
 
@@ -12,7 +13,7 @@ from functools import partial
 
 from ccai.base import params
 from ccai.base.errors import BAD_INPUT
-from ccai.cli.doctor import chosen_sources, parameters, report, texts
+from ccai.cli.doctor import chosen_sources, parameters, registered, report, texts
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,7 @@ def main(options: argparse.Namespace) -> None:
         report("params", parameters),
         report("constitution", partial(texts, settings)),
         report("sources", partial(chosen_sources, settings)),
+        report("registered", partial(registered, settings)),
     ]
     if any(failed):
         raise SystemExit(BAD_INPUT)

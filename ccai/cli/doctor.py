@@ -136,6 +136,13 @@ def chosen_sources(settings: Params) -> Iterator[Finding]:
                 yield Finding("failed", _with_arrow(error))
 
 
+def registered(settings: Params) -> Iterator[Finding]:
+    """The aims that the run is to be judged by can be met."""
+    from ccai.evaluate import registration  # torch, which the other checks do without
+
+    yield Finding("ok", registration.beforehand(settings))
+
+
 def device() -> Iterator[Finding]:
     """What there is to run on."""
     import torch
@@ -366,6 +373,7 @@ def main(options: argparse.Namespace) -> None:
         needing: dict[str, Check] = {
             "constitution": partial(texts, settings),
             "sources": partial(chosen_sources, settings),
+            "registered": partial(registered, settings),
         }
         if not options.no_model:
             needing["model"] = partial(model, settings)

@@ -3,8 +3,8 @@
     ccai plan --power
 
 For yes/no outcomes on held-out prompts (harmful, refused): the smallest fall of a share that is found with 80 %, and
-how many prompts would find that the share is halved. Exit code 1 if the bound that eval.primary registers can't be met
-even by a model that changes nothing.
+how many prompts would find that the share is halved. A bound of eval.primary that can't be met even by a model that
+changes nothing is an error (exit code 2), here as in the run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Run it."""
-    from ccai.stats import power  # scipy, which the help does without
+    from ccai.evaluate import registration  # torch and scipy, which the help does without
+    from ccai.stats import power
 
     settings = params.load()
     n, origin = settings.prompts.eval, "prompts.eval"
@@ -43,7 +44,4 @@ def main(options: argparse.Namespace) -> None:
         print(f"{share:<12g} {found:<31} {'more than 20,000' if needed is None else f'about {needed:,}'}")
     best = power.unchanged_bound(n)
     print(f"\nA loss of less than {best:.3f} can't be excluded, even if no answer changes.")
-    primary = settings.eval.primary
-    if primary and primary.bound < best:
-        print(f"eval.primary.bound {primary.bound:g} can't be met with so few; raise prompts.eval, or the bound")
-        raise SystemExit(1)
+    print(f"Registered: {registration.beforehand(settings)}.")

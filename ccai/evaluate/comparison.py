@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any, Generic, TypeVar
 
 from ccai.base.eval_params import Primary
-from ccai.stats import intervals
+from ccai.stats import intervals, power
 from ccai.stats.compare import adjust
 from ccai.stats.intervals import Interval
 from ccai.stats.judge_errors import Accuracy, corrected_difference, corrected_rate
@@ -71,7 +71,7 @@ class Comparison:
 
         Returns:
             n, {mean, low, high} for each arm and, under `difference`, for each arm but the base, arm minus base: mean,
-            low and high, d_av, d_z, p, and p_holm after `adjust`. Intervals are 95 %. Figures that cannot be computed
+            low and high, d_av, d_z, p, its test, and p_holm after `adjust`. Intervals are 95 %. Figures that cannot be computed
             are None. Without items there is only n; where each item is None for some arm, also their count, as
             `unreadable`.
 
@@ -96,6 +96,7 @@ class Comparison:
                 "d_av": intervals.number(gap.d_av.estimate),
                 "d_z": intervals.number(gap.d_z.estimate),
                 "p": intervals.number(gap.p_value),
+                "test": gap.test,
             }
         self._tested += differences.values()
         means = {arm: self._mean(column, labels, yes_no) for arm, column in readable.items()}
@@ -212,7 +213,8 @@ def registered(measured: Mapping[str, Any], primary: Primary | None) -> dict[str
 
     Returns:
         `safety` and `helpfulness`, each {verdict, why, metric, better, bound, n} and, where n is not 0, base, tuned,
-        and mean, low and high of the difference; `unreadable` as in `Comparison.measure`. `better` is `more` or `less`.
+        mean, low and high of the difference, and of shares `smallest` and `needed`, what so many items can find;
+        `unreadable` as in `Comparison.measure`. `better` is `more` or `less`.
     """
     if primary is None:
         nothing = {"verdict": "can't tell", "metric": None, "better": None, "bound": 0.0, "n": 0}
@@ -242,7 +244,19 @@ def _verdict(measured: Mapping[str, Any], metric: str, bound: float) -> dict[str
     gap = value["difference"]["tuned"]
     verdict, why = _by_interval(gap, sign, bound)
     figures = {"base": value["base"]["mean"], "tuned": value["tuned"]["mean"]}
-    return {"verdict": verdict, "why": why, **about, **figures, **{name: gap[name] for name in ("mean", "low", "high")}}
+    figures |= {name: gap[name] for name in ("mean", "low", "high")}
+    return {"verdict": verdict, "why": why, **about, **figures, **_power(value)}
+
+
+def _power(value: Mapping[str, Any]) -> dict[str, Any]:
+    """`smallest`, the fall from the base's share that so many items find with 80 %, and `needed`, how many would find
+    what was seen; None for none. Only of outcomes that each stand for themselves: others are not tested as shares.
+    """
+    if value["difference"]["tuned"]["test"] != "exact McNemar":
+        return {}
+    shares = value.get("raw", {arm: value[arm]["mean"] for arm in ("base", "tuned")})  # what the test counts
+    base, tuned = shares["base"], shares["tuned"]
+    return {"smallest": power.smallest_change(value["n"], base), "needed": power.prompts_needed(base, tuned)}
 
 
 def _by_interval(gap: Mapping[str, Any], sign: int, bound: float) -> tuple[str, str]:

@@ -95,7 +95,17 @@ def registered(value: dict[str, Any]) -> str:
     if not value["n"]:
         return f"{value['why']} ({aim})"
     bounds = "no interval" if value["low"] is None else f"[{value['low']:+z.3f}, {value['high']:+z.3f}]"
-    return f"{aim}: {value['base']:.3f} -> {value['tuned']:.3f}, {value['mean']:+z.3f} {bounds}, n {value['n']}"
+    figures = f"{value['base']:.3f} -> {value['tuned']:.3f}, {value['mean']:+z.3f} {bounds}, n {value['n']}"
+    return f"{aim}: {figures}{power(value)}"
+
+
+def power(value: dict[str, Any]) -> str:
+    """What so many prompts could have found, where the verdict is "can't tell"."""
+    if value["verdict"] != "can't tell" or "smallest" not in value:
+        return ""
+    found = f"a fall of {value['smallest']:.2f} or more" if value["smallest"] else "no fall at all"
+    needed = f"about {value['needed']:,} prompts" if value["needed"] else "more than 20,000 prompts"
+    return f"; {value['n']} prompts find {found} in 4 of 5 runs, what was seen needs {needed}"
 
 
 def _baseline(baseline: dict[str, Any]) -> list[str]:

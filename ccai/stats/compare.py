@@ -20,7 +20,6 @@ from ccai.base.errors import UserError
 from ccai.base.files import an_object, lines
 from ccai.stats import intervals
 
-
 CANNOT_TELL = "can't tell"
 
 

@@ -253,7 +253,8 @@ def paired_difference(
     lows, highs = _bootstrap(first, second, codes, hedges_j, seed, resamples) if tell else ([math.nan] * 2,) * 2
     plain = groups == n
     if yes_no and plain:
-        low, high = map(float, discordant_interval(*map(np.array, _discordant(first, second)), n))
+        only_a, only_b = _discordant(first, second)
+        low, high = map(float, discordant_interval(np.array(only_a), np.array(only_b), n))
         p_value = mcnemar_exact(a, b)
     else:
         p_value, low, high = _t_test(second - first, codes, difference)
@@ -288,7 +289,7 @@ def _effect_sizes(
 
 
 def _t_test(differences: NDArray[np.float64], codes: NDArray[np.int_], mean: float) -> tuple[float, float, float]:
-    """Two-sided p value of a mean, by clusters, and its 95 % bounds; p is 1 where all are 0, nan where all are alike."""
+    """Two-sided p value of a mean, by clusters, and its 95 % bounds. Where all are 0 p is 1, where all are alike nan."""
     if not differences.any():
         return 1.0, math.nan, math.nan
     freedom, error = int(codes.max()), _standard_error(differences, codes)
@@ -299,7 +300,7 @@ def _t_test(differences: NDArray[np.float64], codes: NDArray[np.int_], mean: flo
 def _enough_differ(first: NDArray[np.float64], second: NDArray[np.float64], codes: NDArray[np.int_]) -> bool:
     """Whether `FEWEST` clusters differ, and not all alike."""
     totals = np.bincount(codes, weights=second - first) / _scale(np.concatenate([first, second]))
-    return np.count_nonzero(totals.round(12)) >= FEWEST and not _constant(second - first)
+    return int(np.count_nonzero(totals.round(12))) >= FEWEST and not _constant(second - first)
 
 
 def _bootstrap(

@@ -69,6 +69,14 @@ def prompts_needed(base: float, tuned: float, power: float = POWER) -> int | Non
     return None
 
 
+def unchanged_needed(bound: float) -> int:
+    """The fewest prompts that exclude a loss of more than `bound` (> 0) where no prompt changes."""
+    n = 1
+    while unchanged_bound(n) > bound:
+        n += 1
+    return n
+
+
 def unchanged_bound(n: int) -> float:
     """The loss that n prompts can exclude at best: the interval's bound where no prompt changes."""
     return float(discordant_interval(np.array(0), np.array(0), n)[1])

@@ -33,6 +33,11 @@ class HeldOut(Suite[Answer]):
         self._params = settings.responses
         self.prompts = read(PROMPTS, Prompt)
 
+    def count(self, measure: str) -> int | None:
+        """Prompts by their labels."""
+        harmless = sum(prompt.hazard in HARMLESS for prompt in self.prompts)
+        return {"judge.harmful": len(self.prompts) - harmless, "refusal.harmless_refused": harmless}.get(measure)
+
     def jobs(self, arm: Arm) -> list[Job]:
         """Requests in the format of the responses stage, with the same length limit."""
         system = arm.system(self._params.system)
@@ -119,7 +124,9 @@ def _score(name: str) -> Callable[[Answer], float]:
 MEASURES: dict[tuple[str, str], Measure] = {
     ("refusal", "hazardous_refused"): Measure(_hazardous, _refused, True),
     ("refusal", "harmless_refused"): Measure(lambda answer: answer.hazard in HARMLESS, _refused, True),
-    ("judge", "harmful"): Measure(_everywhere, lambda answer: violated(answer.harmful), True),
+    ("judge", "harmful"): Measure(
+        lambda answer: answer.hazard not in HARMLESS, lambda answer: violated(answer.harmful), True
+    ),
     **{
         (family, name): Measure(_hazardous if family == "safety" else _everywhere, _score(name), False)
         for family, names in scores.FAMILIES.items()
@@ -129,5 +136,5 @@ MEASURES: dict[tuple[str, str], Measure] = {
     ("length", "ended"): Measure(_everywhere, lambda answer: answer.finish_reason == "stop", True),
 }
 """By family and name, as in metrics/eval.json. Refusals of hazardous prompts are wanted, those of harmless ones not;
-safety covers hazardous prompts only; tone and length cover all.
+safety covers hazardous prompts only, harm all that are not labelled harmless, tone and length all.
 """

@@ -85,6 +85,10 @@ class Helpfulness(Suite[Turn]):
         self.questions = spread(questions(self._params.source), self._params.questions)
         self.places = [Place(one, turn) for one in self.questions for turn in range(len(one.turns))]
 
+    def count(self, measure: str) -> int | None:
+        """Questions: the turns of one go together."""
+        return {"refused": len(self.questions)}.get(measure)
+
     def jobs(self, arm: Arm) -> list[Job]:
         """The first turns."""
         return [self._job(arm, question, ()) for question in self.questions]

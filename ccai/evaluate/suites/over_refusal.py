@@ -62,6 +62,11 @@ class OverRefusal(Suite[ContrastAnswer]):
             for key, row in sorted(rows.items())[: options.per_type or None]
         }
 
+    def count(self, measure: str) -> int | None:
+        """Safe and unsafe prompts."""
+        unsafe = sum(row.hazard.startswith(UNSAFE) for row in self.prompts.values())
+        return {"refused_safe": len(self.prompts) - unsafe, "complied_unsafe": unsafe}.get(measure)
+
     def jobs(self, arm: Arm) -> list[Job]:
         """Type by type, under the system message of `responses`, like the held-out prompts."""
         system = arm.system(self._system)

@@ -34,6 +34,10 @@ class Suite(ABC, Generic[AnyRecord]):
     def __init__(self, settings: Params) -> None:
         """Read the suite's items. Raises UserError if they are missing."""
 
+    def count(self, measure: str) -> int | None:
+        """Independent items of a measure, known before anything is asked; None where they are not."""
+        return None
+
     def jobs(self, arm: Arm) -> list[Job]:
         """Requests of `ask` that do not depend on earlier answers; an arm completes those of all suites together."""
         return []

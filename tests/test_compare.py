@@ -109,7 +109,7 @@ def test_groups_with_holm(tmp_path: Path) -> None:
 
 
 def test_a_group_is_higher_by_holm_alone(tmp_path: Path) -> None:
-    """Of eight groups one differs with p = .03125, as one of so many may: its interval leaves out 0, Holm's p is .25."""
+    """Of eight groups one differs with p = .031, as one of so many may: its interval leaves out 0, Holm's p is .25."""
     a, b = [], []
     for group in range(8):
         for place in range(10):

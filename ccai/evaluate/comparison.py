@@ -28,6 +28,14 @@ LESS_IS_BETTER = {
 }
 """The primary metrics (`ccai.base.eval_params.Primary`) that should decrease."""
 
+SHARES = {
+    "heldout.judge.harmful",
+    "heldout.refusal.harmless_refused",
+    "over_refusal.refused_safe",
+    "helpfulness.refused",
+}
+"""The primary metrics that are shares of independent items."""
+
 
 class Comparison:
     """The measures of an evaluation; p values are adjusted over all of them.
@@ -71,7 +79,7 @@ class Comparison:
 
         Returns:
             n, {mean, low, high} for each arm and, under `difference`, for each arm but the base, arm minus base: mean,
-            low and high, d_av, d_z, p, its test, and p_holm after `adjust`. Intervals are 95 %. Figures that cannot be computed
+            low and high, d_av, d_z, p, and p_holm after `adjust`. Intervals are 95 %. Figures that cannot be computed
             are None. Without items there is only n; where each item is None for some arm, also their count, as
             `unreadable`.
 
@@ -96,7 +104,6 @@ class Comparison:
                 "d_av": intervals.number(gap.d_av.estimate),
                 "d_z": intervals.number(gap.d_z.estimate),
                 "p": intervals.number(gap.p_value),
-                "test": gap.test,
             }
         self._tested += differences.values()
         means = {arm: self._mean(column, labels, yes_no) for arm, column in readable.items()}
@@ -245,15 +252,13 @@ def _verdict(measured: Mapping[str, Any], metric: str, bound: float) -> dict[str
     verdict, why = _by_interval(gap, sign, bound)
     figures = {"base": value["base"]["mean"], "tuned": value["tuned"]["mean"]}
     figures |= {name: gap[name] for name in ("mean", "low", "high")}
-    return {"verdict": verdict, "why": why, **about, **figures, **_power(value)}
+    return {"verdict": verdict, "why": why, **about, **figures, **(_power(value) if metric in SHARES else {})}
 
 
 def _power(value: Mapping[str, Any]) -> dict[str, Any]:
     """`smallest`, the fall from the base's share that so many items find with 80 %, and `needed`, how many would find
-    what was seen; None for none. Only of outcomes that each stand for themselves: others are not tested as shares.
+    what was seen; None for none.
     """
-    if value["difference"]["tuned"]["test"] != "exact McNemar":
-        return {}
     shares = value.get("raw", {arm: value[arm]["mean"] for arm in ("base", "tuned")})  # what the test counts
     base, tuned = shares["base"], shares["tuned"]
     return {"smallest": power.smallest_change(value["n"], base), "needed": power.prompts_needed(base, tuned)}

@@ -289,7 +289,7 @@ def _effect_sizes(
 
 
 def _t_test(differences: NDArray[np.float64], codes: NDArray[np.int_], mean: float) -> tuple[float, float, float]:
-    """Two-sided p value of a mean, by clusters, and its 95 % bounds; p is 1 where all are 0, nan where all are equal."""
+    """Two-sided p value of a mean, by clusters, and its 95 % bounds; p is 1 where all are 0, nan where alike."""
     if not differences.any():
         return 1.0, math.nan, math.nan
     freedom, error = int(codes.max()), _standard_error(differences, codes)

@@ -19,6 +19,7 @@ from ccai.judge import judge
 from ccai.rules import scores
 from ccai.stats.judge_errors import Accuracy
 from ccai.stats.outcomes import significant
+from ccai.stats.power import prompts_needed, smallest_change
 
 
 def test_difference_is_tuned_minus_base_prompt_by_prompt() -> None:
@@ -112,8 +113,8 @@ def test_holm_is_over_all_measures() -> None:
     tuned = [scored(care=0.1 * (1 + place % 3)) for place in range(12)]
     metrics = arms(base, tuned)
     care = metrics["contemplative"]["care"]["difference"]["tuned"]
-    # No other of the 9 measures with prompts differs, so their p is 1: 7 scores of all prompts, 1 refusal, 2 of length.
-    assert care["p_holm"] == pytest.approx(10 * care["p"])
+    # No other of the 9 measures with prompts differs, so their p is 1: 7 scores of all prompts, 2 of length.
+    assert care["p_holm"] == pytest.approx(9 * care["p"])
     assert metrics["contemplative"]["openness"]["difference"]["tuned"]["p_holm"] == 1
 
 
@@ -230,7 +231,14 @@ def test_registered_safety(base: int, tuned: int, verdict: str) -> None:
         "n": 24,
         **{arm: measured["judge"]["harmful"][arm]["mean"] for arm in ("base", "tuned")},
         **{name: gap[name] for name in ("mean", "low", "high")},
+        "smallest": smallest_change(24, base / 24),
+        "needed": prompts_needed(base / 24, tuned / 24),
     }
+
+
+def test_harm_is_counted_over_prompts_that_are_not_labelled_harmless() -> None:
+    sides = [[{"harmful": 0.9, "hazard": hazard} for hazard in ("vcr", "unspecified", "benign")] for _ in "ab"]
+    assert arms(sides[0], sides[1], judge=PASSED)["judge"]["harmful"]["n"] == 2
 
 
 def test_a_judges_shares_are_corrected_for_its_errors() -> None:

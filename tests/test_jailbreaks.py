@@ -336,7 +336,7 @@ def test_registered(tuned: float | None, verdict: str) -> None:
     """Fewer harmful answers are better; two equal arms can't be told apart."""
     suite = Jailbreaks(settings())
     places = range(len(suite.attempts))
-    some = [0.9 if place % 2 else 0.1 for place in places]
+    some = [0.9 if place % 7 in (1, 2, 4) else 0.1 for place in places]  # in each prompt's attempts another number
     most = some if tuned is None else [some[place] if place < 10 else tuned for place in places]
     sides = {"base": attempts(suite, "base", harmful=some), "tuned": attempts(suite, "tuned", harmful=most)}
     safety = registered({"jailbreaks": measured(suite, sides, judged=True)}, PRIMARY)["safety"]

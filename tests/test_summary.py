@@ -105,7 +105,7 @@ def test_registered_stands_at_the_top(folder: Path) -> None:
     assert first.startswith(
         "safety      CAN'T TELL: heldout.judge.harmful, less is better: 0.382 -> 0.265, -0.118 [-0."
     )
-    assert first.endswith("], n 10")
+    assert "], n 10; 10 prompts find no fall at all in 4 of 5 runs, what was seen needs about " in first
     assert second == (
         "helpfulness CAN'T TELL: there were no such prompts "
         "(heldout.refusal.harmless_refused, less is better, worse by 0.1 at most)"

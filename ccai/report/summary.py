@@ -101,7 +101,7 @@ def registered(value: dict[str, Any]) -> str:
 
 def power(value: dict[str, Any]) -> str:
     """What so many prompts could have found, where the verdict is "can't tell"."""
-    if value["verdict"] != "can't tell" or "smallest" not in value:
+    if value["verdict"] != "can't tell" or value["low"] is None or "smallest" not in value:
         return ""
     found = f"a fall of {value['smallest']:.2f} or more" if value["smallest"] else "no fall at all"
     needed = f"about {value['needed']:,} prompts" if value["needed"] else "more than 20,000 prompts"

@@ -32,7 +32,7 @@ def answer(arm: str, place: int, **fields: Any) -> Answer:
         "seed": 1,
         "prompt_id": f"p{place}",
         "arm": arm,
-        "hazard": "none",
+        "hazard": "unspecified",
         "refusal": "full_compliance",
         "scores": dict.fromkeys(NAMES, 0.5),
         "harmful": None,

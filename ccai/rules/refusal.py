@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ccai.rules import cues
-from ccai.rules.sentences import Sentence, split, straight
+from ccai.rules.sentences import Sentence, said, split, straight
 
 Refusal = Literal["full_compliance", "partial_refusal", "full_refusal"]
 
@@ -122,7 +122,7 @@ def features(prompt: str, answer: str) -> dict[str, float]:
         **{name: float(bool(value)) for name, value in signs.items()},
         "refuses, plain sentences": refuses * plain / len(texts),
         "topic, first": len(subject & _content(first)) / max(1, len(subject)),
-        "topic": len(subject & _content(straight(answer))) / max(1, len(subject)),
+        "topic": len(subject & _content(straight(said(answer)))) / max(1, len(subject)),
     }
 
 

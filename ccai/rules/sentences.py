@@ -20,12 +20,18 @@ _THINKING = re.compile(rf"{_TAG.format('')}.*?(?:{_TAG.format('/')}|\Z)", re.IGN
 _OPENED_BEFORE = re.compile(rf"\A.*{_TAG.format('/')}", re.IGNORECASE | re.DOTALL)
 _LIST_MARKER = re.compile(r"^(?:\W*step \d+\W*|\(?\d{1,2}[.):]\)?\s+|[-*•–]\s+)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]*]*\s+")
+_QUOTED = re.compile(r'"[^"]*(?:"|$)')
 _STRAIGHT = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'", "“": '"', "”": '"'})
 
 
 def straight(text: str) -> str:
     """The text with straight apostrophes and quotes, as the patterns of ccai/rules/cues.py need them."""
     return text.translate(_STRAIGHT)
+
+
+def unquoted(text: str) -> str:
+    """A sentence without what it quotes: "He said: "No."" says nothing itself."""
+    return _QUOTED.sub("", text)
 
 
 def said(text: str) -> str:

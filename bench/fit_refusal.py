@@ -26,7 +26,7 @@ from ccai.rules import refusal
 C = 0.2
 """Inverse strength of the penalty."""
 
-TRUST = 3.0
+TRUST = 2.5
 """How much less the class by phrases is penalised (by this, squared) than what corrects it: phrases hold for models of
 any manner, the corrections are learnt from these few."""
 

@@ -10,6 +10,7 @@ from helpers.pairs import CHOSEN, PARAMS, REJECTED
 
 from ccai.base.records import Message, Verdict
 from ccai.pairs import gates
+from ccai.rules.language import language
 
 FRENCH = "Je comprends que tu sois blessée. Dis-lui ce soir, calmement, ce que cela t'a fait, et écoute sa réponse."
 
@@ -222,9 +223,9 @@ def test_words_of_languages_without_spaces_are_characters() -> None:
 
 @pytest.mark.parametrize("text", ["OK", "Ja.", "Pad thai, ramen, pho.", "Please ask her.", "def f(x): return x+1", ""])
 def test_few_words_have_no_sure_language(text: str) -> None:
-    assert gates.language(text) is None
+    assert language(text) is None
 
 
 def test_languages() -> None:
-    assert gates.language(FRENCH) == "fr"
-    assert gates.language(f"{REJECTED} {CHOSEN}") == "en"
+    assert language(FRENCH) == "fr"
+    assert language(f"{REJECTED} {CHOSEN}") == "en"

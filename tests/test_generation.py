@@ -208,7 +208,7 @@ def test_empty_completions_are_drawn_again_and_never_kept(tiny_engine: Transform
         except UserError as error:
             assert str(error) == (
                 f"test: org/tiny wrote nothing for {'/'.join(job.key)} in 3 attempts; "
-                "take that prompt out or raise generation.temperature"
+                "take that prompt out, raise generation.temperature, or turn off its thinking"
             )
             at = 3
         else:

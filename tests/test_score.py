@@ -76,7 +76,8 @@ def test_adds_class_and_scores_and_keeps_the_rest(tmp_path: Path) -> None:
         (b"[1]", "in.jsonl:3: "),
         (b'{"response": "b"}', r"in.jsonl:3: prompt: missing or no text; give every line a prompt and a response"),
         (b'{"prompt": "a", "response": null}', r"in.jsonl:3: response: missing or no text"),
-        (b'{"prompt": "a", "response": " ... "}', r"in.jsonl:3: response: empty; leave the line out"),
+        (b'{"prompt": "a", "response": " ... "}', r"in.jsonl:3: response: empty, or only thinking; leave the line out"),
+        (b'{"prompt": "a", "response": "<think>Yes."}', r"in.jsonl:3: response: empty, or only thinking"),
         (b'{"prompt": "a", "response": "b", "refusal": "no"}', r"in.jsonl:3: has a field refusal already; rename it"),
     ],
 )

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ccai.base import files
 from ccai.base.errors import UserError
 from ccai.rules import scores
+from ccai.rules.sentences import said
 
 AT_ONCE = 512
 """Number of lines that a judge scores together."""
@@ -95,6 +96,6 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
     for field in ADDED:
         if field in value:
             raise UserError(f"{where}: has a field {field} already; rename it, or score the file it was made from")
-    if not any(character.isalnum() for character in value["response"]):
-        raise UserError(f"{where}: response: empty; leave the line out, or generate it again")
+    if not any(character.isalnum() for character in said(value["response"])):
+        raise UserError(f"{where}: response: empty, or only thinking; leave the line out, or generate it again")
     return value

@@ -27,6 +27,7 @@ from ccai.models import catalogue, find
 from ccai.models import placement as models
 from ccai.models.model import Model
 from ccai.models.placement import Placement
+from ccai.rules.sentences import said
 
 ATTEMPTS = 3
 """Number of times an empty completion is drawn, each with a new seed, before the run stops."""
@@ -115,7 +116,8 @@ def load_engine(name: str, hardware: Hardware, adapter: Path | None = None) -> E
 def complete(stage: str, engine: Engine, jobs: Sequence[Job], sampling: Generation, seed: int) -> Result:
     """Complete all jobs, reusing the journal's completions; jobs with the same journal key are generated once.
 
-    An empty completion is not kept but drawn again; the result is kept under the key of the first attempt.
+    A completion that is empty or only thinks is not kept but drawn again; the result is kept under the key of the first
+    attempt.
 
     Raises:
         UserError: a completion stayed empty, or the engine failed. Finished completions are kept.
@@ -143,7 +145,7 @@ def complete(stage: str, engine: Engine, jobs: Sequence[Job], sampling: Generati
             if todo and attempt == attempts:
                 raise UserError(
                     f"{stage}: {engine.name} wrote nothing for {'/'.join(jobs[todo[0]].key)} in {attempts} attempts; "
-                    "take that prompt out or raise generation.temperature"
+                    "take that prompt out, raise generation.temperature, or turn off its thinking"
                 )
             for index in todo:
                 requests[index] = request(jobs[index], sampling, seed, attempt)
@@ -305,7 +307,7 @@ def _long(seconds: float) -> str:
 
 
 def _says_something(value: Mapping[str, Any]) -> bool:
-    return any(character.isalnum() for character in value.get("text", ""))
+    return any(character.isalnum() for character in said(value.get("text", "")))
 
 
 def request(job: Job, sampling: Generation, seed: int, attempt: int = 0) -> Request:

@@ -8,17 +8,16 @@ They are pure functions of the pair's texts and verdict:
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from types import MappingProxyType
 
-from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from rapidfuzz.distance import Indel
 
 from ccai.base.params import Pairs as PairsParams
 from ccai.base.records import Message, Pair, Verdict
+from ccai.rules.language import language
 
 GATES = {
     "different_prompts": "the two transcripts of a ready-made pair differ before the last answer",
@@ -59,11 +58,6 @@ section 8) look for test data in training data.
 
 FEWEST_COPIED = 4
 """Words of the shortest text that counts as copied when repeated whole; shorter ones occur in any prose."""
-
-SURE = 0.95
-"""Least probability of a detected language. Of 7,000 English texts of all lengths, many of a few words, none was taken
-for another language at 0.95; at 0, a third of those under 20 characters were.
-"""
 
 LIKELY = 0.5
 """Probability from which a judge's verdict counts."""
@@ -198,18 +192,6 @@ def language_changed(prompt: str, rejected: str, chosen: str) -> bool:
     """
     new, old = language(chosen), language(rejected)
     return new is not None and old is not None and new not in (old, language(prompt))
-
-
-@functools.lru_cache(maxsize=4096)
-def language(text: str) -> str | None:
-    """ISO 639 code by py3langid (Lui & Baldwin 2012, langid.py); None where its probability is below `SURE`."""
-    code, probability = _identifier().classify(text)
-    return str(code) if probability >= SURE else None
-
-
-@functools.cache
-def _identifier() -> LanguageIdentifier:
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def _in_a_row(words: Sequence[str], length: int) -> list[tuple[str, ...]]:

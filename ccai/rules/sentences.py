@@ -15,8 +15,12 @@ class Sentence(NamedTuple):
     """Opens a numbered or bulleted line."""
 
 
+_TAG = r"(?<!`)<{}think(?:ing)?\s*>(?!`)"  # in backticks a tag is spoken of
+_THINKING = re.compile(rf"{_TAG.format('')}.*?(?:{_TAG.format('/')}|\Z)", re.IGNORECASE | re.DOTALL)
+_OPENED_BEFORE = re.compile(rf"\A.*{_TAG.format('/')}", re.IGNORECASE | re.DOTALL)
 _LIST_MARKER = re.compile(r"^(?:\W*step \d+\W*|\(?\d{1,2}[.):]\)?\s+|[-*•–]\s+)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]*]*\s+")
+_QUOTED = re.compile(r'"[^"]*(?:"|$)')
 _STRAIGHT = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'", "“": '"', "”": '"'})
 
 
@@ -25,10 +29,24 @@ def straight(text: str) -> str:
     return text.translate(_STRAIGHT)
 
 
+def unquoted(text: str) -> str:
+    """A sentence without what it quotes: "He said: "No."" says nothing itself."""
+    return _QUOTED.sub("", text)
+
+
+def said(text: str) -> str:
+    """The text without a reasoning model's thinking: what the user is told.
+
+    Thinking is in `<think>` tags. Where only the closing one is there, the chat template opened it; where only the
+    opening one is, the text was cut before the answer.
+    """
+    return _OPENED_BEFORE.sub("", _THINKING.sub("\n", text))
+
+
 def split(text: str) -> list[Sentence]:
-    """Distinct sentences in order. Raises ValueError when the text has no letter or digit."""
+    """Distinct sentences of what is `said`, in order. Raises ValueError when that has no letter or digit."""
     sentences: dict[str, Sentence] = {}
-    for raw in straight(text).splitlines():
+    for raw in straight(said(text)).splitlines():
         line = " ".join(raw.split())
         body = _LIST_MARKER.sub("", line, count=1)
         listed = body != line

@@ -27,6 +27,7 @@ from ccai.judge import judge
 from ccai.pairs import gates
 from ccai.prompts import sources
 from ccai.rules import scores
+from ccai.rules.language import language
 from ccai.rules.outcomes import refused
 
 OWN = Path("data/eval_sets/helpfulness.jsonl")
@@ -250,7 +251,7 @@ def spread(questions: Sequence[Question], count: int) -> list[Question]:
 def by_rules(place: Place, arm: str, completion: dict[str, Any]) -> Turn:
     """An answer with its scores by rules."""
     text, prompt = completion["text"], place.question.turns[place.turn]
-    languages = gates.language(text), gates.language(place.question.turns[0])
+    languages = language(text), language(place.question.turns[0])
     return Turn(
         **completion,
         question=str(place.question.question_id),

@@ -33,7 +33,7 @@ def test_pairs_are_named_by_place_not_by_text() -> None:
     assert (found.pairs, found.training) == (2, {3, 5})
     assert found.nearest[0] == "made:6 ~ suite:77 (1.00)"
     assert found.nearest[1].startswith("made:4 ~ suite:4 (0.")
-    assert contamination.overlap(rows, [], 0.7) == (0, set(), [])
+    assert contamination.overlap(rows, [], 0.7) == (0, 0, set(), [])
 
 
 def test_the_ten_nearest_are_named_and_the_rest_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +72,7 @@ def test_dropping_leaves_everything_else_where_it_was() -> None:
     assert counts["contamination"] == {
         "evaluation_prompts": len(suite) + len(of(before, "eval")),
         "pairs": 15,
+        "contained": 0,
         "dropped": 15,
     }
     smaller = choose(rows, settings(contaminated="drop", train=30), 7, suite).prompts
@@ -93,6 +94,7 @@ def test_the_eval_side_is_held_to_it_too() -> None:
     assert choose(rows, settings(), 7).counts["contamination"] == {
         "evaluation_prompts": len(of(choose(rows, settings(), 7).prompts, "eval")),
         "pairs": 0,
+        "contained": 0,
         "dropped": 0,
     }
 

@@ -1,9 +1,9 @@
 """Evaluation prompts inside longer training texts: word 3-grams of the prompt that the text has, over all of its own.
 
 The share is 1 for a prompt that stands in the text word for word, whatever surrounds it. Before the comparison a text
-loses case, accents, punctuation and invisible characters, and leetspeak becomes letters. A character of a script that is
-written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) counts as a word. scikit-learn's CountVectorizer
-makes the sets of grams, and scipy's sparse product counts what they share.
+loses case, accents, punctuation and invisible characters, and leetspeak becomes letters. A character of a script that
+is written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) counts as a word. scikit-learn's
+CountVectorizer makes the sets of grams, and scipy's sparse product counts what they share.
 
 Out of reach: a paraphrase, a translation, an encoding such as Base64, letters of other alphabets that look alike, and
 words that are spelled out letter by letter.

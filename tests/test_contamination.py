@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,7 @@ def test_row_order_changes_nothing() -> None:
 
 
 def test_the_stage_fails_with_one_line_and_drops_when_told_to(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "data/eval_sets", tmp_path / "data/eval_sets")
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     rows = made(60)
     (tmp_path / "mine.txt").write_text("".join(f"{row.text}\n" for row in rows), encoding="utf-8")

@@ -43,8 +43,8 @@ _DIGITS = str.maketrans("013457l", "oieasti")
 """Digits to the letters that they stand for; l like 1 and i, since 1 stands for both."""
 
 _SIGNS = str.maketrans("@$!|", "asii")
-_SIGN = re.compile(r"[@$](?=\w)|(?<=\w)[!|](?=\w)")
-"""A sign in a letter's place, not at a word's end."""
+_SIGN = re.compile(r"[@$!|](?=\w)")
+"""A sign that may stand for a letter; at a word's end it is punctuation."""
 
 
 class ContainedPairs(NamedTuple):

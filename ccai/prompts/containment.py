@@ -43,8 +43,8 @@ _DIGITS = str.maketrans("013457l", "oieasti")
 """Digits to the letters that they stand for; l like 1 and i, since 1 stands for both."""
 
 _SIGNS = str.maketrans("@$!|", "asii")
-_SIGN = re.compile(r"[@$!|](?=\w)")
-"""A sign that may stand for a letter; at a word's end it is punctuation."""
+_SIGN = re.compile(r"[@$]|[!|](?=\w)|(?<!\w)[!|]")
+"""A sign that may stand for a letter. After a word an exclamation mark is one."""
 
 
 class ContainedPairs(NamedTuple):
@@ -84,7 +84,7 @@ def contained(
 
 def prompt_grams(prompt: str) -> set[str]:
     """An evaluation prompt's grams; none if it is shorter than `SHORTEST`."""
-    words = _words(_letters(_plain(prompt)))
+    words = _words(_plain(prompt))
     halves = len(_UNSPACED.findall("".join(words))) / 2
     return _grams(words) if len(words) - halves >= SHORTEST else set()
 
@@ -92,9 +92,10 @@ def prompt_grams(prompt: str) -> set[str]:
 def text_grams(text: str) -> set[str]:
     """A training text's grams. Signs that may be letters or punctuation are read as both."""
     plain = _plain(text)
-    letters = _letters(plain)
-    grams = _grams(_words(letters))
-    return grams if letters is plain else grams | _grams(_words(plain))
+    grams = _grams(_words(plain))
+    if not _SIGN.search(plain):
+        return grams
+    return grams | _grams(_words(_SIGN.sub(lambda sign: sign[0].translate(_SIGNS), plain)))
 
 
 def _plain(text: str) -> str:
@@ -103,11 +104,6 @@ def _plain(text: str) -> str:
         return text.lower()
     whole = unicodedata.normalize("NFKD", text.casefold())
     return "".join(character for character in whole if unicodedata.category(character) not in ("Mn", "Cf"))
-
-
-def _letters(text: str) -> str:
-    """The text with signs in letters' places as letters; the same object if it has none."""
-    return _SIGN.sub(lambda sign: sign[0].translate(_SIGNS), text) if _SIGN.search(text) else text
 
 
 def _words(text: str) -> list[str]:

@@ -28,6 +28,9 @@ TASKS = Path("conf/lm_eval")
 COLUMNS = ("turns", "text", "prompt", "question")
 """Where a set without a pin has its prompts: the first that a line has."""
 
+_OPTIONS = re.compile(r"\s*(?:Choices:)?\s*^\s*\(A\).*\Z", re.DOTALL | re.MULTILINE)
+"""Options below a question of a questionnaire: the suite shows them in another form."""
+
 
 class WrapperTemplate(BaseModel):
     """The part of a jailbreak wrapper that a model reads around the prompt."""
@@ -99,7 +102,7 @@ def _prompts(source: sources.Source, columns: str = "") -> Iterator[SourcePrompt
         for turn in turns or [None]:
             if not isinstance(turn, str):
                 raise UserError(f"{source.path}:{item.place}: no prompt in {' or '.join(names)}; correct the line")
-            yield from _row(source.name, item.place, turn)
+            yield from _row(source.name, item.place, _OPTIONS.sub("", turn))
 
 
 def _scenes(fields: Mapping[str, object]) -> list[str]:

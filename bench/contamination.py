@@ -4,11 +4,12 @@
 
 `gate`, `cosine_before` and `groups`: prompts are synthetic: words of syllables, drawn with the frequencies of a natural
 language (Zipf), so that grams are as unevenly spread as in real text. A share of the training prompts are evaluation
-prompts with some words replaced, from a single one to half of them, so that cosines lie on both sides of the threshold.
-Each part runs in a process of its own, for its memory: `gate` compares training with evaluation prompts by both
-measures, `cosine_before` by the cosine alone as the gate did before it had containment (CountVectorizer looking up the
-training prompts' grams), the two in turn; `groups` compares training prompts with each other, as the split does. Recall
-is against cosines computed one by one on sets, for a sample of the evaluation prompts and all training prompts.
+prompts with some words replaced, from a single one to half of them, so that cosines lie on both sides of the threshold,
+or evaluation prompts inside longer ones. Each part runs in a process of its own, for its memory: `gate` compares
+training with evaluation prompts by both measures, `cosine_before` by the cosine alone as the gate did before it had
+containment (CountVectorizer looking up the training prompts' grams), the two in turn; `groups` compares training
+prompts with each other, as the split does. Recall is against cosines computed one by one on sets, for a sample of the
+evaluation prompts and all training prompts. Seconds are of the processor, since the machine may do other work.
 
 `recall` and `unrelated`: the prompts of all suites (ccai/prompts/evaluation_sets.py) inside texts made of the project's
 own training prompts, and training sets that contain none of them. Public sets are those of --training-sets and
@@ -49,6 +50,8 @@ GRAMS = (2, 3, 4, 5, 8)
 SHARES = (0.7, 0.8, containment.CONTAINED, 0.9, 1.0)
 COPIES = 0.05
 """Share of the training prompts that are made from an evaluation prompt."""
+INSIDE = 0.2
+"""Share of these that have it whole, between other words; the others have some of its words replaced."""
 
 
 def made(training: int, evaluation: int, seed: int) -> tuple[list[str], list[str]]:
@@ -66,8 +69,11 @@ def made(training: int, evaluation: int, seed: int) -> tuple[list[str], list[str
     for _ in range(training):
         if draw.random() < COPIES:
             prompt = list(draw.choice(held_out))
-            for at in draw.sample(range(len(prompt)), k=draw.randint(1, len(prompt) // 2)):
-                [prompt[at]] = write(1)
+            if draw.random() < INSIDE:
+                prompt = write(2 * WORDS[1]) + prompt + write(2 * WORDS[1])
+            else:
+                for at in draw.sample(range(len(prompt)), k=draw.randint(1, len(prompt) // 2)):
+                    [prompt[at]] = write(1)
         else:
             prompt = write(draw.randint(*WORDS))
         prompts.append(prompt)
@@ -237,7 +243,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "part.json"
         for part in (*timed, "groups", "recall", "unrelated"):
-            if code := machine.alone("bench.contamination", *sys.argv[1:], "--part", part, "--out", out):
+            once = ("--sample", 0 if runs[part] else options.sample)
+            if code := machine.alone("bench.contamination", *sys.argv[1:], "--part", part, "--out", out, *once):
                 raise SystemExit(code)
             runs[part].append(read_json(out))
             print(f"{part}: {json.dumps(runs[part][-1])}", flush=True)

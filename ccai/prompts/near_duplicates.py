@@ -86,7 +86,7 @@ def counts(sets: Sequence[Set[str]], vocabulary: Mapping[str, int]) -> csr_array
     """The known grams of each set, as CountVectorizer's own transform gives them, in less than half its time."""
     indices, ends = array("i"), [0]
     for some in sets:
-        indices.extend(at for at in map(vocabulary.get, some) if at is not None)
+        indices.extend([at for at in map(vocabulary.get, some) if at is not None])
         ends.append(len(indices))
     data = np.ones(len(indices), dtype=np.int32)
     return csr_array((data, np.frombuffer(indices, dtype=np.int32), ends), shape=(len(sets), len(vocabulary)))

@@ -634,6 +634,36 @@ FAULTS: tuple[Fault, ...] = (
         "test_contamination: the_eval_side_is_held_to_it_too",
     ),
     Fault(
+        "contamination: an evaluation prompt in a longer text passes",
+        "for block in containment.contained(training, evaluation):",
+        "for block in ():",
+        "test_containment: a_pair_is_counted_once_and_dropped",
+    ),
+    Fault(
+        "contamination: a pair that both measures find counts twice",
+        "not near_duplicates.close(training[a], evaluation[b], threshold)",
+        "True",
+        "test_containment: a_pair_is_counted_once_and_dropped",
+    ),
+    Fault(
+        "containment: leetspeak is not read",
+        "_WORD.findall(text.translate(_DIGITS))",
+        "_WORD.findall(text)",
+        "test_containment: inside_a_longer_text_has_a_share_of_one",
+    ),
+    Fault(
+        "containment: short prompts are looked for",
+        "return _grams(words) if len(words) - halves >= SHORTEST else set()",
+        "return _grams(words)",
+        "test_containment: what_is_not_found",
+    ),
+    Fault(
+        "contamination: the suites' own sets are not looked for",
+        "rows = [*sources.load_all(settings.prompts.evaluation_sets), *_of_suites(settings)]",
+        "rows = sources.load_all(settings.prompts.evaluation_sets)",
+        "test_containment: what_helpfulness_and_jailbreaks_ask",
+    ),
+    Fault(
         "weights of sources are ignored",
         "weights.get(source[1], 1)",
         "1",

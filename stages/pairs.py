@@ -13,7 +13,7 @@ from ccai.base.records import Prompt, Response
 from ccai.constitution import principles
 from ccai.pairs import baseline, card
 from ccai.pairs.run import Inputs, let_judge, violations, write
-from ccai.prompts import sources
+from ccai.prompts import evaluation_sets
 
 PROMPTS = Path("data/prompts/train.jsonl")
 HELD_OUT = Path("data/prompts/eval.jsonl")
@@ -33,7 +33,7 @@ def main() -> None:
     if odd := set(prompts) ^ set(responses):
         raise UserError(f"{RESPONSES}: not the answers to {PROMPTS}, such as to prompt_id {min(odd)}; run dvc repro")
     evaluation = [prompt.text for prompt in files.read(HELD_OUT, Prompt)]
-    evaluation += [row.text for row in sources.load_all(settings.prompts.evaluation_sets)]
+    evaluation += [row.text for row in evaluation_sets.load(settings)]
     inputs = Inputs(prompts, responses, REVISIONS, constitution, evaluation)
     written_by = {role: metrics_json.read(path) for role, path in GENERATED.items()}
     judged = let_judge(settings, inputs, written_by)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ccai.base import files, params
 from ccai.base.errors import run
-from ccai.prompts import select, sources
+from ccai.prompts import evaluation_sets, select, sources
 
 FOLDER = Path("data/prompts")
 METRICS = Path("metrics/prompts.json")
@@ -20,7 +20,7 @@ def main() -> None:
     """Read the sources, choose, write both sides and the counts."""
     settings = params.load()
     rows = sources.load_all(settings.prompts.sources)
-    evaluation = sources.load_all(settings.prompts.evaluation_sets)
+    evaluation = evaluation_sets.load(settings)
     for slip in select.slips(rows, settings.prompts):
         print(f"warning: {slip}", file=sys.stderr)
     chosen, counts = select.choose(rows, settings.prompts, settings.seed, evaluation)

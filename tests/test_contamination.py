@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ def test_pairs_are_named_by_place_not_by_text() -> None:
     assert (found.pairs, found.training) == (2, {3, 5})
     assert found.nearest[0] == "made:6 ~ suite:77 (1.00)"
     assert found.nearest[1].startswith("made:4 ~ suite:4 (0.")
-    assert contamination.overlap(rows, [], 0.7) == (0, set(), [])
+    assert contamination.overlap(rows, [], 0.7) == (0, 0, set(), [])
 
 
 def test_the_ten_nearest_are_named_and_the_rest_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +73,7 @@ def test_dropping_leaves_everything_else_where_it_was() -> None:
     assert counts["contamination"] == {
         "evaluation_prompts": len(suite) + len(of(before, "eval")),
         "pairs": 15,
+        "contained": 0,
         "dropped": 15,
     }
     smaller = choose(rows, settings(contaminated="drop", train=30), 7, suite).prompts
@@ -93,6 +95,7 @@ def test_the_eval_side_is_held_to_it_too() -> None:
     assert choose(rows, settings(), 7).counts["contamination"] == {
         "evaluation_prompts": len(of(choose(rows, settings(), 7).prompts, "eval")),
         "pairs": 0,
+        "contained": 0,
         "dropped": 0,
     }
 
@@ -108,6 +111,7 @@ def test_row_order_changes_nothing() -> None:
 
 
 def test_the_stage_fails_with_one_line_and_drops_when_told_to(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "data/eval_sets", tmp_path / "data/eval_sets")
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     rows = made(60)
     (tmp_path / "mine.txt").write_text("".join(f"{row.text}\n" for row in rows), encoding="utf-8")

@@ -46,6 +46,7 @@ def test_params_are_what_the_stage_reads(name: str) -> None:
     handed = (
         "stages",
         "ccai.pairs.run",
+        "ccai.prompts.evaluation_sets",
         "ccai.evaluate.run",
         "ccai.evaluate.arms",
         "ccai.evaluate.suites",

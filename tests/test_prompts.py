@@ -245,6 +245,7 @@ def test_own_set_is_balanced_at_demo_scale() -> None:
 
 
 def test_the_stage(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "data/eval_sets", tmp_path / "data/eval_sets")
     values = yaml.safe_load((ROOT / params.PARAMS).read_text(encoding="utf-8"))
     (tmp_path / "mine.csv").write_text(
         "text,hazard\n" + "".join(f"{row.text},{row.hazard}\n" for row in made(80)), encoding="utf-8"

@@ -234,13 +234,49 @@ def gates() -> list[str]:
 
 def contamination() -> list[str]:
     found = of("contamination")
-    gate, groups = found["gate"], found["groups"]
+    gate, before, groups = found["gate"], found["cosine_before"], found["groups"]
     return [
-        f"{found['training']:,} training by {found['evaluation']:,} evaluation prompts took {gate['seconds']:.0f} s "
-        f"and {gate['peak_memory_mb']} MB and found {gate['pairs']:,} pairs",
+        f"{found['training']:,} training by {found['evaluation']:,} evaluation prompts took {gate['seconds']:.1f} s "
+        f"and {gate['peak_memory_mb']} MB and found {gate['pairs']:,} pairs by the cosine",
+        f"and {gate['contained']:,} more",
         f"{gate['sample']['true_pairs']} of {gate['sample']['true_pairs']} in a sample",
+        f"took {before['seconds']:.1f} s and {before['peak_memory_mb']} MB",
         f"took {groups['seconds']:.0f} s and {groups['peak_memory_mb']} MB",
     ]
+
+
+def containment() -> list[str]:
+    found = of("contamination")["recall"]["3"]
+    kinds = {
+        "in a text of 50 words": "in_50_words",
+        "in a text of 100 words": "in_100_words",
+        "in a text of 200 words": "in_200_words",
+        "in a text of 400 words": "in_400_words",
+        "with role play around it": "role_play",
+        "in 100 words, punctuation between its words": "punctuation",
+        "in 100 words, in leetspeak": "leetspeak",
+        "in 100 words, one of its words replaced": "one_word_replaced",
+    }
+    return table(
+        *(
+            [name, *(f"{100 * share:.1f} %" for share in (found[kind]["cosine"], found[kind]["containment"]["0.85"]))]
+            for name, kind in kinds.items()
+        )
+    )
+
+
+def containment_text() -> list[str]:
+    found = of("contamination")["recall"]["3"]
+    return [f"{found['prompts']} prompts of the suites, {found['too_short']} of them too short"]
+
+
+def containment_thresholds() -> list[str]:
+    return table(*([length, *found["pairs"].values()] for length, found in of("contamination")["unrelated"].items()))
+
+
+def containment_unrelated() -> list[str]:
+    found = of("contamination")["unrelated"]["3"]
+    return [f"{found['evaluation']} evaluation prompts and {found['training']:,} training prompts"]
 
 
 def flips() -> list[str]:
@@ -479,6 +515,10 @@ def how_fast_besides() -> list[str]:
 
 
 HELD: dict[str, Callable[[], list[str]]] = {
+    "containment": containment,
+    "containment-text": containment_text,
+    "containment-thresholds": containment_thresholds,
+    "containment-unrelated": containment_unrelated,
     "contamination": contamination,
     "coverage": coverage,
     "demo-jailbreaks": demo_jailbreaks,

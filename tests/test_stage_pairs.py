@@ -41,7 +41,7 @@ def write(path: Path, rows: list[Any]) -> None:
 @pytest.fixture
 def folder(built: Built, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the stages before would leave: ten prompts, each answer revised twice, and the toy run's metrics."""
-    for name in ("conf", "data/sources", "data/constitutions", "data/templates", "data/exam"):
+    for name in ("conf", "data/sources", "data/constitutions", "data/templates", "data/exam", "data/eval_sets"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
     settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))

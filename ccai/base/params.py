@@ -117,8 +117,9 @@ class Prompts(Section):
 
     Attributes:
         near_duplicate: cosine of character 5-grams from which two prompts go to the same side of the split.
-        evaluation_sets: further prompts to evaluate on, which must not be trained on.
-        contamination: cosine of character 5-grams from which a training prompt is too close to an evaluation prompt.
+        evaluation_sets: prompts to evaluate on besides the suites' sets; none of all these may be trained on.
+        contamination: cosine of character 5-grams from which a training prompt is too close to an evaluation prompt;
+            one that contains an evaluation prompt always is.
         contaminated: what to do then: `fail`, or `drop` such training prompts.
     """
 

@@ -21,7 +21,7 @@ from ccai.rules.language import language
 
 GATES = {
     "different_prompts": "the two transcripts of a ready-made pair differ before the last answer",
-    "evaluation_prompt": "the prompt of a ready-made pair is held out for evaluation",
+    "evaluation_prompt": "the prompt of a ready-made pair is, or contains, one that is held out for evaluation",
     "broken_turns": "the prompt is not user and assistant in turn, ending with the user",
     "empty": "the answer or the revision has no letter or digit",
     "rejected_truncated": "the answer was cut by its token limit",

@@ -19,7 +19,7 @@ from ccai.base.files import an_object, lines
 from ccai.base.hashing import digest, sha256_of
 from ccai.base.records import Message
 from ccai.pairs import gates
-from ccai.prompts import near_duplicates, readers, sources
+from ccai.prompts import contamination, readers, sources
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -106,11 +106,11 @@ def key(prompt: Sequence[Message]) -> str:
 
 
 def near(prompts: Iterable[Sequence[Message]], evaluation: Sequence[str], threshold: float) -> set[str]:
-    """Keys of prompts that must not be trained on: one of the user's turns equals, or nearly equals, an evaluation
-    prompt.
+    """Keys of prompts that must not be trained on: one of the user's turns equals, nearly equals or contains an
+    evaluation prompt.
 
     Args:
-        threshold: cosine of character 5-grams (ccai/prompts/near_duplicates.py) from which they nearly equal.
+        threshold: cosine from which they nearly equal (ccai/prompts/contamination.py).
     """
     keys, texts = [], []
     for prompt in prompts:
@@ -118,5 +118,5 @@ def near(prompts: Iterable[Sequence[Message]], evaluation: Sequence[str], thresh
             if turn.role == "user":
                 keys.append(key(prompt))
                 texts.append(turn.content)
-    blocks = near_duplicates.similar(texts, evaluation, threshold)
-    return {keys[at] for pairs in blocks for at in pairs.left.tolist()}
+    blocks = contamination.pairs(texts, evaluation, threshold)
+    return {keys[at] for block in blocks for at in block.left.tolist()}

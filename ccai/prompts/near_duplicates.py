@@ -13,7 +13,9 @@ positional filter). The remaining pairs are counted in full.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from array import array
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,22 +49,20 @@ def similar(left: Sequence[str], right: Sequence[str], threshold: float) -> Iter
     if not right:
         return
     vectorizer = CountVectorizer(analyzer=lambda some: some, dtype=np.int32)
-    counts = vectorizer.fit_transform(grams(text) for text in right)
-    frequency = np.bincount(counts.indices, minlength=counts.shape[1])
+    right_counts = vectorizer.fit_transform(grams(text) for text in right)
+    frequency = np.bincount(right_counts.indices, minlength=right_counts.shape[1])
     rank = np.empty(len(frequency), dtype=np.int32)
     rank[np.argsort(frequency, kind="stable")] = np.arange(len(rank), dtype=np.int32)
-    right_sets = _Sets(counts, rank, np.diff(counts.indptr).astype(np.int64), threshold)
+    right_sets = _Sets(right_counts, rank, np.diff(right_counts.indptr).astype(np.int64), threshold)
     index = csr_array(right_sets.prefix.T)
     postings = np.diff(index.indptr).astype(np.int64)
-    for start, stop in _blocks(np.array([len(text) for text in left], dtype=np.int64)):
+    for start, stop in blocks(np.array([len(text) for text in left], dtype=np.int64)):
         sets = [grams(text) for text in left[start:stop]]
-        left_sets = _Sets(vectorizer.transform(sets), rank, np.array([len(some) for some in sets]), threshold)
-        for first, last in _blocks(np.asarray(left_sets.prefix @ postings)):
+        left_sets = _Sets(counts(sets, vectorizer.vocabulary_), rank, np.array([len(some) for some in sets]), threshold)
+        for first, last in blocks(np.asarray(left_sets.prefix @ postings)):
             shared = (left_sets.prefix[first:last] @ index).tocoo()
-            blocks = _pairs(
-                shared.row.astype(np.int64) + first, shared.col.astype(np.int64), shared.data, left_sets, right_sets
-            )
-            for pairs in blocks:
+            rows, columns = shared.row.astype(np.int64) + first, shared.col.astype(np.int64)
+            for pairs in _pairs(rows, columns, shared.data, left_sets, right_sets):
                 yield pairs._replace(left=pairs.left + start)
 
 
@@ -74,6 +74,22 @@ def groups(texts: Sequence[str], threshold: float) -> list[int]:
         links = coo_array((np.ones(len(pairs.left), dtype=np.int8), ends), shape=(len(texts), len(texts)))
         labels = connected_components(links, directed=False)[1][labels]
     return [int(label) for label in labels]
+
+
+def close(left: str, right: str, threshold: float) -> bool:
+    """Whether two texts have a cosine of `threshold` or more; rounds as `similar` does."""
+    here, there = grams(left), grams(right)
+    return len(here & there) >= threshold * math.sqrt(len(here) * len(there))
+
+
+def counts(sets: Sequence[Set[str]], vocabulary: Mapping[str, int]) -> csr_array:
+    """The known grams of each set, as CountVectorizer's own transform gives them, in less than half its time."""
+    indices, ends = array("i"), [0]
+    for some in sets:
+        indices.extend([at for at in map(vocabulary.get, some) if at is not None])
+        ends.append(len(indices))
+    data = np.ones(len(indices), dtype=np.int32)
+    return csr_array((data, np.frombuffer(indices, dtype=np.int32), ends), shape=(len(sets), len(vocabulary)))
 
 
 class _Sets:
@@ -109,7 +125,7 @@ def _pairs(
     most = np.minimum(shared + rest, np.minimum(left_sets.sizes[row], right_sets.sizes[col]))
     likely = most >= left_sets.threshold * np.sqrt(left_sets.sizes[row] * right_sets.sizes[col])
     row, col = row[likely], col[likely]
-    for start, stop in _blocks(left_sets.sizes[row] + right_sets.sizes[col]):
+    for start, stop in blocks(left_sets.sizes[row] + right_sets.sizes[col]):
         left, right = row[start:stop], col[start:stop]
         whole = left_sets.all[left].multiply(right_sets.all[right]).sum(axis=1)
         sizes = left_sets.sizes[left] * right_sets.sizes[right]
@@ -119,7 +135,7 @@ def _pairs(
             yield SimilarPairs(left[close], right[close], whole[close] / np.sqrt(sizes[close]))
 
 
-def _blocks(costs: Integers) -> Iterator[tuple[int, int]]:
+def blocks(costs: Integers) -> Iterator[tuple[int, int]]:
     """Consecutive ranges; each costs at most `BUDGET` or has a single item."""
     ends = np.cumsum(costs)
     start = 0

@@ -44,8 +44,8 @@ def choose(
     stays.
 
     Args:
-        evaluation: prompts of `params.evaluation_sets`. No training prompt may nearly equal one of them, or one of the
-            chosen eval prompts.
+        evaluation: prompts of all sets that a run evaluates on (ccai/prompts/evaluation_sets.py). No training prompt
+            may nearly equal or contain one of them, or one of the chosen eval prompts.
 
     Raises:
         UserError: nothing is left, a side is empty or has fewer prompts than requested, or a training prompt is too
@@ -85,6 +85,7 @@ def choose(
     counts["contamination"] = {
         "evaluation_prompts": len(against),
         "pairs": overlap.pairs,
+        "contained": overlap.contained,
         "dropped": len(overlap.training),
     }
     prompts: list[Prompt] = []
@@ -142,10 +143,11 @@ def _wanted(row: SourcePrompt, params: Prompts) -> bool:
 def _contaminated(overlap: contamination.Overlap, params: Prompts) -> str:
     more = f" and {overlap.pairs - len(overlap.nearest)} more" if overlap.pairs > len(overlap.nearest) else ""
     nearer = params.contamination < params.near_duplicate
+    lower = f", or lower prompts.near_duplicate to {params.contamination}" if nearer else ""
     return (
         f"prompts.contamination: pairs of a training and an evaluation prompt with a cosine of {params.contamination}"
-        f" or more: {', '.join(overlap.nearest)}{more}; set prompts.contaminated to drop, or take the prompts out of"
-        f" prompts.sources{f', or lower prompts.near_duplicate to {params.contamination}' if nearer else ''}"
+        f" or more, or with the evaluation prompt inside the other: {', '.join(overlap.nearest)}{more}; set"
+        f" prompts.contaminated to drop, or take the prompts out of prompts.sources{lower}"
     )
 
 

@@ -17,6 +17,7 @@ from ccai.evaluate.suites.capability import Capability
 from ccai.evaluate.suites.cooperation import Cooperation
 from ccai.evaluate.suites.heldout import HeldOut
 from ccai.evaluate.suites.helpfulness import Helpfulness
+from ccai.evaluate.suites.inspect import InspectSuite
 from ccai.evaluate.suites.jailbreaks import Jailbreaks
 from ccai.evaluate.suites.over_refusal import OverRefusal
 from ccai.evaluate.suites.suite import Suite
@@ -35,6 +36,7 @@ SUITES: tuple[type[Suite[Any]], ...] = (
     OverRefusal,
     Helpfulness,
     Capability,
+    InspectSuite,
     Cooperation,
     Traits,
     Bias,
@@ -67,6 +69,12 @@ def ask(settings: Params, suites: Suites, adapter: Path, cost: dict[str, Any]) -
             cost[suite.name][arm.name] = arm.costs[suite.name]
             cost[suite.name]["seconds"] += shared.get(suite.name, 0.0) + clock.seconds
         del arm  # its weights, before the next are loaded
+    for suite in suites:
+        clock = timing.Stopwatch()
+        answers[suite.name], grading = suite.grade(answers[suite.name])
+        if grading:
+            cost[suite.name]["grading"] = grading
+            cost[suite.name]["seconds"] += clock.seconds
     return answers, weights
 
 

@@ -42,6 +42,13 @@ class Suite(ABC, Generic[AnyRecord]):
     def ask(self, arm: Arm) -> list[AnyRecord]:
         """The arm's answers. Items have the same order for every arm."""
 
+    def grade(self, answers: Answers[AnyRecord]) -> tuple[dict[str, list[AnyRecord]], dict[str, Any]]:
+        """The answers, graded by models that the suite names itself, and the costs, empty if there are none.
+
+        It is called once no arm's weights are in memory.
+        """
+        return {arm: list(of_arm) for arm, of_arm in answers.items()}, {}
+
     def judge(
         self, engine: Engine, answers: Answers[AnyRecord], cut: float
     ) -> tuple[dict[str, list[AnyRecord]], dict[str, Any]]:

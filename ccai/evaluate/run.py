@@ -114,6 +114,8 @@ def measure(
         comparison = Comparison(settings.seed, settings.eval.resamples, passed.get(suite.question or ""))
         measured[suite.name] = suite.measure(answers[suite.name], comparison, judged=suite.question in passed)
         comparison.adjust()
+        for part, notes in suite.notes().items():
+            measured[suite.name][part] |= notes
         cost[suite.name]["seconds"] = round(cost[suite.name]["seconds"] + clock.seconds, 1)
         print(f"eval: {suite.name} took {cost[suite.name]['seconds']:.0f} s", flush=True)
     return measured

@@ -14,6 +14,7 @@ from inspect_ai.model import (
     ChatMessage,
     ChatMessageAssistant,
     GenerateConfig,
+    Model,
     ModelAPI,
     ModelOutput,
     ModelUsage,
@@ -28,9 +29,9 @@ from ccai.engines.base import Engine
 from ccai.generate import completions
 from ccai.generate.completions import Job
 
-QUIET = 0.05
-"""Seconds without a further call, after which the queued ones are answered. A task's samples call within milliseconds
-of each other, so that a batch holds them all.
+QUIET = 0.1
+"""Seconds without a further call, after which the queued ones are answered. The samples of a task call within
+milliseconds of each other, those of another task a moment later on a busy machine.
 """
 
 CONNECTIONS = 100_000
@@ -103,6 +104,11 @@ class Bridge(ModelAPI):  # type: ignore[misc]  # inspect_ai is optional
             self._alarm.cancel()
         self._alarm = loop.call_later(QUIET, self._answer, self.engine)
         return self._output(await answered, config)
+
+    @property
+    def model(self) -> Model:
+        """As inspect_ai's functions take it. Its own limit of open calls, which adapts, would cut batches short."""
+        return Model(self, GenerateConfig(max_connections=CONNECTIONS, adaptive_connections=False))
 
     def max_connections(self) -> int:
         return CONNECTIONS

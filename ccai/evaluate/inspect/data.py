@@ -6,14 +6,16 @@ While a task is made, nothing is fetched: what it asks a hub or an address for i
 from __future__ import annotations
 
 import inspect
+import io
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 from unittest.mock import patch
 
 import datasets
+from inspect_ai._util import appdirs
 from inspect_ai.dataset._sources import hf
 from inspect_ai.model import _model
 from inspect_evals.utils import load_dataset as by_address
@@ -64,13 +66,28 @@ class PinnedFile(BaseModel):
         return _title(self.path, self.name, self.split)
 
 
+class GradeExam(BaseModel):
+    """What a task's judge is examined by: its grades of the exam's answers that do harm and that do not.
+
+    Attributes:
+        score: the name of the score (`InspectedSample.scores`), from 0 to 1.
+        high: the answers of which it should be high.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    score: str
+    high: Literal["violating", "keeping"]
+
+
 class DataTable(BaseModel):
-    """conf/inspect.yaml: the versions that the suite is made for, by package, and the data."""
+    """conf/inspect.yaml: the versions that the suite is made for, by package, the data, and exams, by task."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     versions: dict[str, str]
     data: list[PinnedFile]
+    exams: dict[str, GradeExam]
 
     def find(self, path: str, name: str, split: str, revision: str) -> Path:
         """The file of a set, after a check of its content.
@@ -141,14 +158,21 @@ def pinned(of: DataTable) -> Iterator[None]:
             (socket, "getaddrinfo", _no_network),
         ):
             patches.enter_context(patch.object(place, name, replacement))
-        with no_hosted_model():
+        patches.enter_context(redirect_stdout(io.StringIO()))  # it says that it loads from a hub
+        with apart():
             yield
 
 
 @contextmanager
-def no_hosted_model() -> Iterator[None]:
-    """Meanwhile a model by name is refused with a `UserError`: a task's defaults are behind somebody's address."""
-    with patch.object(_model, "registry_find", _no_model):
+def apart() -> Iterator[None]:
+    """Meanwhile a model by name is refused with a `UserError`: a task's defaults are behind somebody's address. What
+    inspect_ai notes for its viewer lies in the cache folder instead of the home folder.
+    """
+    notes = cache.folder("inspect")
+    with (
+        patch.object(_model, "registry_find", _no_model),
+        patch.object(appdirs, "user_data_path", lambda package: notes / package),
+    ):
         yield
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import inspect
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +18,8 @@ import numpy as np
 import yaml
 from inspect_ai import Task
 from inspect_ai import eval as run
-from inspect_ai._eval.score import task_state_from_sample
 from inspect_ai.dataset import MemoryDataset
 from inspect_ai.log import EvalLog, EvalSample
-from inspect_ai.model import GenerateConfig, Model
-from inspect_ai.scorer import Score
-from inspect_ai.scorer._scorer import unique_scorer_name
 
 from ccai.base.errors import UserError
 from ccai.base.eval_params import InspectTask
@@ -50,19 +44,17 @@ JUDGES = (
 ROLES = ("grader", "judge", "evaluator", "refusal_judge")
 """Roles by which tasks ask for a judge."""
 
-GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0}
-"""inspect_ai's numbers for words (`value_to_float`), but for those it takes as 0 because it does not know them."""
-
 SEED = 42
 """Of the generators that tasks shuffle with if they name none of their own."""
 
 
 @dataclass(frozen=True)
 class ReadyTask:
-    """A task with its drawn samples. `asked` is its entry in params.yaml."""
+    """A task with its drawn samples. `asked` is its entry in params.yaml, `exam` its judge's."""
 
     asked: InspectTask
     task: Task
+    exam: data.GradeExam | None
 
     @property
     def label(self) -> str:
@@ -92,7 +84,7 @@ def load(asked: Sequence[InspectTask], judges: Mapping[str | None, Bridge], seed
                 "pip install -r requirements-inspect.txt"
             )
     listed = _listed()
-    return [ReadyTask(one, _made(one, listed, judges, table, seed)) for one in asked]
+    return [ReadyTask(one, _made(one, listed, judges, table, seed), table.exams.get(one.task)) for one in asked]
 
 
 def _listed() -> dict[str, dict[str, Any]]:
@@ -165,7 +157,7 @@ def _arguments(
         raise UserError(f"has its answers graded by a model ({places[0]}); name one of conf/models.yaml as judge")
     if asked.judge is None:
         return asked.args
-    judge = Model(judges[asked.judge], GenerateConfig())
+    judge = judges[asked.judge].model
     return asked.args | {name: [judge] if name.endswith("s") else judge for name in places}
 
 
@@ -193,12 +185,12 @@ def ask(tasks: Sequence[ReadyTask], bridge: Bridge, graders: Sequence[Bridge]) -
     """
     random.seed(SEED)
     np.random.seed(SEED)
-    model = Model(bridge, GenerateConfig())
-    with TemporaryDirectory() as logs, data.no_hosted_model():
+    model = bridge.model
+    with TemporaryDirectory() as logs, data.apart():
         done = run(
             [ready.task for ready in tasks],
             model=model,
-            model_roles=dict.fromkeys(ROLES, Model(graders[0], GenerateConfig())),
+            model_roles=dict.fromkeys(ROLES, graders[0].model),
             score=False,
             display="none",
             log_level="error",
@@ -209,6 +201,8 @@ def ask(tasks: Sequence[ReadyTask], bridge: Bridge, graders: Sequence[Bridge]) -
             fail_on_error=False,
             max_tasks=len(tasks),
             max_samples=CONNECTIONS,
+            max_connections=CONNECTIONS,
+            adaptive_connections=False,
             ctl_server=False,
             acp_server=False,
         )
@@ -228,59 +222,6 @@ def _samples(ready: ReadyTask, log: EvalLog) -> list[EvalSample]:
         raise UserError(f"{where(ready.asked)}: can't be run ({reason[:300]}); take it out")
     order = {sample.id: place for place, sample in enumerate(ready.task.dataset)}
     return sorted(samples, key=lambda sample: (order[sample.id], sample.epoch))
-
-
-def grade(ready: ReadyTask, samples: Sequence[EvalSample], judge: Bridge) -> list[dict[str, Score]]:
-    """The scores of a task's own scorers, by the scorer's name; without those that a sample lacks.
-
-    Raises:
-        UserError: the judge failed, or the scorers ask for one that nobody named.
-    """
-    judge.label = ready.label
-    model = Model(judge, GenerateConfig())
-
-    async def score(sample: EvalSample) -> dict[str, Score]:
-        if sample.error:
-            return {}
-        roles = dict.fromkeys(ROLES, model)
-        state, target, _ = task_state_from_sample(
-            sample, model=model, model_name=model, model_roles=roles, append_scores=False
-        )
-        given: dict[str, Score] = {}
-        for scorer in ready.task.scorer or ():
-            name = unique_scorer_name(scorer, list(given))
-            try:
-                result = await scorer(state, target)
-            except Exception:  # what it can't read; counted as unscored. The bridge keeps errors of ours
-                result = None
-            if result is not None:
-                given[name] = result
-        return given
-
-    async def all_scores() -> list[dict[str, Score]]:
-        return list(await asyncio.gather(*(score(sample) for sample in samples)))
-
-    with data.no_hosted_model():
-        scores = asyncio.run(all_scores())
-    if judge.error:
-        raise judge.error
-    return scores
-
-
-def numbers(score: Score) -> dict[str, float | None]:
-    """A score's values by name, `""` for a single one; None for one that is no number, which means unscored."""
-    value = score.value
-    if isinstance(value, Mapping):
-        return {str(name): _number(one) for name, one in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return {str(place): _number(one) for place, one in enumerate(value)}
-    return {"": _number(value)}
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, str):
-        return GRADES.get(value, GRADES.get(value.lower()))
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _plain(conversation: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -72,6 +71,7 @@ class InspectSuite(Suite[InspectedSample]):
         }
         self._nobody = Bridge("eval inspect", GREEDY, params.max_new_tokens, settings.seed)
         self._tasks = tasks.load(params.tasks, self._judges, settings.seed)
+        self._notes: dict[str, dict[str, Any]] = {}
         self._samples: dict[str, dict[str, list[EvalSample]]] = {}
 
     def ask(self, arm: Arm) -> list[InspectedSample]:
@@ -96,8 +96,6 @@ class InspectSuite(Suite[InspectedSample]):
 
     def grade(self, answers: Answers[InspectedSample]) -> tuple[dict[str, list[InspectedSample]], dict[str, Any]]:
         """The answers with the scores of each task's own scorers; one judge's weights in memory at a time."""
-        from ccai.evaluate.inspect import tasks
-
         scores: dict[tuple[str, str], list[dict[str, Score]]] = {}
         costs: dict[str, Any] = {}
         for name, judge in self._judges.items():
@@ -106,8 +104,7 @@ class InspectSuite(Suite[InspectedSample]):
                 judge.engine = completions.load_engine(name, self._settings.hardware)
             for ready in self._tasks:
                 if ready.asked.judge == name:
-                    for arm, samples in self._samples.items():
-                        scores[arm, ready.label] = tasks.grade(ready, samples[ready.label], judge)
+                    scores |= self._grades(ready, judge)
             if name is not None and judge.costs:
                 costs[name] = completions.total(judge.costs)
             judge.engine = None
@@ -120,6 +117,29 @@ class InspectSuite(Suite[InspectedSample]):
             for arm, of_arm in self._samples.items()
         }
         return graded, costs
+
+    def _grades(self, ready: ReadyTask, judge: Bridge) -> dict[tuple[str, str], list[dict[str, Score]]]:
+        """A task's scores by arm and label; none by a judge that fails its exam."""
+        from ccai.evaluate.inspect import grading
+
+        name = ready.asked.judge
+        if name is not None:
+            mark = grading.sit(ready, judge)
+            if mark is None:
+                print(f"eval inspect: WARNING: {ready.label} has no exam; its judge {name} is unexamined", flush=True)
+                self._notes[ready.label] = {"exam": {"judge": name, "passed": "no exam"}}
+            else:
+                self._notes[ready.label] = {"exam": grading.figures(mark, name)}
+                if not mark.passed:
+                    print(f"eval inspect: {name} failed its exam for {ready.label}; no grades are asked", flush=True)
+                    return {(arm, ready.label): [{} for _ in of[ready.label]] for arm, of in self._samples.items()}
+        return {
+            (arm, ready.label): grading.grade(ready, samples[ready.label], judge)
+            for arm, samples in self._samples.items()
+        }
+
+    def notes(self) -> dict[str, dict[str, Any]]:
+        return self._notes
 
     @classmethod
     def key(cls, record: InspectedSample) -> Hashable:
@@ -149,12 +169,8 @@ def _measures(items: Items[InspectedSample], comparison: Comparison) -> dict[str
 
 
 def _record(arm: str, ready: ReadyTask, sample: EvalSample, given: dict[str, Score]) -> InspectedSample:
-    from ccai.evaluate.inspect import tasks
+    from ccai.evaluate.inspect import grading
 
-    scores: dict[str, float | None] = {}
-    for scorer, score in given.items():
-        for part, value in tasks.numbers(score).items():
-            scores[re.sub(r"\W+", "_", f"{scorer}_{part}" if part else scorer)] = value
     judge = ready.asked.judge
     said = {scorer: score.explanation or "" for scorer, score in given.items()} if judge else {}
     return InspectedSample(
@@ -166,7 +182,7 @@ def _record(arm: str, ready: ReadyTask, sample: EvalSample, given: dict[str, Sco
         target=_joined(sample.target),
         response=sample.output.completion if sample.output.choices else "",
         judge=judge,
-        scores=scores,
+        scores=grading.numbers(given),
         explanations=said,
     )
 

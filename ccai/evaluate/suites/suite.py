@@ -49,6 +49,10 @@ class Suite(ABC, Generic[AnyRecord]):
         """
         return {arm: list(of_arm) for arm, of_arm in answers.items()}, {}
 
+    def notes(self) -> dict[str, dict[str, Any]]:
+        """What metrics/eval.json says besides the measures, by the name of a part of the suite."""
+        return {}
+
     def judge(
         self, engine: Engine, answers: Answers[AnyRecord], cut: float
     ) -> tuple[dict[str, list[AnyRecord]], dict[str, Any]]:

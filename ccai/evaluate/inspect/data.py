@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -166,14 +167,19 @@ def pinned(of: DataTable) -> Iterator[None]:
 @contextmanager
 def apart() -> Iterator[None]:
     """Meanwhile a model by name is refused with a `UserError`: a task's defaults are behind somebody's address. What
-    inspect_ai notes for its viewer lies in the cache folder instead of the home folder.
+    inspect_ai notes for its viewer lies in the cache folder instead of the home folder; how it logs ends here.
     """
-    notes = cache.folder("inspect")
+    notes, log = cache.folder("inspect"), logging.getLogger()
+    handlers, level = list(log.handlers), log.level
     with (
         patch.object(_model, "registry_find", _no_model),
         patch.object(appdirs, "user_data_path", lambda package: notes / package),
     ):
-        yield
+        try:
+            yield
+        finally:
+            log.handlers[:] = handlers
+            log.setLevel(level)
 
 
 DATASETS = datasets.load_dataset

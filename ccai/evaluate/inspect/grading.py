@@ -14,9 +14,10 @@ from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput
 from inspect_ai.scorer import Score
 from inspect_ai.scorer._scorer import unique_scorer_name
 
+from ccai.base.errors import UserError
 from ccai.evaluate.inspect import data
 from ccai.evaluate.inspect.bridge import Bridge
-from ccai.evaluate.inspect.tasks import ROLES, ReadyTask
+from ccai.evaluate.inspect.tasks import ROLES, ReadyTask, where
 from ccai.judge import exam
 from ccai.judge.exam import Mark
 
@@ -45,7 +46,9 @@ def grade(ready: ReadyTask, samples: Sequence[EvalSample], judge: Bridge) -> lis
             name = unique_scorer_name(scorer, list(given))
             try:
                 result = await scorer(state, target)
-            except Exception:  # what it can't read; counted as unscored. The bridge keeps errors of ours
+            except UserError as error:
+                raise judge.error or UserError(f"{where(ready.asked)}: {error}") from None
+            except Exception:  # what it can't read; counted as unscored
                 result = None
             if result is not None:
                 given[name] = result

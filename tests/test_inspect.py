@@ -122,7 +122,7 @@ def able(question: str) -> str:
     """A judge without errors in the exam, which can't grade what is said of time."""
     if "kill time" in question:
         return "Who knows?"
-    refuses = any(item.keeping in question for item in exam.harm_items()) or "I won't" in question
+    refuses = any(item.keeping in question for item in exam.harm_items()) or "not say that word" in question
     return f"It is plain.\n\nGRADE: {'I' if refuses else 'C'}"
 
 
@@ -169,7 +169,7 @@ def test_an_examined_judge_grades_and_what_it_can_t_is_counted(monkeypatch: pyte
     judge = judged_by(monkeypatch, able)
     of = settings(XSTEST)
     suite = InspectSuite(of)
-    timid = Scripted(lambda text: "I won't say." if "joke" in text else "Like this.", "timid")
+    timid = Scripted(lambda text: "I do not say that word." if "joke" in text else "Like this.", "timid")
     answers = asked(suite, of, base=Scripted(lambda text: "Like this."), tuned=timid)
     assert len(judge.requests) == 2 * len(exam.harm_items()) + len(SAFE) + 1, "equal answers are graded once"
     graded = {arm: {r.prompt: r.scores["model_graded_qa"] for r in records} for arm, records in answers.items()}

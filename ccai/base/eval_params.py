@@ -124,8 +124,8 @@ class InspectParams(Section):
         max_new_tokens: length limit of each answer, and of each grade; a task's own lower limit stands.
     """
 
-    tasks: list[InspectTask] = []
-    max_new_tokens: Tokens = 256
+    tasks: list[InspectTask]
+    max_new_tokens: Tokens
 
     @model_validator(mode="after")
     def _told_apart(self) -> InspectParams:
@@ -195,7 +195,7 @@ class Eval(Section):
     over_refusal: OverRefusalParams
     helpfulness: HelpfulnessParams
     capability: CapabilityParams
-    inspect: InspectParams = InspectParams()
+    inspect: InspectParams
     cooperation: CooperationParams
     traits: TraitsParams
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from ccai.base import cache
 from ccai.base.errors import UserError
 from ccai.base.params import Generation, Params
 from ccai.base.records import Record
@@ -61,6 +63,8 @@ class InspectSuite(Suite[InspectedSample]):
             raise UserError(
                 f"eval.suites: inspect needs {' and '.join(missing)}; pip install -r requirements-inspect.txt"
             )
+        # Read when inspect_evals is imported: no task finds what another program has fetched, unpinned.
+        os.environ["INSPECT_EVALS_CACHE_DIR"] = str(cache.folder("inspect/evals").resolve())
         from ccai.evaluate.inspect import tasks
         from ccai.evaluate.inspect.bridge import Bridge
 

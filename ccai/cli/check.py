@@ -1,4 +1,4 @@
-"""Check params.yaml, the constitution, the critique format and the prompt sources that it names.
+"""Check params.yaml, the constitution, the critique format, the prompt sources and inspect_evals' tasks that it names.
 
     ccai check
 
@@ -8,11 +8,13 @@ It loads no model. `dvc repro` deletes a stage's outputs before it runs the stag
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from functools import partial
 
 from ccai.base import params
 from ccai.base.errors import BAD_INPUT
-from ccai.cli.doctor import chosen_sources, parameters, report, texts
+from ccai.base.params import Params
+from ccai.cli.doctor import Finding, chosen_sources, parameters, report, texts
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,5 +29,15 @@ def main(options: argparse.Namespace) -> None:
         report("constitution", partial(texts, settings)),
         report("sources", partial(chosen_sources, settings)),
     ]
+    if "inspect" in settings.eval.suites:
+        failed.append(report("inspect", partial(inspect_tasks, settings)))
     if any(failed):
         raise SystemExit(BAD_INPUT)
+
+
+def inspect_tasks(settings: Params) -> Iterator[Finding]:
+    """The tasks of inspect_evals, with their data."""
+    from ccai.evaluate.suites.inspect import InspectSuite
+
+    InspectSuite(settings)
+    yield Finding("ok", ", ".join(task.label for task in settings.eval.inspect.tasks))

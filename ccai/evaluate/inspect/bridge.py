@@ -124,8 +124,13 @@ class Bridge(ModelAPI):  # type: ignore[misc]  # inspect_ai is optional
         return len(text.encode())
 
     def _answer(self, engine: Engine) -> None:
-        """Complete what is queued. Nothing else runs meanwhile: all samples wait for this."""
+        """Complete what is queued. Nothing else runs meanwhile: all samples wait for this.
+
+        An engine behind an endpoint runs an event loop of its own, which it could not if it saw this one.
+        """
         queue, self._queue = self._queue, []
+        loop = asyncio.get_running_loop()
+        asyncio._set_running_loop(None)
         try:
             for sampling in dict.fromkeys(sampling for _, sampling, _ in queue):
                 alike = [(job, answered) for job, other, answered in queue if other == sampling]
@@ -138,6 +143,8 @@ class Bridge(ModelAPI):  # type: ignore[misc]  # inspect_ai is optional
             for _, _, answered in queue:
                 if not answered.done():
                     answered.set_exception(error)
+        finally:
+            asyncio._set_running_loop(loop)
 
     def _job(self, input: Sequence[ChatMessage], config: GenerateConfig) -> Job:
         """The task's conversation with this model's system message. The task's own is kept, as part of it."""

@@ -1,16 +1,15 @@
 """The data that tasks of inspect_evals ask for: files on this machine, named and pinned in conf/inspect.yaml.
 
-While a task is made, nothing is fetched: what it asks a hub or an address for is looked up in the table.
+While a task is made and run, nothing is fetched: what it asks a hub or an address for is looked up in the table.
 """
 
 from __future__ import annotations
 
 import inspect
-import io
 import logging
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 from unittest.mock import patch
@@ -136,8 +135,12 @@ def table() -> DataTable:
 
 
 @contextmanager
-def pinned(of: DataTable) -> Iterator[None]:
-    """Meanwhile sets are read from the table's files; other data, and hosted models, are refused with a `UserError`."""
+def pinned(of: DataTable, network: bool = False) -> Iterator[None]:
+    """Meanwhile sets are read from the table's files; other data, and hosted models, are refused with a `UserError`.
+
+    Args:
+        network: names of hosts are found, for an engine behind an endpoint.
+    """
 
     def load_dataset(path: str, name: str | None = None, **asked: Any) -> Any:
         split = asked.get("split")
@@ -156,16 +159,15 @@ def pinned(of: DataTable) -> Iterator[None]:
             (datasets, "load_dataset", load_dataset),
             (by_address, "_get_cached_path", cached),
             (hf, "inspect_cache_dir", lambda subdir, create=True: cache.folder(f"inspect/{subdir}")),
-            (socket, "getaddrinfo", _no_network),
+            (socket, "getaddrinfo", socket.getaddrinfo if network else _no_network),
         ):
             patches.enter_context(patch.object(place, name, replacement))
-        patches.enter_context(redirect_stdout(io.StringIO()))  # it says that it loads from a hub
-        with apart():
-            yield
+        patches.enter_context(_apart())
+        yield
 
 
 @contextmanager
-def apart() -> Iterator[None]:
+def _apart() -> Iterator[None]:
     """Meanwhile a model by name is refused with a `UserError`: a task's defaults are behind somebody's address. What
     inspect_ai notes for its viewer lies in the cache folder instead of the home folder; how it logs ends here.
     """

@@ -17,7 +17,7 @@ from inspect_ai.scorer._scorer import unique_scorer_name
 from ccai.base.errors import UserError
 from ccai.evaluate.inspect import data
 from ccai.evaluate.inspect.bridge import Bridge
-from ccai.evaluate.inspect.tasks import ROLES, ReadyTask, where
+from ccai.evaluate.inspect.tasks import ROLES, ReadyTask, networked, where
 from ccai.judge import exam
 from ccai.judge.exam import Mark
 
@@ -57,7 +57,7 @@ def grade(ready: ReadyTask, samples: Sequence[EvalSample], judge: Bridge) -> lis
     async def all_scores() -> list[dict[str, Score]]:
         return list(await asyncio.gather(*(score(sample) for sample in samples)))
 
-    with data.apart():
+    with data.pinned(data.table(), networked(judge)):
         scores = asyncio.run(all_scores())
     if judge.error:
         raise judge.error

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import io
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -114,7 +116,7 @@ def _made(
     random.seed(SEED)
     np.random.seed(SEED)
     try:
-        with data.pinned(table):
+        with data.pinned(table), redirect_stdout(io.StringIO()):  # inspect_ai says that it loads from a hub
             function = getattr(import_module(about["module"]), asked.task)
             task = function(**_arguments(asked, function, judges))
         if task.sandbox is not None or any(sample.sandbox is not None for sample in task.dataset):
@@ -186,7 +188,7 @@ def ask(tasks: Sequence[ReadyTask], bridge: Bridge, graders: Sequence[Bridge]) -
     random.seed(SEED)
     np.random.seed(SEED)
     model = bridge.model
-    with TemporaryDirectory() as logs, data.apart():
+    with TemporaryDirectory() as logs, data.pinned(data.table(), networked(bridge)):
         done = run(
             [ready.task for ready in tasks],
             model=model,
@@ -211,6 +213,11 @@ def ask(tasks: Sequence[ReadyTask], bridge: Bridge, graders: Sequence[Bridge]) -
             raise asked.error
     logs_of = {log.eval.task: log for log in done}
     return {ready.label: _samples(ready, logs_of[ready.label]) for ready in tasks}
+
+
+def networked(bridge: Bridge) -> bool:
+    """Whether its engine is behind an endpoint."""
+    return bridge.engine is not None and bridge.engine.unverified_weights
 
 
 def _samples(ready: ReadyTask, log: EvalLog) -> list[EvalSample]:

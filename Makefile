@@ -43,8 +43,8 @@ $(BIN)/.installed: requirements.txt pyproject.toml $(wildcard constraints/*.txt)
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	touch $@
 
-$(BIN)/.dev: $(BIN)/.installed requirements-dev.txt
-	$(BIN)/python -m pip install --quiet -r requirements-review.txt -r requirements-dev.txt $(CONSTRAINTS)
+$(BIN)/.dev: $(BIN)/.installed requirements-inspect.txt requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r requirements-review.txt -r requirements-inspect.txt -r requirements-dev.txt $(CONSTRAINTS)
 	touch $@
 
 clean:

@@ -74,6 +74,7 @@ EXCEPT = {
     "make test": "this is it",
     "make check-slow": "hours",
     "pip install -r requirements-review.txt": "the network",
+    "pip install -r requirements-inspect.txt": "the network",
     'pip install "transformers[serving]"': "the network",
     "vllm serve Qwen/Qwen2.5-7B-Instruct --revision a09a354… --generation-config vllm --api-key "
     '"$VLLM_API_KEY"': "a card",

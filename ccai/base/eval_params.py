@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -41,7 +41,16 @@ class Primary(Section):
 
 
 Suite = Literal[
-    "heldout", "jailbreaks", "over_refusal", "helpfulness", "capability", "cooperation", "traits", "bias", "calibration"
+    "heldout",
+    "jailbreaks",
+    "over_refusal",
+    "helpfulness",
+    "capability",
+    "inspect",
+    "cooperation",
+    "traits",
+    "bias",
+    "calibration",
 ]
 
 BY_JUDGE = {"heldout.judge.harmful", "jailbreaks.judge.harmful", "helpfulness.win_rate"}
@@ -84,6 +93,47 @@ class CapabilityParams(Section):
 
     tasks: list[Name] = Field(min_length=1)
     limit: Count
+
+
+class InspectTask(Section):
+    """A task of inspect_evals.
+
+    Attributes:
+        task: its name there.
+        args: arguments of its function.
+        limit: samples drawn from it; 0: all.
+        judge: the model that grades the answers, where the task has them graded by a model.
+    """
+
+    task: Name
+    args: dict[str, Any] = {}
+    limit: Count = 0
+    judge: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name in records and metrics: the task's, and the arguments that it is given."""
+        given = "_".join(f"{name}_{value}" for name, value in self.args.items())
+        return re.sub(r"\W+", "_", f"{self.task}_{given}" if given else self.task).strip("_")
+
+
+class InspectParams(Section):
+    """Tasks of inspect_evals, which is installed with requirements-inspect.txt.
+
+    Attributes:
+        max_new_tokens: length limit of each answer, and of each grade; a task's own lower limit stands.
+    """
+
+    tasks: list[InspectTask]
+    max_new_tokens: Tokens
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> InspectParams:
+        labels = [task.label for task in self.tasks]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"tasks: {label} occurs twice; give the two other args, or take one out")
+        return self
 
 
 class HelpfulnessParams(Section):
@@ -145,6 +195,7 @@ class Eval(Section):
     over_refusal: OverRefusalParams
     helpfulness: HelpfulnessParams
     capability: CapabilityParams
+    inspect: InspectParams
     cooperation: CooperationParams
     traits: TraitsParams
 
@@ -157,6 +208,8 @@ class Eval(Section):
     def _measured(self) -> Eval:
         if missing := {"base", "tuned"} - set(self.arms):
             raise ValueError(f"arms lacks {' and '.join(sorted(missing))}; add it")
+        if "inspect" in self.suites and not self.inspect.tasks:
+            raise ValueError("suites: inspect has nothing to ask; name a task in eval.inspect.tasks, or take it out")
         for names in (self.labels, self.suites):
             if len(set(names)) < len(names):
                 raise ValueError(f"a name occurs twice in {', '.join(names)}")

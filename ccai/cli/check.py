@@ -1,5 +1,5 @@
-"""Check params.yaml, the constitution, the critique format and the prompt sources that it names, and that the bound of
-eval.primary can be met.
+"""Check params.yaml, the constitution, the critique format, the prompt sources and inspect_evals' tasks that it names, and
+that the bound of eval.primary can be met.
 
     ccai check
 
@@ -9,11 +9,13 @@ It loads no model. `dvc repro` deletes a stage's outputs before it runs the stag
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from functools import partial
 
 from ccai.base import params
 from ccai.base.errors import BAD_INPUT
-from ccai.cli.doctor import chosen_sources, parameters, registered, report, texts
+from ccai.base.params import Params
+from ccai.cli.doctor import Finding, chosen_sources, parameters, registered, report, texts
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,5 +31,15 @@ def main(options: argparse.Namespace) -> None:
         report("sources", partial(chosen_sources, settings)),
         report("registered", partial(registered, settings)),
     ]
+    if "inspect" in settings.eval.suites:
+        failed.append(report("inspect", partial(inspect_tasks, settings)))
     if any(failed):
         raise SystemExit(BAD_INPUT)
+
+
+def inspect_tasks(settings: Params) -> Iterator[Finding]:
+    """The tasks of inspect_evals, with their data."""
+    from ccai.evaluate.suites.inspect import InspectSuite
+
+    InspectSuite(settings)
+    yield Finding("ok", ", ".join(task.label for task in settings.eval.inspect.tasks))

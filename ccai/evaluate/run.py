@@ -17,6 +17,7 @@ from ccai.evaluate.suites.capability import Capability
 from ccai.evaluate.suites.cooperation import Cooperation
 from ccai.evaluate.suites.heldout import HeldOut
 from ccai.evaluate.suites.helpfulness import Helpfulness
+from ccai.evaluate.suites.inspect import InspectSuite
 from ccai.evaluate.suites.jailbreaks import Jailbreaks
 from ccai.evaluate.suites.over_refusal import OverRefusal
 from ccai.evaluate.suites.suite import Suite
@@ -35,6 +36,7 @@ SUITES: tuple[type[Suite[Any]], ...] = (
     OverRefusal,
     Helpfulness,
     Capability,
+    InspectSuite,
     Cooperation,
     Traits,
     Bias,
@@ -67,6 +69,12 @@ def ask(settings: Params, suites: Suites, adapter: Path, cost: dict[str, Any]) -
             cost[suite.name][arm.name] = arm.costs[suite.name]
             cost[suite.name]["seconds"] += shared.get(suite.name, 0.0) + clock.seconds
         del arm  # its weights, before the next are loaded
+    for suite in suites:
+        clock = timing.Stopwatch()
+        answers[suite.name], grading = suite.grade(answers[suite.name])
+        if grading:
+            cost[suite.name]["grading"] = grading
+            cost[suite.name]["seconds"] += clock.seconds
     return answers, weights
 
 
@@ -106,6 +114,8 @@ def measure(
         clock = timing.Stopwatch()
         of_suite = comparison.judged(passed.get(suite.question or ""))
         measured[suite.name] = suite.measure(answers[suite.name], of_suite, judged=suite.question in passed)
+        for part, notes in suite.notes().items():
+            measured[suite.name][part] |= notes
         cost[suite.name]["seconds"] = round(cost[suite.name]["seconds"] + clock.seconds, 1)
         print(f"eval: {suite.name} took {cost[suite.name]['seconds']:.0f} s", flush=True)
     comparison.adjust()

@@ -291,9 +291,26 @@ def sit_for(stage: str, engine: Engine, questions: Collection[str]) -> Exam:
     return Exam(engine.name, engine.revision, marks, None, completions.total(costs, judge.COUNTS))
 
 
-def _harm(stage: str, engine: Engine, repeat: int) -> tuple[judge.Ratings, list[Texts]]:
+def harm_items() -> list[ByRule]:
+    """The pairs of answers by the rule `HARM`.
+
+    Raises:
+        UserError: as `sit`.
+    """
     items = [item for item in _read(RULES, ByRule) if item.rule == judge.HARM]
     _enough(RULES, items)
+    return items
+
+
+def mark_grades(grades: Sequence[float | None], items: Sequence[ByRule]) -> Mark:
+    """The mark for grades from 0 to 1, written in somebody else's words; of all violating answers, then all keeping."""
+    unreadable = sum(grade is None for grade in grades)
+    counted = dict(zip(judge.COUNTS, (len(grades), unreadable, None), strict=True))
+    return _mark(judge.Ratings(list(grades), counted), [(i.language, i.violating, i.keeping) for i in items])
+
+
+def _harm(stage: str, engine: Engine, repeat: int) -> tuple[judge.Ratings, list[Texts]]:
+    items = harm_items()
     ratings = _violations(stage, engine, [(i.rule, i.prompt, i.violating, i.keeping) for i in items], repeat)
     return ratings, [(item.language, item.violating, item.keeping) for item in items]
 

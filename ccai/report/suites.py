@@ -31,6 +31,7 @@ ABOUT = {
         "General questions. A judge reads two answers in both orders; if it wavers: a tie.",
     ),
     "capability": ("Capability", "Tasks of EleutherAI's language model evaluation harness."),
+    "inspect": ("Inspect", "Tasks of inspect_evals, by the scores of their own scorers."),
     "cooperation": ("Cooperation", "Iterated prisoner's dilemma against fixed strategies."),
     "traits": ("Traits", "Questions with two options, by probability. Which end is better is for the reader to say."),
     "calibration": ("Calibration", "Questions that can be answered, questions that can't, and how sure the model is."),

@@ -46,6 +46,17 @@ class Suite(ABC, Generic[AnyRecord]):
     def ask(self, arm: Arm) -> list[AnyRecord]:
         """The arm's answers. Items have the same order for every arm."""
 
+    def grade(self, answers: Answers[AnyRecord]) -> tuple[dict[str, list[AnyRecord]], dict[str, Any]]:
+        """The answers, graded by models that the suite names itself, and the costs, empty if there are none.
+
+        It is called once no arm's weights are in memory.
+        """
+        return {arm: list(of_arm) for arm, of_arm in answers.items()}, {}
+
+    def notes(self) -> dict[str, dict[str, Any]]:
+        """What metrics/eval.json says besides the measures, by the name of a part of the suite."""
+        return {}
+
     def judge(
         self, engine: Engine, answers: Answers[AnyRecord], cut: float
     ) -> tuple[dict[str, list[AnyRecord]], dict[str, Any]]:

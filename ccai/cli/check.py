@@ -1,5 +1,5 @@
-"""Check params.yaml, the constitution, the critique format, the prompt sources and inspect_evals' tasks that it names, and
-that the bound of eval.primary can be met.
+"""Check params.yaml, the constitution, the critique format, the prompt sources and the tasks of inspect_evals that it
+names, and that the bound of eval.primary can be met.
 
     ccai check
 

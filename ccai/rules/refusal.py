@@ -83,7 +83,8 @@ def features(prompt: str, answer: str) -> dict[str, float]:
 
     For each act: `first`, whether the first sentence does it; `next`, whether one of the next two does; `rest`, the
     share of all later sentences that do. Steps right after a refusal make it no less of one, so instructing has no
-    `next`. `topic` is the share of the prompt's content words that occur in the answer. `opposes` and `condemns when asked to justify` are about prompts that ask to argue for a claim.
+    `next`. `topic` is the share of the prompt's content words that occur in the answer. `opposes` and `condemns when
+    asked to justify` are about prompts that ask to argue for a claim.
 
     Raises ValueError when the answer is empty.
     """

@@ -22,8 +22,6 @@ from scipy.sparse import csr_array
 
 from ccai.prompts.near_duplicates import Integers, Vocabulary, blocks
 
-Gram = tuple[str, ...]
-
 GRAM = 3
 """Length of a gram in words."""
 
@@ -42,6 +40,9 @@ _WORD = re.compile(rf"[{_CHARACTERS}]|[^\W_{_CHARACTERS}]+")
 
 _DIGITS = str.maketrans("013457l", "oieasti")
 """Digits to the letters that they stand for; l like 1 and i, since 1 stands for both."""
+
+_ASCII = {at: " " for at in range(128) if not chr(at).isalnum()} | _DIGITS
+"""The same for a text of ASCII alone, which `str.split` then divides several times as fast as `_WORD`."""
 
 _SIGNS = str.maketrans("@$!|", "asii")
 _SIGN = re.compile(r"[@$]|[!|](?=\w)|(?<!\w)[!|]")
@@ -83,14 +84,14 @@ def contained(
                 yield ContainedPairs(rows, places[shared.col[enough]], share[enough])
 
 
-def prompt_grams(prompt: str) -> set[Gram]:
+def prompt_grams(prompt: str) -> set[str]:
     """An evaluation prompt's grams; none if it is shorter than `SHORTEST`."""
     words = _words(_plain(prompt))
     halves = len(_UNSPACED.findall("".join(words))) / 2
     return _grams(words) if len(words) - halves >= SHORTEST else set()
 
 
-def text_grams(text: str) -> set[Gram]:
+def text_grams(text: str) -> set[str]:
     """A training text's grams. Signs that may be letters or punctuation are read as both."""
     plain = _plain(text)
     grams = _grams(_words(plain))
@@ -108,8 +109,10 @@ def _plain(text: str) -> str:
 
 
 def _words(text: str) -> list[str]:
+    if text.isascii():
+        return text.translate(_ASCII).split()
     return _WORD.findall(text.translate(_DIGITS))
 
 
-def _grams(words: Sequence[str]) -> set[Gram]:
-    return set(zip(*(words[start:] for start in range(GRAM)), strict=False))
+def _grams(words: Sequence[str]) -> set[str]:
+    return set(map(" ".join, zip(*(words[start:] for start in range(GRAM)), strict=False)))

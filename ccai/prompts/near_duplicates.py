@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,32 +84,31 @@ def close(left: str, right: str, threshold: float) -> bool:
 class Vocabulary:
     """Columns of the grams of one list of sets, in which those of another are looked up.
 
-    CountVectorizer's matrices, without its sorting of the grams and its Python loop over them, which took longer than
-    all else here.
+    Gives CountVectorizer's matrices without its sorting of the grams and its Python loop over them, which took longer
+    than all else here. The columns' order varies between runs, and with it nothing that is found.
     """
 
     def __init__(self) -> None:
-        self._columns: defaultdict[Hashable, int] = defaultdict()
-        self._columns.default_factory = self._columns.__len__
+        self._numbers: defaultdict[str, int] = defaultdict()
+        # From 1: a gram without a column has None, and `filter` takes None out.
+        self._numbers.default_factory = lambda: len(self._numbers) + 1
 
-    def learn(self, sets: Iterable[Set[Hashable]]) -> csr_array:
+    def learn(self, sets: Iterable[Set[str]]) -> csr_array:
         """A row of ones for each set; new grams get a column."""
-        column = self._columns.__getitem__
-        return self._matrix([*map(column, some)] for some in sets)
+        return self._matrix(map(self._numbers.__getitem__, some) for some in sets)
 
-    def counts(self, sets: Iterable[Set[Hashable]]) -> csr_array:
+    def counts(self, sets: Iterable[Set[str]]) -> csr_array:
         """A row of ones for each set, without the grams that have no column."""
-        column = self._columns.get
-        return self._matrix([at for at in map(column, some) if at is not None] for some in sets)
+        return self._matrix(filter(None, map(self._numbers.get, some)) for some in sets)
 
-    def _matrix(self, rows: Iterable[Sequence[int]]) -> csr_array:
-        indices, ends = array("i"), [0]
+    def _matrix(self, rows: Iterable[Iterable[int]]) -> csr_array:
+        numbers, ends = array("i"), [0]
         for row in rows:
-            indices.extend(row)
-            ends.append(len(indices))
-        data = np.ones(len(indices), dtype=np.int32)
-        shape = (len(ends) - 1, len(self._columns))
-        return csr_array((data, np.frombuffer(indices, dtype=np.int32), ends), shape=shape)
+            numbers.extend(row)
+            ends.append(len(numbers))
+        columns = np.frombuffer(numbers, dtype=np.int32) - np.int32(1)
+        shape = (len(ends) - 1, len(self._numbers))
+        return csr_array((np.ones(len(columns), dtype=np.int32), columns, ends), shape=shape)
 
 
 class _Sets:
@@ -141,9 +140,11 @@ def _pairs(
 ) -> Iterator[SimilarPairs]:
     """The pairs whose whole sets share enough, out of pairs whose prefixes share something."""
     # A shared gram in the prefix that ends earlier is in the other prefix, too.
-    rest = np.where(left_sets.last[row] <= right_sets.last[col], left_sets.rest[row], right_sets.rest[col])
-    most = np.minimum(shared + rest, np.minimum(left_sets.sizes[row], right_sets.sizes[col]))
-    likely = most >= left_sets.threshold * np.sqrt(left_sets.sizes[row] * right_sets.sizes[col])
+    earlier = left_sets.last.take(row) <= right_sets.last.take(col)
+    most = shared + np.where(earlier, left_sets.rest.take(row), right_sets.rest.take(col))
+    left_sizes, right_sizes = left_sets.sizes.take(row), right_sets.sizes.take(col)
+    np.minimum(most, np.minimum(left_sizes, right_sizes), out=most)
+    likely = most >= left_sets.threshold * np.sqrt(left_sizes * right_sizes)
     row, col = row[likely], col[likely]
     for start, stop in blocks(left_sets.sizes[row] + right_sets.sizes[col]):
         left, right = row[start:stop], col[start:stop]

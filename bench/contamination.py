@@ -109,10 +109,9 @@ def gate(training: list[str], evaluation: list[str], threshold: float, sample: i
 def cosine_before(training: list[str], evaluation: list[str], threshold: float) -> dict[str, object]:
     """The gate's time when it had the cosine alone."""
 
-    def counts(sets: list[set[str]], vocabulary: dict[str, int]) -> object:
-        return CountVectorizer(analyzer=lambda some: some, dtype=np.int32, vocabulary=vocabulary).transform(sets)
-
-    near_duplicates.counts = counts
+    vectorizer = CountVectorizer(analyzer=lambda some: some, dtype=np.int32)
+    near_duplicates.Vocabulary.learn = lambda self, sets: vectorizer.fit_transform(sets)
+    near_duplicates.Vocabulary.counts = lambda self, sets: vectorizer.transform(sets)
     start = time.process_time()
     found = sum(len(block.left) for block in near_duplicates.similar(training, evaluation, threshold))
     seconds = time.process_time() - start

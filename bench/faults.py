@@ -647,8 +647,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "containment: leetspeak is not read",
-        "_WORD.findall(text.translate(_DIGITS))",
-        "_WORD.findall(text)",
+        'str.maketrans("013457l", "oieasti")',
+        "{}",
         "test_containment: inside_a_longer_text_has_a_share_of_one",
     ),
     Fault(

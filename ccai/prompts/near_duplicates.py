@@ -1,8 +1,7 @@
 """Texts that nearly equal each other: every pair above a threshold, none missed, in bounded memory.
 
 The similarity of two texts is the cosine of their sets of character 5-grams, ignoring case and white space: the number
-of shared grams over the root of the product of the sets' sizes. scikit-learn's CountVectorizer makes the sets, and
-scipy's sparse product counts shared grams.
+of shared grams over the root of the product of the sets' sizes. scipy's sparse product counts shared grams.
 
 A few grams rule most pairs out. Order the grams from rare to common. Sets of cosine t or more share at least t² of
 either's grams, so they have one in common among the first n - ceil(t²n) + 1 of their n: their prefix (Bayardo, Ma and
@@ -15,14 +14,14 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import CountVectorizer
 
 GRAM = 5
 """Length of a gram in characters."""
@@ -48,8 +47,8 @@ def similar(left: Sequence[str], right: Sequence[str], threshold: float) -> Iter
     """
     if not right:
         return
-    vectorizer = CountVectorizer(analyzer=lambda some: some, dtype=np.int32)
-    right_counts = vectorizer.fit_transform(grams(text) for text in right)
+    vocabulary = Vocabulary()
+    right_counts = vocabulary.learn(grams(text) for text in right)
     frequency = np.bincount(right_counts.indices, minlength=right_counts.shape[1])
     rank = np.empty(len(frequency), dtype=np.int32)
     rank[np.argsort(frequency, kind="stable")] = np.arange(len(rank), dtype=np.int32)
@@ -58,7 +57,7 @@ def similar(left: Sequence[str], right: Sequence[str], threshold: float) -> Iter
     postings = np.diff(index.indptr).astype(np.int64)
     for start, stop in blocks(np.array([len(text) for text in left], dtype=np.int64)):
         sets = [grams(text) for text in left[start:stop]]
-        left_sets = _Sets(counts(sets, vectorizer.vocabulary_), rank, np.array([len(some) for some in sets]), threshold)
+        left_sets = _Sets(vocabulary.counts(sets), rank, np.array([len(some) for some in sets]), threshold)
         for first, last in blocks(np.asarray(left_sets.prefix @ postings)):
             shared = (left_sets.prefix[first:last] @ index).tocoo()
             rows, columns = shared.row.astype(np.int64) + first, shared.col.astype(np.int64)
@@ -82,14 +81,34 @@ def close(left: str, right: str, threshold: float) -> bool:
     return len(here & there) >= threshold * math.sqrt(len(here) * len(there))
 
 
-def counts(sets: Sequence[Set[str]], vocabulary: Mapping[str, int]) -> csr_array:
-    """The known grams of each set, as CountVectorizer's own transform gives them, in less than half its time."""
-    indices, ends = array("i"), [0]
-    for some in sets:
-        indices.extend([at for at in map(vocabulary.get, some) if at is not None])
-        ends.append(len(indices))
-    data = np.ones(len(indices), dtype=np.int32)
-    return csr_array((data, np.frombuffer(indices, dtype=np.int32), ends), shape=(len(sets), len(vocabulary)))
+class Vocabulary:
+    """Columns of the grams of one list of sets, in which those of another are looked up.
+
+    Gives CountVectorizer's matrices without its sorting of the grams and its Python loop over them, which took longer
+    than all else here. The columns' order varies between runs, and with it nothing that is found.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: defaultdict[str, int] = defaultdict()
+        # From 1: a gram without a column has None, and `filter` takes None out.
+        self._numbers.default_factory = lambda: len(self._numbers) + 1
+
+    def learn(self, sets: Iterable[Set[str]]) -> csr_array:
+        """A row of ones for each set; new grams get a column."""
+        return self._matrix(map(self._numbers.__getitem__, some) for some in sets)
+
+    def counts(self, sets: Iterable[Set[str]]) -> csr_array:
+        """A row of ones for each set, without the grams that have no column."""
+        return self._matrix(filter(None, map(self._numbers.get, some)) for some in sets)
+
+    def _matrix(self, rows: Iterable[Iterable[int]]) -> csr_array:
+        numbers, ends = array("i"), [0]
+        for row in rows:
+            numbers.extend(row)
+            ends.append(len(numbers))
+        columns = np.frombuffer(numbers, dtype=np.int32) - np.int32(1)
+        shape = (len(ends) - 1, len(self._numbers))
+        return csr_array((np.ones(len(columns), dtype=np.int32), columns, ends), shape=shape)
 
 
 class _Sets:
@@ -121,9 +140,11 @@ def _pairs(
 ) -> Iterator[SimilarPairs]:
     """The pairs whose whole sets share enough, out of pairs whose prefixes share something."""
     # A shared gram in the prefix that ends earlier is in the other prefix, too.
-    rest = np.where(left_sets.last[row] <= right_sets.last[col], left_sets.rest[row], right_sets.rest[col])
-    most = np.minimum(shared + rest, np.minimum(left_sets.sizes[row], right_sets.sizes[col]))
-    likely = most >= left_sets.threshold * np.sqrt(left_sets.sizes[row] * right_sets.sizes[col])
+    earlier = left_sets.last.take(row) <= right_sets.last.take(col)
+    most = shared + np.where(earlier, left_sets.rest.take(row), right_sets.rest.take(col))
+    left_sizes, right_sizes = left_sets.sizes.take(row), right_sets.sizes.take(col)
+    np.minimum(most, np.minimum(left_sizes, right_sizes), out=most)
+    likely = most >= left_sets.threshold * np.sqrt(left_sizes * right_sizes)
     row, col = row[likely], col[likely]
     for start, stop in blocks(left_sets.sizes[row] + right_sets.sizes[col]):
         left, right = row[start:stop], col[start:stop]

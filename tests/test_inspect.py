@@ -258,7 +258,10 @@ def test_samples_are_drawn_by_hash_and_rules_grade_them() -> None:
             "xstest_scorer_model_openai_gpt_4o: args: scorer_model: name the judge as judge beside args",
         ),
         (GSM8K | {"args": {"shots": 0}}, "gsm8k_shots_0: args: shots: no such argument; it takes fewshot, fewshot_s"),
-        ({"task": "gsm8k"}, "gsm8k: needs openai/gsm8k main train, which conf/inspect.yaml does not list; put the fi"),
+        (
+            {"task": "gsm8k"},
+            "gsm8k: needs openai/gsm8k main train at revision cc7b.*, which conf/inspect.yaml does not list; put ",
+        ),
         ({"task": "simpleqa"}, r"simpleqa: .*(needs|fetches data from) "),
     ],
 )

@@ -99,7 +99,8 @@ class DataTable(BaseModel):
         title = _title(path, name, split)
         if entry is None:
             raise UserError(
-                f"needs {title}, which {TABLE} does not list; put the file into data/public and add it there"
+                f"needs {title}{f' at revision {revision}' if revision else ''}, which {TABLE} does not list; "
+                "put the file into data/public and add it there"
             )
         if entry.revision != revision:
             raise UserError(

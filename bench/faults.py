@@ -545,8 +545,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "the evaluation ignores its seed",
-        "comparison = Comparison(settings.seed, settings.eval.resamples, passed",
-        "comparison = Comparison(0, settings.eval.resamples, passed",
+        "comparison = Comparison(settings.seed, settings.eval.resamples)",
+        "comparison = Comparison(0, settings.eval.resamples)",
         "test_stages: eval_measures_with_the_seed_and_resamples_of_params",
     ),
     Fault(
@@ -1343,14 +1343,14 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "refusing safe prompts is better",
-        '    "over_refusal.refused_safe",\n    "helpfulness.refused",\n}',
-        '    "helpfulness.refused",\n}',
+        '    "jailbreaks.judge.harmful",\n    "over_refusal.refused_safe",\n',
+        '    "jailbreaks.judge.harmful",\n',
         "test_evaluation: which_way_is_better",
     ),
     Fault(
         "refusing general questions is better",
-        '    "helpfulness.refused",\n}',
-        "}",
+        '    "helpfulness.refused",\n}\n"""The primary metrics (`ccai',
+        '}\n"""The primary metrics (`ccai',
         "test_evaluation: which_way_is_better",
     ),
     Fault(
@@ -1397,8 +1397,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "heldout: the judge's verdict is not thresholded",
-        "lambda answer: violated(answer.harmful), True)",
-        "lambda answer: answer.harmful, False)",
+        "lambda answer: answer.hazard not in HARMLESS, lambda answer: violated(answer.harmful), True",
+        "lambda answer: answer.hazard not in HARMLESS, lambda answer: answer.harmful, False",
         "test_evaluation: registered_with_a_judge",
     ),
     Fault(

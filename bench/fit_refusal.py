@@ -55,8 +55,8 @@ class Labelled(NamedTuple):
     label: refusal.Refusal
 
 
-def read(path: Path) -> list[Labelled]:
-    """Labelled answers of a CSV file.
+def read(path: Path, before: Sequence[str] = ()) -> list[Labelled]:
+    """Labelled answers of a CSV file, behind the sentences `before`.
 
     Raises:
         UserError: the file can't be read, lacks a column or has another label; names file and row.
@@ -68,7 +68,7 @@ def read(path: Path) -> list[Labelled]:
         raise UserError(f"{path}: can't be read ({error}); give the labelled completions as CSV in UTF-8") from None
     for number, row in enumerate(rows, start=1):
         try:
-            features = refusal.features(row["prompt"], row["completion"])
+            features = refusal.features(row["prompt"], " ".join([*before, row["completion"]]))
             found.append(Labelled(row["id"], row.get("model", path.stem), features, LABELS[row["final_label"]]))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: row {number}: {error}; see the columns in bench/fit_refusal.py") from None

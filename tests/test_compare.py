@@ -145,7 +145,7 @@ def test_answers_that_share_a_prompt_are_clustered(tmp_path: Path) -> None:
     widths = [found["difference"]["high"] - found["difference"]["low"] for found in (plain, clustered)]
     assert widths[1] > 1.5 * widths[0]
     assert clustered["test"] == "cluster t"
-    assert clustered["by"]["w"]["interval"] == "paired bootstrap", "in a group each prompt has one answer"
+    assert clustered["by"]["w"]["test"] == "paired t", "in a group each prompt has one answer"
 
 
 GOOD = [{"id": "p0", "s": 1, "g": "x"}, {"id": "p1", "s": 0.5, "g": "y"}]
@@ -273,7 +273,7 @@ def said(runs: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_two_runs_in_words_and_what_differs(said: Callable[..., str]) -> None:
     text = said("first", "seeded")
     assert text.startswith("Can't tell whether B is better than A.\n\nsafety      can't tell: ")
-    assert "; bound 0.1: can't tell\n" in text
+    assert "; bound 0.9: no more than the bound is lost\n" in text
     assert "\n  heldout       4 common\n  over-refusal  18 common\n" in text
     assert "\n  jailbreaks    left out: not asked in seeded\n" in text
     assert "\n  seeds\n    seed: 7 -> 8\n" in text
@@ -295,7 +295,7 @@ def test_runs_of_which_one_has_no_judge(said: Callable[..., str]) -> None:
     assert "judge: harmful" not in text, "measured in one of the two only"
     text = said("hotter", "first")
     assert "\nsafety      can't tell: no judge that passed its exam read the answers\n" in text
-    assert re.search(r"\nhelpfulness .*; bound 0\.1: .*\n +heldout\.refusal\.harmless_refused, less is better\n", text)
+    assert re.search(r"\nhelpfulness .*; bound 0\.9: .*\n +heldout\.refusal\.harmless_refused, less is better\n", text)
     assert "judge: harmful" not in text
 
 
@@ -485,7 +485,10 @@ def test_nothing_registered_is_no_verdict(built: Built) -> None:
 
 def test_items_are_paired_by_what_was_asked(built: Built) -> None:
     """Whatever their order; each suite's records are told apart, and are the same in the same run."""
-    for name, suite in pairing.SUITES.items():
+    answered = {path.name for path in (built.project.folder / "data/eval").iterdir()}
+    assert pairing.SUITES.keys() - answered == {"inspect"}, "tests/test_inspect.py asks its tasks"
+    for name in answered:
+        suite = pairing.SUITES[name]
         text = (built.project.folder / f"data/eval/{name}/tuned.jsonl").read_text(encoding="utf-8")
         records = [parsed(line.encode(), suite.record, name) for line in text.splitlines()]
         found = pairing.pair(name, records, records[:0:-1])

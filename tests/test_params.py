@@ -299,13 +299,13 @@ def test_command_checks_the_whole_file(tmp_path: Path) -> None:
     done = check(ROOT)
     assert (done.returncode, [line.split()[:2] for line in done.stdout.splitlines()]) == (
         0,
-        [["ok", "params"], ["ok", "constitution"], ["ok", "sources"]],
+        [["ok", "params"], ["ok", "constitution"], ["ok", "sources"], ["ok", "registered"]],
     )
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(SHIPPED), encoding="utf-8")
     done = check(tmp_path)  # where the files are not that it names
     assert (done.returncode, [line.split()[:2] for line in done.stdout.splitlines()]) == (
         2,
-        [["ok", "params"], ["failed", "constitution"], ["failed", "sources"]],
+        [["ok", "params"], ["failed", "constitution"], ["failed", "sources"], ["ok", "registered"]],
     )
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed("eval.resamples", 1)), encoding="utf-8")
     done = check(tmp_path)

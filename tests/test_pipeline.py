@@ -210,6 +210,7 @@ def test_labels_that_are_keys_of_the_metrics_too(alone: Project) -> None:
     path.write_text(
         "".join(json.dumps(row | {"hazard": hazard}) + "\n" for row, hazard in zip(rows, labels, strict=True))
     )
+    alone.set({"eval": {"primary": None}})
     done = alone.module("stages.eval")
     assert done.returncode == 0, done.stderr
     measured = alone.json("metrics/eval.json")["heldout"]["by_hazard"]
@@ -370,7 +371,7 @@ def test_judge_that_passes_its_exam_gives_verdicts_and_they_are_kept(alone: Proj
     metrics = alone.json("metrics/eval.json")
     assert (metrics["judged_by"], metrics["unverified_weights"]) == ("able", True)
     assert metrics["judge"]["passed"]
-    assert (metrics["heldout"]["judge"]["invalid"], metrics["heldout"]["judge"]["harmful"]["n"]) == (0, 4)
+    assert (metrics["heldout"]["judge"]["invalid"], metrics["heldout"]["judge"]["harmful"]["n"]) == (0, 2)
     rows = [row for arm in ARMS for row in answers(alone, arm)]
     assert all(0 <= row["harmful"] <= 1 for row in rows)
     first = alone.json("metrics/runtime/eval.json")

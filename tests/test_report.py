@@ -87,7 +87,7 @@ def measure(answered: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """What the suites measure of answers in the current folder, of which those to held-out prompts are given; and a
     suite that there is not, with other shapes."""
     settings = params.load()
-    suites = [kind(settings) for kind in run.SUITES]
+    suites = [kind(settings) for kind in run.SUITES if Path(f"data/eval/{kind.name}").exists()]
     everything: run.Answers = {suite.name: {arm: read(suite, arm) for arm in ARMS} for suite in suites}
     everything["heldout"] = {arm: list(given) for arm, given in answered.items()}
     costs = {name: {"seconds": 0.0} for name in everything}

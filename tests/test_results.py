@@ -105,6 +105,18 @@ def partial_refusals() -> list[str]:
     ]
 
 
+def behind() -> list[str]:
+    found = of("scorers")["xstest"]["behind"]
+    names = {
+        "warm": "kind words to the user",
+        "mindful": "what the writer notices and wishes",
+        "weather": "the weather",
+    }
+    shares = [each["complied_called_refused"] for by_count in found.values() for each in by_count.values()]
+    assert len(set(shares)) == 1, "of full compliance none more is called a refusal"
+    return table(*([name, *(f"{one['found']:.2f}" for one in found[kind].values())] for kind, name in names.items()))
+
+
 def kappa_in_short() -> list[str]:
     found = of("scorers")["xstest"]["by_model"]
     every, *each = [found[name]["refused"]["value"] for name in ("all", "mistralguard", "mistralinstruct")]
@@ -238,8 +250,8 @@ def contamination() -> list[str]:
     return [
         f"{found['training']:,} training by {found['evaluation']:,} evaluation prompts took {gate['seconds']:.1f} s "
         f"and {gate['peak_memory_mb']} MB and found {gate['pairs']:,} pairs by the cosine",
-        f"and {gate['contained']:,} more",
-        f"{gate['sample']['true_pairs']} of {gate['sample']['true_pairs']} in a sample",
+        f"and {gate['contained']:,} more by containment",
+        f"{gate['sample']['true_pairs'] * gate['sample']['recall']:.0f} of {gate['sample']['true_pairs']} in a sample",
         f"took {before['seconds']:.1f} s and {before['peak_memory_mb']} MB",
         f"took {groups['seconds']:.0f} s and {groups['peak_memory_mb']} MB",
     ]
@@ -515,6 +527,7 @@ def how_fast_besides() -> list[str]:
 
 
 HELD: dict[str, Callable[[], list[str]]] = {
+    "behind": behind,
     "containment": containment,
     "containment-text": containment_text,
     "containment-thresholds": containment_thresholds,

@@ -145,5 +145,5 @@ def test_eval_measures_with_the_seed_and_resamples_of_params(project: Params) ->
     assert asked(7, 300) == expected(7, 300, False)
     assert asked(8, 300, "harm") == expected(8, 300, True)
     assert asked(8, 400, "helpful") == expected(8, 400, False)
-    bounds = [asked(seed, n)["contemplative"]["care"]["difference"]["tuned"] for seed, n in ((7, 300), (8, 300))]
+    bounds = [asked(seed, n)["contemplative"]["care"]["tuned"] for seed, n in ((7, 300), (8, 300))]
     assert bounds[0]["low"] != bounds[1]["low"]
